@@ -1,0 +1,1 @@
+//! Decides what a request may do under a plan of limits.

@@ -1,0 +1,23 @@
+//! What crosses between Corral's operator and its sidecars, and nothing else.
+//!
+//! The operator and the sidecar know each other only through this crate: a versioned [`PlanDoc`] says what a pod
+//! enforces, a [`Directive`] carries it to the pod, a [`Report`] comes back, and [`signature`] makes each of
+//! them worth believing. Plain serde: no clock, no network, no Kubernetes.
+//!
+//! ```text
+//! operator ── Signed<Directive> ──▶ sidecar
+//! operator ◀── Signed<Report> ──── sidecar
+//! plan Secret, key plan.v1.json ── kubelet mount ──▶ sidecar
+//! ```
+
+pub mod exchange;
+pub mod plan;
+pub mod ports;
+pub mod signature;
+
+pub use exchange::{Counters, Directive, Gauges, PlanState, Report, ServePermission};
+pub use plan::{
+    EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
+    Scope,
+};
+pub use signature::{BadKey, PoolKeys, Position, Purpose, Signed, VerifyError};
