@@ -244,7 +244,7 @@ mod tests {
             let place = at % text.len();
             text[place] ^= flip;
             if let Ok(changed) = serde_json::from_slice::<Signed>(&text)
-                && Signed { mac: changed.mac.to_ascii_lowercase(), ..changed.clone() } != signed
+                && (Signed { mac: changed.mac.to_ascii_lowercase(), ..changed.clone() }) != signed
             {
                 prop_assert!(keys(1).open::<Directive>("uid", None, &changed).is_err());
             }
