@@ -1,1 +1,72 @@
-//! Decides what a request may do under a plan of limits.
+//! Decides what a request may do under a plan of limits, and in which order requests get a slot of Ollama.
+//!
+//! Pure and synchronous: no clock, no I/O, no thread of its own. Time is handed in as [`Nanos`]; whoever calls puts
+//! [`Limiter`] and [`queue::SlotQueue`] behind one lock, so that limits and queue decide as one.
+//!
+//! ```text
+//! PlanDoc ── compile ──▶ Plan ── Limiter::swap ──▶ buckets, carried over by key
+//!
+//! head read ── enter ──▶ Ticket (guards taken, rates looked at) ─┐
+//! body read ── commit ─▶ every limit and the queue's arrival check, all or none
+//!                          ├─ Err ▶ Refusal: every limit exceeded, and when to come back
+//!                          └─ Ok ─▶ finish: charges stand · abandon: given back as far as it has not leaked
+//! ```
+//!
+//! A limit of two a minute, asked three times at one instant:
+//! ```
+//! # use std::{net::Ipv4Addr, num::NonZeroU32, sync::Arc};
+//! # use corral_limiter::{BodyFacts, CommitError, HeadFacts, Limiter, LimiterSettings, ModelName, Nanos, compile};
+//! # use corral_wire::EndpointClass;
+//! # let doc = serde_json::from_str(r#"{
+//! #   "version": 1, "pool": {"namespace": "llm", "name": "chat"}, "sequence": 1,
+//! #   "identity": {"trustedProxies": []}, "queue": {"maxDepth": 9, "maxWaitMs": 1000},
+//! #   "limits": [{"policy": "llm/fair-use", "name": "per-client", "mode": "Enforce", "per": ["Client"],
+//! #     "scope": "Pool", "requests": {"countMilli": 2000, "windowSeconds": 60, "burst": 2}}]}"#)?;
+//! let mut limiter = Limiter::new(LimiterSettings { hash_key: [7; 16], keys_per_limit: 100_000 });
+//! limiter.swap(Arc::new(compile(&doc)?), NonZeroU32::MIN, Nanos::ZERO);
+//!
+//! let head = HeadFacts { client_ip: Ipv4Addr::LOCALHOST.into(), endpoint: EndpointClass::Chat };
+//! let model = ModelName::parse("tiny")?;
+//! let now = Nanos::from_secs(1);
+//! for _ in 0..2 {
+//!     let mut ticket = limiter.enter(&head, now).expect("the burst is two");
+//!     let queued = limiter.commit(&mut ticket, &BodyFacts { model: Some(&model) }, now, || Ok::<_, ()>("started"));
+//!     assert_eq!(queued, Ok("started"));
+//!     limiter.finish(ticket, now);
+//! }
+//! let refusal = limiter.enter(&head, now).expect_err("a third is too many");
+//! assert_eq!(refusal.retry.wait, Nanos::from_secs(30));
+//! assert_eq!(
+//!     refusal.violations[0].to_string(),
+//!     r#""per-client" allows 2/min, 2 at one instant; on this pod 2 of 2 are used"#
+//! );
+//! # Ok::<_, Box<dyn std::error::Error>>(())
+//! ```
+#![cfg_attr(
+    not(test),
+    deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, clippy::float_arithmetic)
+)]
+
+pub mod algo;
+mod decision;
+mod judge;
+mod key;
+mod limiter;
+mod model_name;
+mod plan;
+pub mod queue;
+mod reserve;
+mod standing;
+mod state;
+mod store;
+mod time;
+mod timeline;
+
+pub use decision::{Refusal, Retry, Unit, Violation};
+pub use limiter::{LimitStats, Limiter, LimiterSettings, SwapSummary};
+pub use model_name::{BadModelName, ModelName};
+pub use plan::{BUILT_IN_POLICY, Bound, CompileError, CompileErrors, Limit, LimitInfo, Plan, Rate, compile};
+pub use queue::QueueBounds;
+pub use reserve::{BodyFacts, CommitError, HeadFacts, Ticket};
+pub use standing::Standing;
+pub use time::Nanos;

@@ -1,0 +1,109 @@
+//! What a decision costs: enter, commit and finish of one request, in the ways that differ.
+
+use std::{hint::black_box, net::Ipv4Addr, num::NonZeroU32, sync::Arc};
+
+use corral_limiter::{BodyFacts, HeadFacts, Limiter, LimiterSettings, ModelName, Nanos, compile};
+use corral_wire::{
+    EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
+    Scope,
+};
+use criterion::{Criterion, criterion_group, criterion_main};
+
+fn limit(name: &str, per: &[KeyPart], rate: RateDoc) -> LimitDoc {
+    LimitDoc {
+        policy: "llm/fair-use".into(),
+        name: name.into(),
+        mode: Mode::Enforce,
+        endpoints: vec![],
+        models: vec![],
+        per: per.to_vec(),
+        scope: Scope::Pool,
+        requests: Some(rate),
+        concurrency: None,
+    }
+}
+
+/// Faster than any bench can ask.
+const WIDE: RateDoc = RateDoc { count_milli: 1_000_000_000_000, window_seconds: 1, burst: 1_000_000 };
+/// One a month.
+const NARROW: RateDoc = RateDoc { count_milli: 1000, window_seconds: 31 * 86_400, burst: 1 };
+
+fn limiter(limits: Vec<LimitDoc>) -> Limiter {
+    let doc = PlanDoc {
+        version: PLAN_VERSION,
+        pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
+        sequence: 1,
+        identity: IdentityDoc::default(),
+        queue: QueueDoc { max_depth: 100, max_wait_ms: 30_000 },
+        limits,
+    };
+    let mut limiter = Limiter::new(LimiterSettings { hash_key: [7; 16], keys_per_limit: 100_000 });
+    if let Ok(plan) = compile(&doc) {
+        limiter.swap(Arc::new(plan), NonZeroU32::MIN, Nanos::ZERO);
+    }
+    limiter
+}
+
+/// One request from its head to its end; whether it was admitted.
+fn decide(limiter: &mut Limiter, client: u32, model: &ModelName, now: Nanos) -> bool {
+    let head = HeadFacts { client_ip: Ipv4Addr::from(client).into(), endpoint: EndpointClass::Chat };
+    let Ok(mut ticket) = limiter.enter(&head, now) else {
+        return false;
+    };
+    let body = BodyFacts { model: Some(model) };
+    let admitted = limiter.commit(&mut ticket, &body, now, || Ok::<_, ()>(())).is_ok();
+    limiter.finish(ticket, now);
+    admitted
+}
+
+fn bench(criterion: &mut Criterion, name: &str, mut limiter: Limiter, mut next_client: impl FnMut() -> u32) {
+    let Ok(model) = ModelName::parse("llama3.2:3b") else { return };
+    let mut now = Nanos::ZERO;
+    criterion.bench_function(name, |bencher| {
+        bencher.iter(|| {
+            now = now.plus(Nanos(1));
+            black_box(decide(&mut limiter, next_client(), &model, now))
+        });
+    });
+}
+
+/// Pseudo-random clients: a linear congruential step is far below what is measured.
+fn random_clients(among: u32) -> impl FnMut() -> u32 {
+    let mut state = 1_u64;
+    move || {
+        state = state.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        u32::try_from(state >> 33).unwrap_or(0) % among
+    }
+}
+
+fn eight_limits() -> Vec<LimitDoc> {
+    let shapes: [&[KeyPart]; 8] = [
+        &[KeyPart::Client],
+        &[KeyPart::Client],
+        &[KeyPart::ClientIP],
+        &[KeyPart::Global],
+        &[KeyPart::Global],
+        &[KeyPart::Endpoint],
+        &[KeyPart::Model],
+        &[KeyPart::Client, KeyPart::Model],
+    ];
+    let limits = shapes.iter().enumerate().map(|(place, per)| limit(&format!("l{place}"), per, WIDE));
+    limits.collect()
+}
+
+fn decisions(criterion: &mut Criterion) {
+    let one = |rate| limiter(vec![limit("l", &[KeyPart::Client], rate)]);
+    let and_held = LimitDoc { concurrency: Some(1000), ..limit("l", &[KeyPart::Client], WIDE) };
+    // Slow enough that no bucket is full again, so that every key keeps its entry.
+    let keeps = RateDoc { count_milli: 1000, window_seconds: 86_400, burst: 1_000_000_000 };
+    bench(criterion, "hot key", one(WIDE), || 1);
+    bench(criterion, "hot key, rate and concurrency", limiter(vec![and_held]), || 1);
+    bench(criterion, "100k keys", one(keeps), random_clients(100_000));
+    bench(criterion, "1M keys, most of them overflowed", one(keeps), random_clients(1_000_000));
+    bench(criterion, "8 limits, hot", limiter(eight_limits()), || 1);
+    bench(criterion, "8 limits, 100k clients", limiter(eight_limits()), random_clients(100_000));
+    bench(criterion, "refusal", one(NARROW), || 1);
+}
+
+criterion_group!(benches, decisions);
+criterion_main!(benches);

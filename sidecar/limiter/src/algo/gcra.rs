@@ -1,0 +1,212 @@
+//! The token bucket as GCRA: one instant a bucket instead of a level and a timestamp.
+//!
+//! A permit takes T = ⌈W/N⌉ ns to come back, rounded once; costs and bursts are exact multiples of it. `tat` (the
+//! theoretical arrival time, ITU-T I.371) is the instant at which the bucket is full again. A cost c is admitted iff
+//! `max(tat, now) + c·T − now ≤ B·T`, and then `tat = max(tat, now) + c·T`. So any closed window of length t admits
+//! at most B + ⌊t/T⌋. Instants here are `i128`: B·T of a slow rate over many pods does not fit 64 bits, and the start
+//! of an old charge may lie before the origin. Overflow saturates towards admitting less.
+
+use std::num::NonZeroU32;
+
+use crate::{Nanos, Rate};
+
+/// What a bucket enforces: a permit every `interval`, at most `burst` at one instant.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Pace {
+    interval: i128,
+    burst: u64,
+}
+
+impl Pace {
+    /// Any pace. 0 is taken as 1, of both.
+    pub fn new(interval: Nanos, burst: u64) -> Self {
+        Self { interval: i128::from(interval.0.max(1)), burst: burst.max(1) }
+    }
+
+    /// One of `pods` equal shares of a rate: T·D and max(1, ⌊B/D⌋), so that all shares together admit at most
+    /// rate·t + D·max(1, ⌊B/D⌋).
+    pub fn share(rate: &Rate, pods: NonZeroU32) -> Self {
+        let whole = Self::new(rate.interval(), rate.burst);
+        Self {
+            interval: whole.interval.saturating_mul(i128::from(pods.get())),
+            burst: rate.burst.checked_div(u64::from(pods.get())).unwrap_or(0).max(1),
+        }
+    }
+
+    /// T: how long one permit takes to come back. Saturates at 584 years.
+    pub fn interval(&self) -> Nanos {
+        to_nanos(self.interval)
+    }
+
+    /// B: how many permits there are at one instant.
+    pub fn burst(&self) -> u64 {
+        self.burst
+    }
+
+    /// How long `cost` permits take to come back: what an empty bucket makes a request wait.
+    pub fn time_of(&self, cost: u64) -> Nanos {
+        to_nanos(self.length(cost))
+    }
+
+    fn length(&self, cost: u64) -> i128 {
+        self.interval.saturating_mul(i128::from(cost))
+    }
+}
+
+/// A bucket. Two that were never charged are equal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Bucket {
+    /// The instant from which on it is full.
+    tat: i128,
+    /// R: all time that it has ever given back.
+    given: i128,
+    /// What swaps cut off: charges from before them give back from here first.
+    cut: i128,
+}
+
+/// What one request took from a bucket: with it, and only once, it is settled.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a charge that is dropped stands in full"]
+pub struct Charge {
+    /// p = s + R: where it starts, in coordinates that later give-backs do not move.
+    place: i128,
+    cost: u64,
+    /// Whether a swap has happened since.
+    is_carried: bool,
+}
+
+/// One change of pace, for all buckets of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Swap {
+    /// When it happened.
+    pub at: Nanos,
+    /// The pace before.
+    pub from: Pace,
+    /// The pace after.
+    pub to: Pace,
+}
+
+impl Bucket {
+    /// A bucket that nobody has taken anything from.
+    pub const FULL: Self = Self { tat: 0, given: 0, cut: 0 };
+
+    /// How long until `cost` is admitted if nothing else happens: exactly, zero when it is admitted now.
+    ///
+    /// A cost above the burst can never fit: it is admitted when the bucket is full, and leaves a debt.
+    pub fn wait(&self, pace: &Pace, cost: u64, now: Nanos) -> Nanos {
+        let room = pace.length(pace.burst.saturating_sub(cost));
+        to_nanos(self.ahead(now).saturating_sub(room))
+    }
+
+    /// Charges `cost`, whether it fits or not: ask [`Self::wait`] before.
+    pub fn take(&mut self, pace: &Pace, cost: u64, now: Nanos) -> Charge {
+        let start = self.tat.max(instant(now));
+        self.tat = start.saturating_add(pace.length(cost));
+        Charge { place: start.saturating_add(self.given), cost, is_carried: false }
+    }
+
+    /// Replaces what a charge reserved by what it really cost.
+    ///
+    /// Less gives back, but never what has leaked back already: of the reserved length c and the real length a it
+    /// gives back `(s' + c) − max(s' + a, now)` if that is positive, where s' = p − R is the charge's start moved by
+    /// all that was given back since. (`tat −= c − a` would admit more than the bound: take 10 of B = 10, T = 1 at 0,
+    /// another takes 1 at 9, give 10 back at 9: 10 more would pass at 9.) More is charged on top, as debt.
+    #[expect(clippy::needless_pass_by_value, reason = "a charge is used up: it can be settled once")]
+    pub fn settle(&mut self, pace: &Pace, charge: Charge, real: u64, now: Nanos) {
+        let more = pace.length(real.saturating_sub(charge.cost));
+        let start = charge.place.saturating_sub(self.given);
+        let reserved_to = start.saturating_add(pace.length(charge.cost));
+        let spent_to = start.saturating_add(pace.length(real)).max(instant(now));
+        let back = reserved_to.saturating_sub(spent_to).max(0);
+        let from_cut = if charge.is_carried { back.min(self.cut) } else { 0 };
+        self.tat = self.tat.saturating_add(more).saturating_sub(back.saturating_sub(from_cut));
+        self.given = self.given.saturating_add(back);
+        self.cut = self.cut.saturating_sub(from_cut);
+    }
+
+    /// Whether nothing is used: such a bucket decides as a new one does.
+    pub fn is_full(&self, now: Nanos) -> bool {
+        self.tat <= instant(now)
+    }
+
+    /// How long until nothing is used.
+    pub fn until_full(&self, now: Nanos) -> Nanos {
+        to_nanos(self.ahead(now))
+    }
+
+    /// How many permits are used, rounded up; above the burst while there is debt.
+    pub fn used(&self, pace: &Pace, now: Nanos) -> u64 {
+        to_u64(scale_up(self.ahead(now), pace.interval, 1))
+    }
+
+    /// How many permits would be admitted now.
+    pub fn available(&self, pace: &Pace, now: Nanos) -> u64 {
+        pace.burst.saturating_sub(self.used(pace, now))
+    }
+
+    /// Carries what is used into a new pace.
+    ///
+    /// In permits: u = (tat − at)⁺/T used and d = (u − B)⁺ owed become u' = min(u, B' + d): raising acts at once,
+    /// lowering makes no debt. Times scale by T'/T about the instant of the swap, rounded so that no charge can get back
+    /// more than the bucket has of it.
+    ///
+    /// What u' cuts off is kept apart. Charges from before give back of that first, and only then of what is used: else
+    /// they would give back what they had been let off. (Two take 5 each of B = 10; B' = 5 leaves u' = 5; one gives
+    /// its 5 back: the other's 5 are still used.)
+    #[must_use]
+    pub fn carried(self, swap: &Swap) -> Self {
+        let (from, to) = (swap.from.interval, swap.to.interval);
+        let (given, cut) = (scale_up(self.given, from, to), scale_up(self.cut, from, to));
+        let ahead = self.ahead(swap.at);
+        if ahead == 0 {
+            return Self { given, cut, ..self };
+        }
+        let owed = ahead.saturating_sub(swap.from.length(swap.from.burst)).max(0);
+        let used = scale_up(ahead, from, to);
+        let kept = used.min(swap.to.length(swap.to.burst).saturating_add(scale_up(owed, from, to)));
+        let cut = cut.saturating_add(used.saturating_sub(kept));
+        Self { tat: instant(swap.at).saturating_add(kept), given, cut }
+    }
+
+    fn ahead(&self, now: Nanos) -> i128 {
+        self.tat.saturating_sub(instant(now)).max(0)
+    }
+}
+
+impl Charge {
+    /// Carries the charge into a new pace, as [`Bucket::carried`] does its bucket.
+    pub fn carried(self, swap: &Swap) -> Self {
+        let at = instant(swap.at);
+        let from_swap = self.place.saturating_sub(at);
+        let place = at.saturating_add(scale_down(from_swap, swap.from.interval, swap.to.interval));
+        Self { place, is_carried: true, ..self }
+    }
+}
+
+fn instant(now: Nanos) -> i128 {
+    i128::from(now.0)
+}
+
+fn to_nanos(length: i128) -> Nanos {
+    Nanos(to_u64(length))
+}
+
+fn to_u64(length: i128) -> u64 {
+    u64::try_from(length.max(0)).unwrap_or(u64::MAX)
+}
+
+/// ⌊x·to/from⌋ for positive `from` and `to`. Whole intervals and the rest apart, so that only a rest above 10¹⁹ can
+/// overflow; that is then left out.
+fn scale_down(x: i128, from: i128, to: i128) -> i128 {
+    let whole = x.checked_div_euclid(from).unwrap_or(0).saturating_mul(to);
+    let rest = x.checked_rem_euclid(from).unwrap_or(0).checked_mul(to);
+    whole.saturating_add(rest.and_then(|product| product.checked_div(from)).unwrap_or(0))
+}
+
+/// ⌈x·to/from⌉ for positive `from` and `to`; where the rest overflows it counts as a whole interval.
+fn scale_up(x: i128, from: i128, to: i128) -> i128 {
+    let whole = x.checked_div_euclid(from).unwrap_or(0).saturating_mul(to);
+    let rest = x.checked_rem_euclid(from).unwrap_or(0).checked_mul(to);
+    let up = rest.map(|product| product.saturating_add(from.saturating_sub(1)));
+    whole.saturating_add(up.and_then(|product| product.checked_div(from)).unwrap_or(to))
+}

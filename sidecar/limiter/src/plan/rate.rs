@@ -1,0 +1,65 @@
+//! A rate as a policy has it, and how it is printed.
+
+use std::fmt;
+
+use crate::Nanos;
+
+/// `count_milli`/1000 permits per `window`, `burst` of them at one instant. Prints as `60/min`, without the burst.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct Rate {
+    /// Permits per window, in thousandths; at least 1.
+    pub count_milli: u64,
+    /// 1 s to 31 d, in whole seconds.
+    pub window: Nanos,
+    /// Permits that may be taken at one instant; at least 1.
+    pub burst: u64,
+}
+
+impl Rate {
+    /// T = ⌈W/N⌉: how long one permit takes to come back, rounded up once, so that the rate is never exceeded.
+    pub fn interval(&self) -> Nanos {
+        let window_milli = u128::from(self.window.0).saturating_mul(1000);
+        let interval = window_milli.div_ceil(u128::from(self.count_milli.max(1)));
+        Nanos(u64::try_from(interval).unwrap_or(u64::MAX))
+    }
+}
+
+impl fmt::Display for Rate {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}/{}", Thousandths(self.count_milli), Window(self.window))
+    }
+}
+
+/// Prints 1500 as `1.5`.
+pub(super) struct Thousandths(pub(super) u64);
+
+impl fmt::Display for Thousandths {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", self.0 / 1000)?;
+        match self.0 % 1000 {
+            0 => Ok(()),
+            rest if rest % 100 == 0 => write!(f, ".{}", rest / 100),
+            rest if rest % 10 == 0 => write!(f, ".{:02}", rest / 10),
+            rest => write!(f, ".{rest:03}"),
+        }
+    }
+}
+
+/// Prints a window as the unit it is one of (`min`), or as many of the largest unit that divides it (`5min`).
+pub(super) struct Window(pub(super) Nanos);
+
+impl fmt::Display for Window {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let seconds = self.0.secs_ceil();
+        let (count, unit) = match seconds {
+            s if s % 86_400 == 0 => (s / 86_400, "d"),
+            s if s % 3600 == 0 => (s / 3600, "h"),
+            s if s % 60 == 0 => (s / 60, "min"),
+            s => (s, "s"),
+        };
+        match count {
+            1 => f.write_str(unit),
+            _ => write!(f, "{count}{unit}"),
+        }
+    }
+}

@@ -1,0 +1,87 @@
+//! A request on its way through the limits: what is known of it, and what it holds.
+
+use std::{net::IpAddr, sync::Arc};
+
+use corral_wire::EndpointClass;
+use smallvec::SmallVec;
+
+use crate::{LimitInfo, ModelName, Refusal, key::BucketKey, store::Taken};
+
+/// What the head of a request says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HeadFacts {
+    /// Whom the request comes from: the TCP peer, or what trusted proxies say. An IPv4-mapped address counts as the
+    /// IPv4 address it is, an IPv6 address by its /64.
+    pub client_ip: IpAddr,
+    /// What it asks for.
+    pub endpoint: EndpointClass,
+}
+
+/// What the body of a request says.
+#[derive(Debug, Clone, Copy, Default)]
+pub struct BodyFacts<'a> {
+    /// The model; none when the request names none. A limit that lists models then never matches; a limit kept per
+    /// model counts it under `-`.
+    pub model: Option<&'a ModelName>,
+}
+
+/// What one request holds. Hand it back by [`crate::Limiter::finish`], `abandon` or `bad_request`, exactly one of
+/// them: a ticket that is dropped keeps its place in every concurrency limit for ever.
+#[derive(Debug)]
+#[must_use = "a ticket that is dropped keeps its guards for ever"]
+pub struct Ticket {
+    pub(crate) head: HeadFacts,
+    pub(crate) phase: Phase,
+    pub(crate) held: SmallVec<[Held; 4]>,
+    pub(crate) would_refuse: SmallVec<[Arc<LimitInfo>; 1]>,
+}
+
+/// How far a request has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Entered,
+    Committed,
+    Refused,
+}
+
+/// Something that a limit gave to a request.
+#[derive(Debug)]
+pub(crate) struct Held {
+    /// Where the limit stood in the plan then; a hint, for plans change.
+    pub(crate) place: usize,
+    /// Which store or guards gave it.
+    pub(crate) birth: u64,
+    pub(crate) key: BucketKey,
+    pub(crate) what: Holding,
+}
+
+#[derive(Debug)]
+pub(crate) enum Holding {
+    Guard,
+    Charge(Taken),
+}
+
+impl Ticket {
+    pub(crate) fn new(head: HeadFacts) -> Self {
+        Self { head, phase: Phase::Entered, held: SmallVec::new(), would_refuse: SmallVec::new() }
+    }
+
+    /// What the head said.
+    pub fn head(&self) -> &HeadFacts {
+        &self.head
+    }
+
+    /// After a commit that went through: the shadow limits that would have refused.
+    pub fn would_refuse(&self) -> &[Arc<LimitInfo>] {
+        &self.would_refuse
+    }
+}
+
+/// Why a commit did not go through. Nothing was charged, and every guard is given back.
+#[derive(Debug, PartialEq, Eq)]
+pub enum CommitError<E> {
+    /// A limit is exceeded.
+    Refused(Refusal),
+    /// All limits would admit; the arrival check said no.
+    Arrival(E),
+}

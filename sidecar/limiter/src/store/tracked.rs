@@ -1,0 +1,83 @@
+//! The entries of one limit, in 64 small tables: one that grows moves only its own entries, so that no request waits
+//! for all of them to move.
+
+use std::array;
+
+use hashbrown::HashTable;
+
+use super::Kept;
+use crate::key::BucketKey;
+
+const TABLES: usize = 64;
+
+/// A key with its bucket: 80 bytes.
+#[derive(Debug)]
+struct Entry {
+    key: BucketKey,
+    kept: Kept,
+}
+
+#[derive(Debug)]
+pub(super) struct Tracked {
+    tables: Box<[HashTable<Entry>; TABLES]>,
+    len: usize,
+    /// Where the sweep goes on: a table, and a place in it.
+    table: usize,
+    place: usize,
+}
+
+impl Tracked {
+    pub(super) fn new() -> Self {
+        Self { tables: Box::new(array::from_fn(|_| HashTable::new())), len: 0, table: 0, place: 0 }
+    }
+
+    pub(super) fn len(&self) -> usize {
+        self.len
+    }
+
+    pub(super) fn find(&self, key: BucketKey) -> Option<&Kept> {
+        let entry = self.tables.get(table_index(key))?.find(key.hash(), |entry| entry.key == key)?;
+        Some(&entry.kept)
+    }
+
+    pub(super) fn find_mut(&mut self, key: BucketKey) -> Option<&mut Kept> {
+        let table = self.tables.get_mut(table_index(key))?;
+        Some(&mut table.find_mut(key.hash(), |entry| entry.key == key)?.kept)
+    }
+
+    /// Adds a key that has no entry.
+    pub(super) fn insert(&mut self, key: BucketKey, kept: Kept) {
+        if let Some(table) = self.tables.get_mut(table_index(key)) {
+            table.insert_unique(key.hash(), Entry { key, kept }, |entry| entry.key.hash());
+            self.len = self.len.saturating_add(1);
+        }
+    }
+
+    pub(super) fn each(&mut self, mut change: impl FnMut(&mut Kept)) {
+        self.tables.iter_mut().flat_map(HashTable::iter_mut).for_each(|entry| change(&mut entry.kept));
+    }
+
+    /// Looks at the next `places` places and drops those entries that may go.
+    pub(super) fn sweep(&mut self, places: usize, may_go: impl Fn(&Kept) -> bool) {
+        for _ in 0..places {
+            let Some(table) = self.tables.get_mut(self.table) else {
+                return;
+            };
+            if let Ok(entry) = table.get_bucket_entry(self.place)
+                && may_go(&entry.get().kept)
+            {
+                entry.remove();
+                self.len = self.len.saturating_sub(1);
+            }
+            self.place = self.place.saturating_add(1);
+            if self.place >= table.num_buckets() {
+                self.place = 0;
+                self.table = self.table.saturating_add(1) % TABLES;
+            }
+        }
+    }
+}
+
+fn table_index(key: BucketKey) -> usize {
+    usize::try_from(key.spread()).unwrap_or(0) % TABLES
+}

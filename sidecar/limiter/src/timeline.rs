@@ -1,0 +1,77 @@
+//! The changes of a limit's pace, kept so that each bucket can be carried when it is next touched.
+//!
+//! A swap of plans is then work for each limit, not for each bucket. Nothing happens to an untouched bucket between
+//! two swaps, so carrying it late is exact. The list is bounded: the caller carries all buckets before it is cut.
+
+use std::collections::VecDeque;
+
+use crate::{
+    Nanos,
+    algo::gcra::{Bucket, Charge, Pace, Swap},
+};
+
+/// How many swaps are remembered at most; when there are more, the older half is forgotten. A charge from before what
+/// is remembered stands in full.
+const MOST_SWAPS: usize = 64;
+
+/// How many swaps something has seen.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Epoch(u64);
+
+/// The pace of one limit, now and before.
+#[derive(Debug)]
+pub(crate) struct Timeline {
+    pace: Pace,
+    /// The epoch before the first of `swaps`.
+    oldest: u64,
+    swaps: VecDeque<Swap>,
+}
+
+impl Timeline {
+    pub(crate) fn new(pace: Pace) -> Self {
+        Self { pace, oldest: 0, swaps: VecDeque::new() }
+    }
+
+    /// The pace in force.
+    pub(crate) fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// The epoch of what is up to date.
+    pub(crate) fn epoch(&self) -> Epoch {
+        Epoch(self.oldest.saturating_add(self.swaps.len() as u64))
+    }
+
+    /// Whether the next [`Self::swap`] forgets: carry all buckets before it.
+    pub(crate) fn is_long(&self) -> bool {
+        self.swaps.len() >= MOST_SWAPS
+    }
+
+    /// Changes the pace. The same pace again changes nothing.
+    pub(crate) fn swap(&mut self, to: Pace, at: Nanos) {
+        if to == self.pace {
+            return;
+        }
+        if self.is_long() {
+            let forgotten = self.swaps.drain(..MOST_SWAPS / 2).count();
+            self.oldest = self.oldest.saturating_add(forgotten as u64);
+        }
+        self.swaps.push_back(Swap { at, from: self.pace, to });
+        self.pace = to;
+    }
+
+    /// The bucket as it is now.
+    pub(crate) fn carry_bucket(&self, bucket: Bucket, since: Epoch) -> Bucket {
+        self.after(since).fold(bucket, Bucket::carried)
+    }
+
+    /// The charge as it is now; none when it is older than what is remembered.
+    pub(crate) fn carry_charge(&self, charge: Charge, since: Epoch) -> Option<Charge> {
+        (since.0 >= self.oldest).then(|| self.after(since).fold(charge, Charge::carried))
+    }
+
+    fn after(&self, since: Epoch) -> impl Iterator<Item = &Swap> {
+        let seen = usize::try_from(since.0.saturating_sub(self.oldest)).unwrap_or(usize::MAX);
+        self.swaps.iter().skip(seen)
+    }
+}

@@ -1,0 +1,15 @@
+//! The laws that limits and queue keep, as properties over random traces, each against an oracle that only scans lists.
+#![cfg(test)]
+
+mod capacity;
+mod composition;
+mod concurrent;
+mod oracle;
+mod pods;
+mod queue;
+mod refusals;
+mod settling;
+mod support;
+mod swaps;
+mod waits;
+mod windows;
