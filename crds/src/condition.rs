@@ -1,0 +1,313 @@
+//! Conditions: what the operator says of an object, in types and reasons that are spelled in one place.
+
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
+
+/// The most bytes of a message; Kubernetes allows 32,768, a reader less.
+pub const MAX_MESSAGE_BYTES: usize = 2048;
+
+/// What a condition is about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum ConditionType {
+    /// The policy means something, and the operator has taken it.
+    Accepted,
+    /// Everything it names is there.
+    ResolvedRefs,
+    /// Every pod enforces it as it is written now.
+    Programmed,
+    /// The pool serves as asked.
+    Ready,
+    /// The operator is still bringing about what the spec asks for.
+    Reconciling,
+    /// A newer operator would render the pool's pods differently; it waits to be asked.
+    UpdateAvailable,
+}
+
+impl ConditionType {
+    /// As it stands in the status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Accepted => "Accepted",
+            Self::ResolvedRefs => "ResolvedRefs",
+            Self::Programmed => "Programmed",
+            Self::Ready => "Ready",
+            Self::Reconciling => "Reconciling",
+            Self::UpdateAvailable => "UpdateAvailable",
+        }
+    }
+}
+
+/// Whether it is so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Truth {
+    /// It is.
+    True,
+    /// It is not.
+    False,
+    /// Nobody knows.
+    Unknown,
+}
+
+impl Truth {
+    /// As it stands in the status.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::True => "True",
+            Self::False => "False",
+            Self::Unknown => "Unknown",
+        }
+    }
+
+    /// How bad it is; a higher number is worse.
+    fn badness(status: &str) -> u8 {
+        match status {
+            "True" => 0,
+            "Unknown" => 1,
+            _ => 2,
+        }
+    }
+}
+
+impl From<bool> for Truth {
+    fn from(is: bool) -> Self {
+        if is { Self::True } else { Self::False }
+    }
+}
+
+macro_rules! reasons {
+    ($($(#[$doc:meta])* $name:ident),+ $(,)?) => {
+        /// Why a condition is as it is; one word that tools can match.
+        #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub enum Reason {
+            $($(#[$doc])* $name,)+
+        }
+
+        impl Reason {
+            /// As it stands in the status.
+            pub const fn as_str(self) -> &'static str {
+                match self {
+                    $(Self::$name => stringify!($name),)+
+                }
+            }
+        }
+    };
+}
+
+reasons! {
+    /// Accepted: it is taken.
+    Accepted,
+    /// Not accepted: it contradicts itself or cannot be enforced; the message names the fields.
+    Invalid,
+    /// Not accepted: with it, the plan of the pool would not fit its Secret.
+    PlanTooLarge,
+    /// Resolved: everything named is there.
+    ResolvedRefs,
+    /// Not resolved: a pool that is named does not exist.
+    TargetNotFound,
+    /// Programmed: every pod has acknowledged it.
+    Programmed,
+    /// Not programmed: a pod does not answer; the message names it.
+    PartiallyProgrammed,
+    /// On its way.
+    Reconciling,
+    /// Programmed: there is no pod to enforce it.
+    NoPods,
+    /// Not programmed: a pod's sidecar does not know this version of plan.
+    SidecarTooOld,
+    /// Not programmed: a pod refused the plan; the message says why.
+    PlanRefused,
+    /// Ready: as many pods serve as asked for.
+    Ready,
+    /// Ready, as asked for: no pod.
+    ScaledToZero,
+    /// Not ready: pods are starting.
+    Starting,
+    /// Not ready: a change is reaching the pods.
+    RollingOut,
+    /// Not ready: a new pod waits for the GPU of one that drains.
+    WaitingForDrain,
+    /// Not ready: no node has the GPUs free.
+    InsufficientGPU,
+    /// Not ready: no node that fits has room.
+    Unschedulable,
+    /// Not ready: a rollout made no progress within its deadline.
+    ProgressDeadlineExceeded,
+    /// Not ready: the image cannot be pulled.
+    ImagePullFailed,
+    /// Not ready: a container ends again and again.
+    CrashLooping,
+    /// Not ready: Ollama does not answer in any pod.
+    OllamaDown,
+    /// Not ready: the API server does not let the pod exist; the message says why.
+    PodRejected,
+    /// Not ready: the operator cannot reach the sidecars.
+    SidecarUnreachable,
+    /// Not ready: an object of this name belongs to somebody else, and is left alone.
+    NameConflict,
+    /// Not ready: the podTemplate would open a way around the limits, or is no pod template.
+    TemplateInvalid,
+    /// Not ready: the spec contradicts itself; the message names the fields.
+    InvalidSpec,
+    /// Not reconciling: all is as the spec asks.
+    UpToDate,
+    /// An update is available.
+    UpdateAvailable,
+    /// The operator failed; the message says how, and it tries again.
+    Failed,
+}
+
+/// One condition as it should stand.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NewCondition {
+    /// What it is about.
+    pub kind: ConditionType,
+    /// Whether it is so.
+    pub status: Truth,
+    /// Why, in one word.
+    pub reason: Reason,
+    /// Why, in words; may be empty, is always sent, and is cut at [`MAX_MESSAGE_BYTES`].
+    pub message: String,
+}
+
+impl NewCondition {
+    /// A condition with its message.
+    pub fn new(
+        kind: ConditionType,
+        status: impl Into<Truth>,
+        reason: Reason,
+        message: impl Into<String>,
+    ) -> Self {
+        Self { kind, status: status.into(), reason, message: message.into() }
+    }
+}
+
+/// Sets one condition in a list that is kept in order of type. `lastTransitionTime` moves only when the status flips, so
+/// that a second call with the same facts changes nothing. Returns whether anything changed.
+pub fn set_condition(
+    conditions: &mut Vec<Condition>,
+    new: NewCondition,
+    generation: i64,
+    now: &Time,
+) -> bool {
+    let kind = new.kind.as_str();
+    let place = conditions.iter().position(|old| old.type_ == kind);
+    let old = place.map(|place| conditions.remove(place));
+    let since = old.as_ref().filter(|old| old.status == new.status.as_str());
+    let set = Condition {
+        last_transition_time: since.map_or_else(|| now.clone(), |old| old.last_transition_time.clone()),
+        message: cut(new.message),
+        observed_generation: Some(generation),
+        reason: new.reason.as_str().to_owned(),
+        status: new.status.as_str().to_owned(),
+        type_: kind.to_owned(),
+    };
+    let changed = old.as_ref() != Some(&set);
+    let place = conditions.partition_point(|other| other.type_ < set.type_);
+    conditions.insert(place, set);
+    changed
+}
+
+/// Takes a condition out, where it no longer means anything. Returns whether it was there.
+pub fn clear_condition(conditions: &mut Vec<Condition>, kind: ConditionType) -> bool {
+    let before = conditions.len();
+    conditions.retain(|condition| condition.type_ != kind.as_str());
+    conditions.len() < before
+}
+
+/// The worst condition of a type over several objects: what `kubectl get` has room for. False is worse than Unknown; the
+/// first of the worst is taken.
+pub fn worst_of<'a>(
+    kind: ConditionType,
+    lists: impl IntoIterator<Item = &'a [Condition]>,
+) -> Option<&'a Condition> {
+    let of_kind = |list: &'a [Condition]| list.iter().find(|condition| condition.type_ == kind.as_str());
+    let all = lists.into_iter().filter_map(of_kind);
+    all.reduce(
+        |worst, next| {
+            if Truth::badness(&next.status) > Truth::badness(&worst.status) { next } else { worst }
+        },
+    )
+}
+
+fn cut(mut message: String) -> String {
+    if message.len() > MAX_MESSAGE_BYTES {
+        let end = (0..=MAX_MESSAGE_BYTES - 3).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
+        message.truncate(end);
+        message.push('…');
+    }
+    message
+}
+
+#[cfg(test)]
+mod tests {
+    use k8s_openapi::jiff::Timestamp;
+
+    use super::*;
+
+    fn at(second: i64) -> Time {
+        Time(Timestamp::from_second(second).unwrap())
+    }
+
+    fn ready(is: bool, message: &str) -> NewCondition {
+        let reason = if is { Reason::Ready } else { Reason::Starting };
+        NewCondition::new(ConditionType::Ready, is, reason, message)
+    }
+
+    #[test]
+    fn saying_the_same_again_changes_nothing() {
+        let mut list = Vec::new();
+        assert!(set_condition(&mut list, ready(true, ""), 1, &at(1)));
+        let before = list.clone();
+        assert!(!set_condition(&mut list, ready(true, ""), 1, &at(9)));
+        assert_eq!(list, before);
+    }
+
+    #[test]
+    fn the_transition_time_moves_only_when_the_status_flips() {
+        let mut list = Vec::new();
+        set_condition(&mut list, ready(false, "1 of 2"), 1, &at(1));
+        assert!(set_condition(&mut list, ready(false, "2 of 2"), 2, &at(5)));
+        assert_eq!((list[0].last_transition_time.clone(), list[0].observed_generation), (at(1), Some(2)));
+        set_condition(&mut list, ready(true, ""), 2, &at(7));
+        assert_eq!(list[0].last_transition_time, at(7));
+    }
+
+    #[test]
+    fn the_message_is_always_sent_and_never_too_long() {
+        let mut list = Vec::new();
+        set_condition(&mut list, ready(true, ""), 1, &at(1));
+        assert_eq!(serde_json::to_value(&list[0]).unwrap()["message"], "");
+        set_condition(&mut list, ready(true, &"ä".repeat(MAX_MESSAGE_BYTES)), 1, &at(1));
+        assert!(list[0].message.len() <= MAX_MESSAGE_BYTES && list[0].message.ends_with('…'));
+    }
+
+    #[test]
+    fn conditions_stand_in_order_of_type_whatever_the_order_of_calls() {
+        let mut list = Vec::new();
+        for kind in [ConditionType::Ready, ConditionType::Accepted, ConditionType::Reconciling] {
+            set_condition(&mut list, NewCondition::new(kind, true, Reason::UpToDate, ""), 1, &at(1));
+        }
+        let types: Vec<_> = list.iter().map(|condition| condition.type_.as_str()).collect();
+        assert_eq!(types, ["Accepted", "Ready", "Reconciling"]);
+        assert!(clear_condition(&mut list, ConditionType::Ready));
+        assert!(!clear_condition(&mut list, ConditionType::Ready));
+    }
+
+    #[test]
+    fn the_worst_is_false_then_unknown_then_true() {
+        let one = |truth| {
+            let mut list = Vec::new();
+            let new = NewCondition::new(ConditionType::Programmed, truth, Reason::Reconciling, "");
+            set_condition(&mut list, new, 1, &at(1));
+            list
+        };
+        let (good, unknown, bad) = (one(Truth::True), one(Truth::Unknown), one(Truth::False));
+        let worst = |lists: &[&Vec<Condition>]| {
+            worst_of(ConditionType::Programmed, lists.iter().map(|list| list.as_slice()))
+                .map(|c| c.status.clone())
+        };
+        assert_eq!(worst(&[&good, &bad, &unknown]).as_deref(), Some("False"));
+        assert_eq!(worst(&[&good, &unknown]).as_deref(), Some("Unknown"));
+        assert_eq!(worst(&[&good]).as_deref(), Some("True"));
+        assert_eq!(worst(&[]), None);
+    }
+}
