@@ -1,1 +1,26 @@
-//! The proxy in front of one Ollama.
+//! The proxy in front of one Ollama: it enforces the plan, keeps the queue, and tells the operator and the client
+//! the truth.
+//!
+//! ```text
+//! client ─ server ─ proxy::{head, route, identify, inspect} ─ proxy::admission ─ proxy::forward ─▶ Ollama
+//!                                                                  │
+//! plan sources ─ take_plan ─▶ core::Core { limiter, queue } ◀──────┘
+//! ```
+//!
+//! [`core`] is the seam: the data path asks it for decisions, the control side hands it plans and reads its gauges.
+
+pub mod admin;
+pub mod clock;
+pub mod config;
+pub mod control_socket;
+pub mod core;
+pub mod exchange;
+pub mod health;
+pub mod metrics;
+pub mod plan;
+pub mod proxy;
+pub mod run;
+pub mod selftest;
+pub mod server;
+pub mod shutdown;
+pub mod telemetry;

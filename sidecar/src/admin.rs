@@ -1,0 +1,243 @@
+//! The admin port: probes, metrics, the exchange, and Ollama's own hooks.
+//!
+//! | request | answer |
+//! | --- | --- |
+//! | `GET /livez` | 200 as long as this thread answers; neither load nor Ollama plays a part |
+//! | `GET /readyz` | 200, or 503 with the reason in one word |
+//! | `GET /startupz` | 200: both ports are bound |
+//! | `GET /ollama/livez` | 503 only when Ollama takes connections and answers none for longer than any start takes |
+//! | `GET /drain/wait` | 200 when a drain is over; Ollama's preStop. Two waiters at most, else 429 |
+//! | `GET /metrics` | `OpenMetrics` if asked for, else Prometheus text |
+//! | `POST /exchange` | see [`crate::exchange`]; 404 standalone |
+//!
+//! It runs on a thread of its own: however busy the data path is, a probe is answered at once.
+
+mod connections;
+
+use std::convert::Infallible;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
+use http::{Method, Request, Response, StatusCode};
+use http_body_util::{BodyExt, Full, Limited};
+use hyper::body::{Body, Incoming};
+use hyper::server::conn::http1;
+use hyper::service::service_fn;
+use hyper_util::rt::{TokioIo, TokioTimer};
+use tokio::net::TcpListener;
+use tokio::sync::Semaphore;
+use tokio::time::{sleep, timeout};
+use tracing::debug;
+
+use corral_wire::exchange::MAX_DIRECTIVE_BYTES;
+
+use crate::config::DrainSettings;
+use crate::core::Core;
+use crate::exchange::{Exchange, Reply};
+use crate::health::Drain;
+use crate::metrics::{self, Standing};
+use crate::shutdown::reached;
+
+use connections::Connections;
+
+/// One for Ollama's preStop, one for a person who looks.
+const MAX_DRAIN_WAITERS: usize = 2;
+/// The leader's, and a former leader's.
+const MAX_EXCHANGES: usize = 4;
+/// The leader gives up on a pod after one second.
+const EXCHANGE_BODY_TIMEOUT: Duration = Duration::from_secs(2);
+/// For a head to come, and for a connection to lie idle. No common scrape or probe interval: closing at the moment of
+/// the next request loses it.
+const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
+const MAX_CONNECTIONS: usize = 512;
+const OPENMETRICS: &str = "application/openmetrics-text";
+const OPENMETRICS_FULL: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+
+type Answer = Response<Full<Bytes>>;
+
+/// What the admin port answers from.
+pub struct Admin {
+    core: Arc<Core>,
+    exchange: Option<Arc<Exchange>>,
+    drain: DrainSettings,
+    drain_waiters: Semaphore,
+    exchanges: Semaphore,
+}
+
+impl Admin {
+    /// Without an exchange (standalone) `/exchange` is not there.
+    pub fn new(core: Arc<Core>, exchange: Option<Exchange>, drain: DrainSettings) -> Self {
+        Self {
+            core,
+            exchange: exchange.map(Arc::new),
+            drain,
+            drain_waiters: Semaphore::new(MAX_DRAIN_WAITERS),
+            exchanges: Semaphore::new(MAX_EXCHANGES),
+        }
+    }
+
+    async fn answer(&self, request: Request<Incoming>) -> Answer {
+        let path = request.uri().path().to_owned();
+        match (request.method(), path.as_str()) {
+            (&Method::POST, "/exchange") => self.exchange(request).await,
+            (_, "/exchange") => not_allowed("POST"),
+            (&Method::GET | &Method::HEAD, path) => self.look(path, &request).await,
+            _ => not_allowed("GET, HEAD"),
+        }
+    }
+
+    async fn look(&self, path: &str, request: &Request<Incoming>) -> Answer {
+        match path {
+            "/livez" | "/startupz" => text(StatusCode::OK, "ok"),
+            "/readyz" => self.readyz(),
+            "/ollama/livez" => self.ollama_livez(),
+            "/drain/wait" => self.drain_wait().await,
+            "/metrics" => self.metrics(request),
+            _ => text(StatusCode::NOT_FOUND, "not here"),
+        }
+    }
+
+    fn readyz(&self) -> Answer {
+        let readiness = self.core.health.readiness();
+        if readiness.ready() {
+            text(StatusCode::OK, "ok")
+        } else {
+            text(StatusCode::SERVICE_UNAVAILABLE, readiness.reason.word())
+        }
+    }
+
+    fn ollama_livez(&self) -> Answer {
+        if self.core.health.wedged() {
+            text(StatusCode::SERVICE_UNAVAILABLE, "Ollama takes connections and answers none")
+        } else {
+            text(StatusCode::OK, "ok")
+        }
+    }
+
+    /// Ollama must outlive what runs in it, and be told when that has ended. One that answers nothing need not wait.
+    async fn drain_wait(&self) -> Answer {
+        let Ok(_place) = self.drain_waiters.try_acquire() else {
+            return text(StatusCode::TOO_MANY_REQUESTS, "two wait already");
+        };
+        let health = &self.core.health;
+        if timeout(self.drain.begin_wait, reached(health, Drain::Closing)).await.is_err() {
+            return text(StatusCode::OK, "no drain began");
+        }
+        tokio::select! {
+            () = reached(health, Drain::Over) => text(StatusCode::OK, "drain over"),
+            () = self.until_wedged() => text(StatusCode::OK, "Ollama answers nothing"),
+        }
+    }
+
+    async fn until_wedged(&self) {
+        while !self.core.health.wedged() {
+            sleep(Duration::from_secs(1)).await;
+        }
+    }
+
+    fn metrics(&self, request: &Request<Incoming>) -> Answer {
+        let rendered = self.core.metrics.render(&self.standing());
+        let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+        if accepted.is_some_and(|types| types.contains(OPENMETRICS)) {
+            typed(StatusCode::OK, OPENMETRICS_FULL, rendered)
+        } else {
+            typed(StatusCode::OK, metrics::CLASSIC_CONTENT_TYPE, metrics::classic(&rendered))
+        }
+    }
+
+    fn standing(&self) -> Standing {
+        let core = &self.core;
+        Standing {
+            gauges: core.gauges(),
+            counters: core.counters(),
+            plan_sequence: core.plan().map_or(0, |plan| plan.sequence()),
+            divisor: core.divisor().get(),
+            reason: Some(core.health.readiness().reason),
+            limits: core.limit_stats(),
+        }
+    }
+
+    async fn exchange(&self, request: Request<Incoming>) -> Answer {
+        let Some(exchange) = self.exchange.clone() else {
+            return text(StatusCode::NOT_FOUND, "not here");
+        };
+        let Ok(_place) = self.exchanges.try_acquire() else {
+            return text(StatusCode::TOO_MANY_REQUESTS, "too many directives at one time");
+        };
+        let body = request.into_body();
+        if body.size_hint().lower() > MAX_DIRECTIVE_BYTES as u64 {
+            return text(StatusCode::PAYLOAD_TOO_LARGE, "a directive is smaller");
+        }
+        let body = Limited::new(body, MAX_DIRECTIVE_BYTES);
+        let body = match timeout(EXCHANGE_BODY_TIMEOUT, body.collect()).await {
+            Ok(Ok(body)) => body.to_bytes(),
+            Ok(Err(_)) => return text(StatusCode::PAYLOAD_TOO_LARGE, "a directive is smaller, and whole"),
+            Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the directive did not come"),
+        };
+        let reply = tokio::task::spawn_blocking(move || exchange.answer(&body)).await;
+        reply.map_or_else(
+            |_| text(StatusCode::INTERNAL_SERVER_ERROR, "the directive could not be handled"),
+            replied,
+        )
+    }
+}
+
+/// Serves until it is dropped.
+pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
+    let mut connections = Connections::new(MAX_CONNECTIONS);
+    loop {
+        let stream = match listener.accept().await {
+            Ok((stream, _)) => stream,
+            Err(error) => {
+                // Out of file descriptors, most likely: the next one may be luckier.
+                debug!(%error, "accept failed");
+                sleep(Duration::from_millis(20)).await;
+                continue;
+            }
+        };
+        let admin = Arc::clone(&admin);
+        connections.open(async move {
+            let service = service_fn(|request| async { Ok::<_, Infallible>(admin.answer(request).await) });
+            let mut http = http1::Builder::new();
+            http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(64 * 1024);
+            if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
+                debug!(%error, "connection to the admin port ended");
+            }
+        });
+    }
+}
+
+fn replied(reply: Reply) -> Answer {
+    match reply {
+        Reply::Report(status, signed) => match serde_json::to_string(&signed) {
+            Ok(json) => typed(status, "application/json", json),
+            Err(_) => text(StatusCode::INTERNAL_SERVER_ERROR, "the report cannot be written"),
+        },
+        Reply::Refusal(status, why) => typed(status, PLAIN, why),
+    }
+}
+
+const PLAIN: &str = "text/plain; charset=utf-8";
+
+fn text(status: StatusCode, line: &'static str) -> Answer {
+    typed(status, PLAIN, line)
+}
+
+fn not_allowed(methods: &'static str) -> Answer {
+    let mut answer = text(StatusCode::METHOD_NOT_ALLOWED, "not by this method");
+    answer.headers_mut().insert(ALLOW, HeaderValue::from_static(methods));
+    answer
+}
+
+fn typed(status: StatusCode, content_type: &'static str, body: impl Into<Bytes>) -> Answer {
+    let mut answer = Response::new(Full::new(body.into()));
+    *answer.status_mut() = status;
+    answer.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(content_type));
+    answer
+}
+
+#[cfg(test)]
+#[path = "admin/tests.rs"]
+mod tests;

@@ -1,0 +1,123 @@
+use std::net::SocketAddr;
+
+use corral_wire::{Directive, PoolKeys, PoolRef, Position, Report, ServePermission, Signed};
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use super::*;
+use crate::health::Sign;
+use crate::plan::{PlanStore, core_for_tests as core};
+
+fn quick() -> DrainSettings {
+    DrainSettings {
+        delay: Duration::ZERO,
+        timeout: Duration::from_secs(1),
+        begin_wait: Duration::from_millis(200),
+    }
+}
+
+async fn listening(admin: Admin) -> SocketAddr {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let address = listener.local_addr().unwrap();
+    tokio::spawn(serve(listener, Arc::new(admin)));
+    address
+}
+
+async fn ask(address: SocketAddr, request: &str) -> (u16, String) {
+    let mut stream = TcpStream::connect(address).await.unwrap();
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut answer = String::new();
+    stream.read_to_string(&mut answer).await.unwrap();
+    let status = answer[9..12].parse().unwrap();
+    let body = answer.split_once("\r\n\r\n").unwrap().1.to_owned();
+    (status, body)
+}
+
+async fn get(address: SocketAddr, path: &'static str) -> (u16, String) {
+    ask(address, &format!("GET {path} HTTP/1.1\r\nhost: pod\r\nconnection: close\r\n\r\n")).await
+}
+
+#[tokio::test]
+async fn probes_say_how_things_stand() {
+    let core = core();
+    let at = listening(Admin::new(Arc::clone(&core), None, quick())).await;
+    assert_eq!(get(at, "/livez").await, (200, "ok".into()));
+    assert_eq!(get(at, "/startupz").await.0, 200);
+    assert_eq!(get(at, "/readyz").await, (503, "Starting".into()));
+    assert_eq!(get(at, "/ollama/livez").await.0, 200);
+    core.health.saw(Sign::Answer);
+    core.health.plan_accepted();
+    core.health.told_to_serve();
+    assert_eq!(get(at, "/readyz").await, (200, "ok".into()));
+    core.health.set_wedged(true);
+    assert_eq!(get(at, "/ollama/livez").await.0, 503);
+    assert_eq!(get(at, "/livez").await.0, 200, "liveness does not depend on Ollama");
+}
+
+#[tokio::test]
+async fn metrics_come_in_the_form_asked_for() {
+    let at = listening(Admin::new(core(), None, quick())).await;
+    let (status, old) = get(at, "/metrics").await;
+    assert!(status == 200 && old.contains("# TYPE corral_clients_gone_total counter"), "{old}");
+    let request = "GET /metrics HTTP/1.1\r\nhost: pod\r\nconnection: close\r\naccept: \
+                   application/openmetrics-text;version=1.0.0,text/plain;q=0.5\r\n\r\n";
+    let (_, new) = ask(at, request).await;
+    assert!(new.ends_with("# EOF\n") && new.contains("# TYPE corral_clients_gone counter"), "{new}");
+}
+
+#[tokio::test]
+async fn whoever_waits_for_the_drain_hears_of_its_end() {
+    let core = core();
+    let at = listening(Admin::new(Arc::clone(&core), None, quick())).await;
+    assert_eq!(get(at, "/drain/wait").await, (200, "no drain began".into()));
+    let long = DrainSettings { begin_wait: Duration::from_secs(30), ..quick() };
+    let at = listening(Admin::new(Arc::clone(&core), None, long)).await;
+    let mut asked = tokio::task::JoinSet::new();
+    for _ in 0..3 {
+        asked.spawn(get(at, "/drain/wait"));
+    }
+    assert_eq!(asked.join_next().await.unwrap().unwrap().0, 429, "one too many");
+    core.health.drain_over();
+    for answer in asked.join_all().await {
+        assert_eq!(answer, (200, "drain over".into()));
+    }
+}
+
+#[tokio::test]
+async fn what_is_not_there_is_not_there() {
+    let at = listening(Admin::new(core(), None, quick())).await;
+    assert_eq!(get(at, "/debug").await.0, 404);
+    assert_eq!(get(at, "/exchange").await.0, 405);
+    let post =
+        |path| format!("POST {path} HTTP/1.1\r\nhost: p\r\nconnection: close\r\ncontent-length: 0\r\n\r\n");
+    assert_eq!(ask(at, &post("/exchange")).await.0, 404, "no exchange standalone");
+    assert_eq!(ask(at, &post("/livez")).await.0, 405);
+}
+
+#[tokio::test]
+async fn a_directive_is_answered_over_http() {
+    let (core, keys_dir) = (core(), tempfile::tempdir().unwrap());
+    std::fs::write(keys_dir.path().join("1"), [1; 32]).unwrap();
+    let pool = PoolRef { namespace: "llm".into(), name: "chat".into() };
+    let store = Arc::new(PlanStore::open(Arc::clone(&core), pool.clone(), None));
+    let exchange = Exchange::new(keys_dir.path().into(), "uid".into(), store, 1);
+    let at = listening(Admin::new(core, Some(exchange), quick())).await;
+    let keys = PoolKeys::new(vec![vec![1; 32]]).unwrap();
+    let position = Position { term: 1, sequence: 1 };
+    let directive = Directive { pool, plan: None, divisor: 2, serve: ServePermission::Granted };
+    let body = serde_json::to_string(&keys.sign("uid", position, &directive).unwrap()).unwrap();
+    let length = body.len();
+    let request = format!(
+        "POST /exchange HTTP/1.1\r\nhost: pod\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
+    );
+    let (status, answer) = ask(at, &request).await;
+    let signed: Signed = serde_json::from_str(&answer).unwrap();
+    let report: Report = keys.open("uid", Some(position), &signed).unwrap();
+    assert_eq!((status, report.divisor, report.serve), (200, 2, ServePermission::Granted));
+    assert_eq!(ask(at, &request).await.0, 409, "the same again is behind");
+    let huge = format!(
+        "POST /exchange HTTP/1.1\r\nhost: pod\r\nconnection: close\r\ncontent-length: {}\r\n\r\n",
+        MAX_DIRECTIVE_BYTES + 1
+    );
+    assert_eq!(ask(at, &huge).await.0, 413);
+}

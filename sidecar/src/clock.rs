@@ -1,0 +1,50 @@
+//! The only place that reads the time.
+//!
+//! Everything that decides is handed a [`Nanos`]; tokio's clock is behind it, so a paused runtime moves all of it.
+
+use std::time::Duration;
+
+use corral_limiter::Nanos;
+use tokio::time::Instant;
+
+/// Monotonic time since the process began to serve.
+#[derive(Debug, Clone, Copy)]
+pub struct Clock {
+    origin: Instant,
+}
+
+impl Clock {
+    /// Starts at zero now.
+    pub fn start() -> Self {
+        Self { origin: Instant::now() }
+    }
+
+    /// The time since the start.
+    pub fn now(&self) -> Nanos {
+        let since = Instant::now().saturating_duration_since(self.origin);
+        Nanos(u64::try_from(since.as_nanos()).unwrap_or(u64::MAX))
+    }
+
+    /// The instant a timer must be set to, to fire at `at`.
+    pub fn instant(&self, at: Nanos) -> Instant {
+        self.origin.checked_add(Duration::from_nanos(at.0)).unwrap_or_else(|| far_from(self.origin))
+    }
+}
+
+/// A time so far ahead that nobody waits for it, and still one that every platform can add.
+fn far_from(origin: Instant) -> Instant {
+    origin.checked_add(Duration::from_hours(24 * 365)).unwrap_or(origin)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[tokio::test(start_paused = true)]
+    async fn time_moves_with_the_runtime_and_timers_agree_with_it() {
+        let clock = Clock::start();
+        tokio::time::sleep_until(clock.instant(Nanos(1_500_000_000))).await;
+        let now = clock.now();
+        assert!((1_500_000_000..1_502_000_000).contains(&now.0), "{now:?}");
+    }
+}

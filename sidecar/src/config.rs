@@ -1,0 +1,268 @@
+//! Settings: every flag and environment variable of the sidecar, read here and nowhere else.
+//!
+//! A sidecar runs in one of two modes. In a **pod** the operator sets the flags, plans come from the mounted Secret and
+//! from the exchange, and the pod serves when it is told to. **Standalone** (`--policy`) it stands in front of any
+//! Ollama, reads its policies from files, and serves at once.
+
+mod flags;
+mod value;
+
+use std::net::SocketAddr;
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::Parser;
+use corral_wire::PoolRef;
+
+use crate::proxy::ProxySettings;
+
+pub use flags::LogFormat;
+pub use value::BadValue;
+
+use flags::{Cli, Flags};
+
+/// What the binary was asked to do.
+#[derive(Debug, Clone)]
+pub enum Command {
+    /// Serve until told to stop.
+    Serve(Box<Settings>, LogSettings),
+    /// Check the binary against a scripted Ollama, in process.
+    Selftest,
+    /// Tell the sidecar running in this pod to begin its drain.
+    Drain {
+        /// [`PodSettings::state_dir`] of the running sidecar: its control socket is in there.
+        state_dir: PathBuf,
+    },
+}
+
+/// How the log is written.
+#[derive(Debug, Clone)]
+pub struct LogSettings {
+    /// JSON or text.
+    pub format: LogFormat,
+    /// A `tracing` filter, such as `info` or `info,corral_sidecar=debug`.
+    pub filter: String,
+}
+
+/// Everything a sidecar must know before it starts.
+#[derive(Debug, Clone)]
+pub struct Settings {
+    /// Where clients connect. Port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Where probes, metrics and the exchange are answered. Port 0 picks a free one.
+    pub admin_listen: SocketAddr,
+    /// In a pod, or on its own.
+    pub mode: Mode,
+    /// How many requests run inside Ollama at one time.
+    pub slots: SlotSettings,
+    /// The most clients that one limit tells apart; beyond them some share a bucket.
+    pub keys_per_limit: usize,
+    /// Every bound and time of the data path, and where Ollama listens.
+    pub proxy: ProxySettings,
+    /// How Ollama's health is judged.
+    pub health: HealthSettings,
+    /// How the end is reached.
+    pub drain: DrainSettings,
+}
+
+/// Where plans come from.
+#[derive(Debug, Clone)]
+pub enum Mode {
+    /// A pod of an `OllamaPool`.
+    Pod(Box<PodSettings>),
+    /// One sidecar, files, no operator.
+    Standalone(Policies),
+}
+
+/// What only a pod knows.
+#[derive(Debug, Clone)]
+pub struct PodSettings {
+    /// The pool it belongs to.
+    pub pool: PoolRef,
+    /// Its UID: a directive for another pod is not obeyed.
+    pub pod_uid: String,
+    /// Its name, for the log only.
+    pub pod_name: String,
+    /// The mounted plan; `divisor` stands beside it.
+    pub plan_file: PathBuf,
+    /// The mounted pool keys, one file a key; the greatest file name signs.
+    pub keys_dir: PathBuf,
+    /// Where what was accepted is kept over a restart of the container.
+    pub state_dir: PathBuf,
+    /// How long a newcomer waits for a directive before it serves on the mounted D.
+    pub serve_without_directive: Duration,
+}
+
+/// Where a standalone sidecar finds its policies, and at most one pool.
+#[derive(Debug, Clone)]
+pub enum Policies {
+    /// In files, at least one; changes are followed.
+    Files(Vec<PathBuf>),
+    /// Here, for good.
+    Text(String),
+}
+
+/// Slots: the requests that run inside Ollama at one time.
+#[derive(Debug, Clone, Copy)]
+pub struct SlotSettings {
+    /// Per loaded model. `None`: what the pool in the policy file says, or 1.
+    pub per_model: Option<NonZeroU32>,
+    /// The most models loaded at one time; over all of them, slots are this many times [`Self::per_model`].
+    pub loaded_models: NonZeroU32,
+}
+
+/// How Ollama's health is judged.
+#[derive(Debug, Clone, Copy)]
+pub struct HealthSettings {
+    /// From one probe to the next.
+    pub probe_interval: Duration,
+    /// The longest that one probe may take.
+    pub probe_timeout: Duration,
+    /// For how long Ollama may accept connections and answer none before `/ollama/livez` fails. Longer than its GPU
+    /// discovery, which can take a minute, or a slow start would be killed for ever.
+    pub wedged_after: Duration,
+}
+
+/// How the end is reached.
+#[derive(Debug, Clone, Copy)]
+pub struct DrainSettings {
+    /// For how long after its drain began a sidecar still takes new requests, so that no endpoint list is outrun.
+    pub delay: Duration,
+    /// The longest that running and waiting requests get, counted from the beginning of the drain.
+    pub timeout: Duration,
+    /// The longest that `/drain/wait` waits for a drain to begin.
+    pub begin_wait: Duration,
+}
+
+impl Command {
+    /// Reads the process's arguments and environment. The error is what to print: help and version (exit 0), or one
+    /// line that says what is wrong (exit 2).
+    pub fn from_process() -> Result<Self, Stop> {
+        Self::from_args(std::env::args_os())
+    }
+
+    /// Reads these arguments (the first is the program's name) over the process's environment.
+    pub fn from_args<I, T>(args: I) -> Result<Self, Stop>
+    where
+        I: IntoIterator<Item = T>,
+        T: Into<std::ffi::OsString> + Clone,
+    {
+        let cli = Cli::try_parse_from(args).map_err(|error| Stop::from_clap(&error))?;
+        cli.command()
+    }
+}
+
+impl Settings {
+    /// A standalone sidecar in front of `upstream`, on free ports of the loopback: what tests and the self-test run.
+    pub fn standalone(policies: Policies, upstream: SocketAddr) -> Self {
+        let mut settings = Flags::defaults().shared(upstream);
+        settings.mode = Mode::Standalone(policies);
+        settings
+    }
+
+    /// A pod's sidecar in front of `upstream`, on free ports of the loopback: what tests run.
+    pub fn pod(pod: PodSettings, upstream: SocketAddr) -> Self {
+        let mut settings = Flags::defaults().shared(upstream);
+        settings.mode = Mode::Pod(Box::new(pod));
+        settings
+    }
+}
+
+/// Why the process ends before it starts.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub enum Stop {
+    /// Help or the version was asked for: print it, exit with 0.
+    #[error("{0}")]
+    Asked(String),
+    /// The flags are wrong: print this one line, exit with 2.
+    #[error("corral-sidecar: {0} (try --help)")]
+    Wrong(String),
+}
+
+impl Stop {
+    fn from_clap(error: &clap::Error) -> Self {
+        use clap::error::ErrorKind::{DisplayHelp, DisplayVersion};
+        let text = error.render().to_string();
+        if matches!(error.kind(), DisplayHelp | DisplayVersion) {
+            return Self::Asked(text);
+        }
+        let lines = text.lines().map(str::trim).take_while(|line| !line.starts_with("Usage:"));
+        let told = lines.filter(|line| !line.is_empty() && !line.starts_with("For more information"));
+        let line = told.collect::<Vec<_>>().join(" ");
+        Self::Wrong(line.trim_start_matches("error: ").to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serve(args: &[&str]) -> Settings {
+        match Command::from_args(std::iter::once(&"corral-sidecar").chain(args)).unwrap() {
+            Command::Serve(settings, _) => *settings,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    fn wrong(args: &[&str]) -> String {
+        match Command::from_args(std::iter::once(&"corral-sidecar").chain(args)) {
+            Err(Stop::Wrong(line)) => line,
+            other => panic!("{other:?}"),
+        }
+    }
+
+    const POD: [&str; 4] = ["--pool", "llm/chat", "--pod-uid", "u-1"];
+
+    #[test]
+    fn standalone_stays_on_the_loopback() {
+        let settings = serve(&["--policy", "policy.yaml"]);
+        assert_eq!(settings.listen, "127.0.0.1:11434".parse().unwrap());
+        assert_eq!(settings.admin_listen, "127.0.0.1:11436".parse().unwrap());
+        assert!(
+            matches!(settings.mode, Mode::Standalone(Policies::Files(f)) if f == [PathBuf::from("policy.yaml")])
+        );
+        assert_eq!(settings.drain.delay, Duration::ZERO, "nobody watches an endpoint list on a laptop");
+    }
+
+    #[test]
+    fn a_pod_listens_for_everybody() {
+        let settings = serve(&POD);
+        assert_eq!(settings.listen, "[::]:11434".parse().unwrap());
+        assert_eq!(settings.admin_listen, "[::]:11436".parse().unwrap());
+        let Mode::Pod(pod) = settings.mode else { panic!("not a pod") };
+        assert_eq!(pod.pool, PoolRef { namespace: "llm".into(), name: "chat".into() });
+        assert_eq!(pod.plan_file, PathBuf::from("/etc/corral/plan/plan.v1.json"));
+    }
+
+    #[test]
+    fn a_wrong_flag_is_told_in_one_line_that_names_it() {
+        for (args, told) in [
+            (vec![], "--policy"),
+            (vec!["--policy", "p.yaml", "--upstream", "http://nobody.invalid:1"], "nobody.invalid"),
+            (vec!["--pool", "llm/chat"], "--pod-uid"),
+            (vec!["--pool", "chat", "--pod-uid", "u"], "namespace/name"),
+            (vec!["--policy", "p.yaml", "--pool", "a/b"], "cannot be used with"),
+            (vec!["--policy", "p.yaml", "--listen", "here"], "--listen"),
+            (vec!["--policy", "p.yaml", "--upstream", "https://x"], "http://"),
+            (vec!["--policy", "p.yaml", "--num-parallel", "0"], "--num-parallel"),
+            (vec!["--policy", "p.yaml", "--drain-timeout", "10"], "30s"),
+            (vec!["--polices", "p.yaml"], "--polices"),
+        ] {
+            let line = wrong(&args);
+            assert!(line.contains(told), "{args:?}: {line}");
+            assert_eq!(line.lines().count(), 1, "{line}");
+        }
+    }
+
+    #[test]
+    fn help_is_no_error() {
+        assert!(matches!(Command::from_args(["corral-sidecar", "--help"]), Err(Stop::Asked(_))));
+    }
+
+    #[test]
+    fn subcommands_need_none_of_the_flags() {
+        assert!(matches!(Command::from_args(["corral-sidecar", "selftest"]), Ok(Command::Selftest)));
+        assert!(matches!(Command::from_args(["corral-sidecar", "drain"]), Ok(Command::Drain { .. })));
+    }
+}

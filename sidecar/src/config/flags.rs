@@ -1,0 +1,296 @@
+//! The flags as clap reads them, and how they become [`Settings`].
+
+use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
+use std::num::NonZeroU32;
+use std::path::PathBuf;
+use std::time::Duration;
+
+use clap::{Args, Parser, Subcommand, ValueEnum};
+use corral_wire::{PoolRef, ports};
+
+use super::value::{duration, pool, upstream};
+use super::{
+    Command, DrainSettings, HealthSettings, LogSettings, Mode, PodSettings, Policies, Settings, SlotSettings,
+    Stop,
+};
+use crate::proxy::ProxySettings;
+
+/// For answers that have left Ollama to reach their clients, once all else has ended.
+const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
+const STATE_DIR: &str = "/var/lib/corral";
+
+/// Fair use in front of one Ollama: limits, a bounded queue, honest answers.
+#[derive(Debug, Parser)]
+#[command(name = "corral-sidecar", version, args_conflicts_with_subcommands = true)]
+pub(super) struct Cli {
+    #[command(subcommand)]
+    command: Option<Sub>,
+    #[command(flatten)]
+    flags: Flags,
+}
+
+#[derive(Debug, Subcommand)]
+enum Sub {
+    /// Check this binary: a scripted Ollama in process, one request answered, one refused.
+    Selftest,
+    /// Tell the sidecar running in this pod to begin its drain.
+    Drain {
+        /// The state directory of the running sidecar.
+        #[arg(long, env = "CORRAL_STATE_DIR", default_value = STATE_DIR)]
+        state_dir: PathBuf,
+    },
+}
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For a person to read.
+    Text,
+}
+
+#[derive(Debug, Args)]
+pub(super) struct Flags {
+    /// Policy file of a standalone sidecar: YAML documents, `RateLimitPolicy` and at most one `OllamaPool`. May be
+    /// given several times.
+    #[arg(long, env = "CORRAL_POLICY", value_name = "FILE", conflicts_with = "pool")]
+    policy: Vec<PathBuf>,
+    /// Where clients connect [default: [::]:11434 in a pod, 127.0.0.1:11434 standalone].
+    #[arg(long, env = "CORRAL_LISTEN", value_name = "ADDRESS:PORT")]
+    listen: Option<SocketAddr>,
+    /// Where probes, metrics and the exchange are answered [default: port 11436].
+    #[arg(long, env = "CORRAL_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    admin_listen: Option<SocketAddr>,
+    /// Ollama's address; a name is resolved once, at the start.
+    #[arg(long, env = "CORRAL_UPSTREAM", value_name = "URL", default_value = "http://127.0.0.1:11435", value_parser = upstream)]
+    upstream: SocketAddr,
+    /// Slots per loaded model: what Ollama has as `OLLAMA_NUM_PARALLEL` [default: the pool in the policy file, or 1].
+    #[arg(long, env = "CORRAL_NUM_PARALLEL", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1024))]
+    num_parallel: Option<u32>,
+    /// Models loaded at one time: what Ollama has as `OLLAMA_MAX_LOADED_MODELS`.
+    #[arg(long, env = "CORRAL_MAX_LOADED_MODELS", value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=256))]
+    max_loaded_models: u32,
+    /// The most clients that one limit tells apart.
+    #[arg(long, env = "CORRAL_KEYS_PER_LIMIT", value_name = "N", default_value = "50000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
+    keys_per_limit: u32,
+    #[command(flatten)]
+    pod: PodFlags,
+    #[command(flatten)]
+    bounds: BoundFlags,
+    #[command(flatten)]
+    times: TimeFlags,
+    /// How the log is written, to standard error.
+    #[arg(long, env = "CORRAL_LOG_FORMAT", value_enum, default_value = "json")]
+    log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter by module.
+    #[arg(long, env = "CORRAL_LOG", value_name = "FILTER", default_value = "info")]
+    log: String,
+}
+
+/// Set by the operator in a pool pod.
+#[derive(Debug, Args)]
+struct PodFlags {
+    /// The pool this pod belongs to.
+    #[arg(long, env = "CORRAL_POOL", value_name = "NAMESPACE/NAME", value_parser = pool, requires = "pod_uid")]
+    pool: Option<PoolRef>,
+    /// UID of this pod.
+    #[arg(long, env = "CORRAL_POD_UID", value_name = "UID")]
+    pod_uid: Option<String>,
+    /// Name of this pod, for the log.
+    #[arg(long, env = "CORRAL_POD_NAME", value_name = "NAME", default_value = "")]
+    pod_name: String,
+    /// The mounted plan; the file `divisor` beside it holds D.
+    #[arg(
+        long,
+        env = "CORRAL_PLAN_FILE",
+        value_name = "FILE",
+        default_value = "/etc/corral/plan/plan.v1.json"
+    )]
+    plan_file: PathBuf,
+    /// The mounted keys of the pool, one file each.
+    #[arg(long, env = "CORRAL_KEYS_DIR", value_name = "FOLDER", default_value = "/etc/corral/keys")]
+    keys_dir: PathBuf,
+    /// Where the accepted plan is kept over a restart.
+    #[arg(long, env = "CORRAL_STATE_DIR", value_name = "FOLDER", default_value = STATE_DIR)]
+    state_dir: PathBuf,
+    /// How long a newcomer that nobody directs waits before it serves.
+    #[arg(long, env = "CORRAL_SERVE_WITHOUT_DIRECTIVE", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    serve_without_directive: Duration,
+}
+
+/// Bounds on clients.
+#[derive(Debug, Args)]
+struct BoundFlags {
+    /// The most open connections of clients.
+    #[arg(long, env = "CORRAL_MAX_CONNECTIONS", value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_connections: u32,
+    /// The most bytes of a request's body.
+    #[arg(long, env = "CORRAL_MAX_BODY_BYTES", value_name = "BYTES", default_value = "33554432", value_parser = clap::value_parser!(u32).range(1024..))]
+    max_body_bytes: u32,
+    /// The most bytes of all bodies held at one time.
+    #[arg(long, env = "CORRAL_BODY_BUDGET_BYTES", value_name = "BYTES", default_value = "268435456", value_parser = clap::value_parser!(u32).range(1024..))]
+    body_budget_bytes: u32,
+}
+
+/// How long things may take.
+#[derive(Debug, Args)]
+struct TimeFlags {
+    /// For a request's head to arrive, from its first byte.
+    #[arg(long, env = "CORRAL_HEAD_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    head_timeout: Duration,
+    /// For a connection to lie idle. No common scrape or probe interval.
+    #[arg(long, env = "CORRAL_IDLE_TIMEOUT", value_name = "DURATION", default_value = "75s", value_parser = duration)]
+    idle_timeout: Duration,
+    /// For a request's body to arrive.
+    #[arg(long, env = "CORRAL_BODY_TIMEOUT", value_name = "DURATION", default_value = "120s", value_parser = duration)]
+    body_timeout: Duration,
+    /// For a client to send the next piece of its body, or to take the next of its answer.
+    #[arg(long, env = "CORRAL_STALL_TIMEOUT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    stall_timeout: Duration,
+    /// For an exchange whose client has left to be held before its first byte, with the model loaded.
+    #[arg(long, env = "CORRAL_HOLD_LOADED", value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    hold_loaded: Duration,
+    /// The same while the model may still be loading.
+    #[arg(long, env = "CORRAL_HOLD_LOADING", value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    hold_loading: Duration,
+    /// About the age at which a connection is closed with its next answer.
+    #[arg(long, env = "CORRAL_MAX_CONNECTION_AGE", value_name = "DURATION", default_value = "60s", value_parser = duration)]
+    max_connection_age: Duration,
+    /// For a connection to Ollama.
+    #[arg(long, env = "CORRAL_CONNECT_TIMEOUT", value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    connect_timeout: Duration,
+    /// From one probe of Ollama to the next.
+    #[arg(long, env = "CORRAL_PROBE_INTERVAL", value_name = "DURATION", default_value = "2s", value_parser = duration)]
+    probe_interval: Duration,
+    /// For one probe of Ollama.
+    #[arg(long, env = "CORRAL_PROBE_TIMEOUT", value_name = "DURATION", default_value = "1s", value_parser = duration)]
+    probe_timeout: Duration,
+    /// For Ollama to accept connections without answering, before `/ollama/livez` fails.
+    #[arg(long, env = "CORRAL_WEDGED_AFTER", value_name = "DURATION", default_value = "90s", value_parser = duration)]
+    wedged_after: Duration,
+    /// For new requests after a drain began [default: 5s in a pod, 0s standalone].
+    #[arg(long, env = "CORRAL_DRAIN_DELAY", value_name = "DURATION", value_parser = duration)]
+    drain_delay: Option<Duration>,
+    /// For running requests after a drain began [default: 300s in a pod, 10s standalone].
+    #[arg(long, env = "CORRAL_DRAIN_TIMEOUT", value_name = "DURATION", value_parser = duration)]
+    drain_timeout: Option<Duration>,
+    /// For `/drain/wait` to see a drain begin.
+    #[arg(long, env = "CORRAL_DRAIN_BEGIN_WAIT", value_name = "DURATION", default_value = "30s", value_parser = duration)]
+    drain_begin_wait: Duration,
+}
+
+impl Cli {
+    pub(super) fn command(self) -> Result<Command, Stop> {
+        match self.command {
+            Some(Sub::Selftest) => Ok(Command::Selftest),
+            Some(Sub::Drain { state_dir }) => Ok(Command::Drain { state_dir }),
+            None => {
+                let log = LogSettings { format: self.flags.log_format, filter: self.flags.log.clone() };
+                Ok(Command::Serve(Box::new(self.flags.settings()?), log))
+            }
+        }
+    }
+}
+
+impl Flags {
+    /// What the flags are when nobody sets one, listening on free ports of the loopback.
+    pub(super) fn defaults() -> Self {
+        let blank = || {
+            let free = "127.0.0.1:0";
+            let args = ["corral-sidecar", "--listen", free, "--admin-listen", free];
+            Cli::try_parse_from(args).map(|cli| cli.flags)
+        };
+        #[expect(
+            clippy::expect_used,
+            reason = "constants, checked by every test that starts a sidecar in process"
+        )]
+        blank().expect("the defaults are valid")
+    }
+
+    fn settings(self) -> Result<Settings, Stop> {
+        let mode = self.mode()?;
+        let mut settings = self.shared(self.upstream);
+        if matches!(mode, Mode::Pod(_)) {
+            settings.listen = self.listen.unwrap_or_else(|| everybody(ports::CLIENT));
+            settings.admin_listen = self.admin_listen.unwrap_or_else(|| everybody(ports::ADMIN));
+            settings.drain.delay = self.times.drain_delay.unwrap_or(Duration::from_secs(5));
+            settings.drain.timeout = self.times.drain_timeout.unwrap_or(Duration::from_mins(5));
+        }
+        settings.mode = mode;
+        Ok(settings)
+    }
+
+    fn mode(&self) -> Result<Mode, Stop> {
+        let pod = &self.pod;
+        match (&pod.pool, &pod.pod_uid) {
+            (Some(pool), Some(uid)) => Ok(Mode::Pod(Box::new(PodSettings {
+                pool: pool.clone(),
+                pod_uid: uid.clone(),
+                pod_name: pod.pod_name.clone(),
+                plan_file: pod.plan_file.clone(),
+                keys_dir: pod.keys_dir.clone(),
+                state_dir: pod.state_dir.clone(),
+                serve_without_directive: pod.serve_without_directive,
+            }))),
+            _ if self.policy.is_empty() => {
+                let line = "give --policy FILE to run standalone, or --pool NAMESPACE/NAME and --pod-uid UID in a pod";
+                Err(Stop::Wrong(line.to_owned()))
+            }
+            _ => Ok(Mode::Standalone(Policies::Files(self.policy.clone()))),
+        }
+    }
+
+    /// What both modes share, with the defaults of a standalone one.
+    pub(super) fn shared(&self, upstream: SocketAddr) -> Settings {
+        let times = &self.times;
+        Settings {
+            listen: self.listen.unwrap_or_else(|| loopback(ports::CLIENT)),
+            admin_listen: self.admin_listen.unwrap_or_else(|| loopback(ports::ADMIN)),
+            mode: Mode::Standalone(Policies::Files(self.policy.clone())),
+            slots: SlotSettings {
+                per_model: self.num_parallel.and_then(NonZeroU32::new),
+                loaded_models: NonZeroU32::new(self.max_loaded_models).unwrap_or(NonZeroU32::MIN),
+            },
+            keys_per_limit: self.keys_per_limit as usize,
+            proxy: self.proxy(upstream),
+            health: HealthSettings {
+                probe_interval: times.probe_interval,
+                probe_timeout: times.probe_timeout,
+                wedged_after: times.wedged_after,
+            },
+            drain: DrainSettings {
+                delay: times.drain_delay.unwrap_or(Duration::ZERO),
+                timeout: times.drain_timeout.unwrap_or(Duration::from_secs(10)),
+                begin_wait: times.drain_begin_wait,
+            },
+        }
+    }
+
+    fn proxy(&self, upstream: SocketAddr) -> ProxySettings {
+        let (bounds, times) = (&self.bounds, &self.times);
+        ProxySettings {
+            upstream,
+            max_body_bytes: bounds.max_body_bytes as usize,
+            body_budget_bytes: bounds.body_budget_bytes as usize,
+            max_connections: bounds.max_connections as usize,
+            head_timeout: times.head_timeout,
+            idle_timeout: times.idle_timeout,
+            body_timeout: times.body_timeout,
+            stall_timeout: times.stall_timeout,
+            max_connection_age: times.max_connection_age,
+            connect_timeout: times.connect_timeout,
+            hold_loaded: times.hold_loaded,
+            hold_loading: times.hold_loading,
+            shutdown_grace: SHUTDOWN_GRACE,
+        }
+    }
+}
+
+fn loopback(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv4Addr::LOCALHOST, port))
+}
+
+fn everybody(port: u16) -> SocketAddr {
+    SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}

@@ -1,0 +1,186 @@
+//! The seam between the data path and the control side: one lock around the limits and the queue.
+//!
+//! A decision about a request, a new plan, a new divisor and a slot that comes back are each one critical section, so
+//! no request ever sees half a plan and no slot is counted twice. Nothing here waits or does I/O.
+
+use std::num::NonZeroU32;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use arc_swap::ArcSwapOption;
+use corral_limiter::queue::{SlotBounds, SlotQueue};
+use corral_limiter::{
+    HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Standing, SwapSummary,
+};
+use corral_wire::{Counters, Gauges};
+use parking_lot::{Mutex, MutexGuard};
+
+use crate::clock::Clock;
+use crate::health::Health;
+use crate::metrics::Metrics;
+
+/// What a [`Core`] is made with.
+#[derive(Clone, Copy)]
+pub struct CoreSettings {
+    /// How the limiter hashes and bounds its keys.
+    pub limiter: LimiterSettings,
+    /// How many requests Ollama is sent at one time.
+    pub slots: SlotBounds,
+}
+
+/// Limits, queue, health and metrics of one sidecar. Shared as `Arc<Core>`.
+pub struct Core {
+    state: Mutex<State>,
+    /// Read without the lock, by those who only look.
+    plan: ArcSwapOption<Plan>,
+    tally: Tally,
+    clock: Clock,
+    slots: SlotBounds,
+    /// The health of Ollama and of this sidecar.
+    pub health: Arc<Health>,
+    /// Every metric of this sidecar.
+    pub metrics: Arc<Metrics>,
+}
+
+/// What the lock guards.
+pub(crate) struct State {
+    pub(crate) limiter: Limiter,
+    pub(crate) queue: SlotQueue,
+    pub(crate) hall: crate::proxy::admission::Hall,
+}
+
+impl Core {
+    /// A core without a plan: it admits nothing until [`Self::take_plan`].
+    pub fn new(settings: CoreSettings, health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
+        let state = State {
+            limiter: Limiter::new(settings.limiter),
+            queue: SlotQueue::new(settings.slots),
+            hall: crate::proxy::admission::Hall::default(),
+        };
+        Self {
+            state: Mutex::new(state),
+            plan: ArcSwapOption::empty(),
+            tally: Tally::default(),
+            clock: Clock::start(),
+            slots: settings.slots,
+            health,
+            metrics,
+        }
+    }
+
+    /// Puts a plan in force, with the number of pods that share its pool-wide limits. Counters live on where
+    /// their limits do; requests that wait stay.
+    pub fn take_plan(&self, plan: Arc<Plan>, divisor: NonZeroU32) -> SwapSummary {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        let summary = state.limiter.swap(Arc::clone(&plan), divisor, now);
+        state.queue.set_bounds(plan.queue());
+        self.plan.store(Some(plan));
+        summary
+    }
+
+    /// Changes the number of pods that share the pool-wide limits.
+    pub fn set_divisor(&self, divisor: NonZeroU32) {
+        let now = self.clock.now();
+        self.lock().limiter.set_divisor(divisor, now);
+    }
+
+    /// The number of pods that share the pool-wide limits, as in force.
+    pub fn divisor(&self) -> NonZeroU32 {
+        self.lock().limiter.divisor()
+    }
+
+    /// The plan in force; none before the first.
+    pub fn plan(&self) -> Option<Arc<Plan>> {
+        self.plan.load_full()
+    }
+
+    /// The clock by which every decision is made.
+    pub fn clock(&self) -> &Clock {
+        &self.clock
+    }
+
+    /// How a client stands with every enforced limit that matches, scarcest first.
+    pub fn standing(&self, head: &HeadFacts, model: Option<&ModelName>) -> Vec<Standing> {
+        let now = self.clock.now();
+        self.lock().limiter.standing(head, model, now)
+    }
+
+    /// What each limit in force has done, for metrics.
+    pub fn limit_stats(&self) -> Vec<LimitStats> {
+        self.lock().limiter.stats()
+    }
+
+    /// How things stand now.
+    pub fn gauges(&self) -> Gauges {
+        let now = self.clock.now();
+        let gauges = self.lock().queue.gauges(now);
+        Gauges {
+            slots: self.slots.per_model,
+            in_flight: u32::try_from(gauges.in_flight).unwrap_or(u32::MAX),
+            queued: u32::try_from(gauges.depth).unwrap_or(u32::MAX),
+            oldest_wait_ms: gauges.oldest_wait.0 / 1_000_000,
+        }
+    }
+
+    /// What has happened since this core was made.
+    pub fn counters(&self) -> Counters {
+        self.tally.read()
+    }
+
+    pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
+        self.state.lock()
+    }
+
+    pub(crate) fn tally(&self) -> &Tally {
+        &self.tally
+    }
+}
+
+/// The counters that are reported to the operator; each only grows.
+#[derive(Debug, Default)]
+pub(crate) struct Tally {
+    arrivals: AtomicU64,
+    completions: AtomicU64,
+    capacity_rejects: AtomicU64,
+    policy_rejects: AtomicU64,
+    slot_nanos: AtomicU64,
+}
+
+impl Tally {
+    /// An inference request reached the limits.
+    pub(crate) fn arrived(&self) {
+        self.arrivals.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ollama completed an answer.
+    pub(crate) fn completed(&self) {
+        self.completions.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// The queue refused a request, on arrival or after its wait.
+    pub(crate) fn capacity_rejected(&self) {
+        self.capacity_rejects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A limit refused a request.
+    pub(crate) fn policy_rejected(&self) {
+        self.policy_rejects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// A slot came back after being held this long.
+    pub(crate) fn slot_held(&self, held: Nanos) {
+        self.slot_nanos.fetch_add(held.0, Ordering::Relaxed);
+    }
+
+    fn read(&self) -> Counters {
+        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
+        Counters {
+            arrivals: of(&self.arrivals),
+            completions: of(&self.completions),
+            capacity_rejects: of(&self.capacity_rejects),
+            policy_rejects: of(&self.policy_rejects),
+            slot_millis: of(&self.slot_nanos) / 1_000_000,
+        }
+    }
+}

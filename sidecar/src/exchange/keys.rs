@@ -1,0 +1,80 @@
+//! The pool's keys, mounted one file each; a file's content is the key, byte for byte.
+//!
+//! All of them verify. The one with the greatest file name signs: the newest, where names count up.
+
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+
+use corral_wire::{BadKey, PoolKeys};
+
+use crate::plan::mount::read_bounded;
+
+/// Two while one is rotated out, and some air.
+const MAX_KEYS: usize = 8;
+const MAX_KEY_BYTES: usize = 1024;
+
+/// Why there are no keys.
+#[derive(Debug, thiserror::Error)]
+pub enum KeyError {
+    /// The folder cannot be read.
+    #[error("cannot read keys in {0}: {1}")]
+    Io(PathBuf, io::Error),
+    /// One of them is none, or there is none.
+    #[error(transparent)]
+    Bad(#[from] BadKey),
+}
+
+/// Reads the keys in `dir`.
+pub(super) fn read(dir: &Path) -> Result<PoolKeys, KeyError> {
+    let io = |error| KeyError::Io(dir.to_owned(), error);
+    let mut files = Vec::new();
+    for entry in fs::read_dir(dir).map_err(io)? {
+        let name = entry.map_err(io)?.file_name();
+        // The kubelet's own links begin with dots.
+        if !name.as_encoded_bytes().starts_with(b".") {
+            files.push(name);
+        }
+    }
+    files.sort_unstable_by(|a, b| b.cmp(a));
+    files.truncate(MAX_KEYS);
+    let keys: Result<Vec<_>, _> =
+        files.iter().map(|name| read_bounded(&dir.join(name), MAX_KEY_BYTES)).collect();
+    Ok(PoolKeys::new(keys.map_err(io)?)?)
+}
+
+#[cfg(test)]
+mod tests {
+    use corral_wire::{Directive, PoolRef, Position, ServePermission};
+
+    use super::*;
+
+    fn directive() -> Directive {
+        let pool = PoolRef { namespace: "llm".into(), name: "chat".into() };
+        Directive { pool, plan: None, divisor: 1, serve: ServePermission::Wait }
+    }
+
+    #[test]
+    fn the_newest_key_signs_and_all_verify() {
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join("1"), [1; 32]).unwrap();
+        fs::write(dir.path().join("2"), [2; 32]).unwrap();
+        fs::create_dir(dir.path().join("..data")).unwrap();
+        let keys = read(dir.path()).unwrap();
+        let signed = keys.sign("uid", Position::default(), &directive()).unwrap();
+        let only = |byte| PoolKeys::new(vec![vec![byte; 32]]).unwrap();
+        assert!(only(2).open::<Directive>("uid", None, &signed).is_ok());
+        let old = only(1).sign("uid", Position::default(), &directive()).unwrap();
+        assert!(keys.open::<Directive>("uid", None, &old).is_ok());
+    }
+
+    #[test]
+    fn no_folder_no_key_and_a_short_key_are_told_apart_from_keys() {
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(read(&dir.path().join("none")), Err(KeyError::Io(..))));
+        assert!(matches!(read(dir.path()), Err(KeyError::Bad(_))));
+        fs::write(dir.path().join("1"), b"short").unwrap();
+        let error = read(dir.path()).unwrap_err().to_string();
+        assert!(!error.contains("short"), "{error}");
+    }
+}

@@ -1,0 +1,272 @@
+//! Health: what is known about Ollama, and whether this sidecar may be sent requests.
+//!
+//! Everything that bears on it is one small set of [`Facts`]; [`fold`] turns them into readiness, and it alone. The
+//! data path asks two questions, each one atomic load: [`Health::unavailable`] and [`Health::draining`]. Busy is never
+//! mistaken for dead: only an answer that fails to come, or a connection refused, counts against Ollama.
+
+pub mod probe;
+mod readiness;
+mod upstream;
+
+use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+
+use parking_lot::Mutex;
+use tokio::sync::watch;
+
+pub use readiness::{Facts, Readiness, Reason, Unavailable, fold};
+pub use upstream::{Sign, Upstream};
+
+use upstream::UpstreamFold;
+
+/// How far a drain has come.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Drain {
+    /// None has begun.
+    Serving,
+    /// New requests are still served, with `Connection: close`.
+    Closing,
+    /// New requests are refused; running and waiting ones go on.
+    Refusing,
+    /// Nothing runs any more, or its time is over.
+    Over,
+}
+
+/// What is known about Ollama and this sidecar; shared by the data path, the prober, the plan store and the admin port.
+#[derive(Debug)]
+pub struct Health {
+    known: Mutex<Known>,
+    /// [`Unavailable`] as a number, 0 for none: read for each request.
+    unavailable: AtomicU8,
+    draining: AtomicBool,
+    /// Ollama is up and nothing speaks against it, so another success is no news.
+    steady: AtomicBool,
+    wedged: AtomicBool,
+    readiness: watch::Sender<Readiness>,
+    drain: watch::Sender<Drain>,
+}
+
+#[derive(Debug)]
+struct Known {
+    upstream: UpstreamFold,
+    facts: Facts,
+}
+
+impl Default for Health {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Health {
+    /// Nothing known yet: no plan, not told to serve, Ollama not yet seen.
+    pub fn new() -> Self {
+        let facts = Facts::default();
+        let known = Known { upstream: UpstreamFold::default(), facts };
+        let this = Self {
+            known: Mutex::new(known),
+            unavailable: AtomicU8::new(0),
+            draining: AtomicBool::new(false),
+            steady: AtomicBool::new(false),
+            wedged: AtomicBool::new(false),
+            readiness: watch::Sender::new(fold(facts)),
+            drain: watch::Sender::new(Drain::Serving),
+        };
+        this.change(|_| ());
+        this
+    }
+
+    /// Why a request for inference is answered 503, if it is.
+    pub fn unavailable(&self) -> Option<Unavailable> {
+        Unavailable::from_code(self.unavailable.load(Ordering::Acquire))
+    }
+
+    /// Whether a drain has begun: answers then carry `Connection: close`.
+    pub fn draining(&self) -> bool {
+        self.draining.load(Ordering::Acquire)
+    }
+
+    /// How far the drain has come.
+    pub fn drain(&self) -> Drain {
+        *self.drain.borrow()
+    }
+
+    /// What is known about Ollama.
+    pub fn upstream(&self) -> Upstream {
+        self.known.lock().facts.upstream
+    }
+
+    /// Ollama answered a real request: worth as much as a probe.
+    pub fn upstream_answered(&self) {
+        if !self.steady.load(Ordering::Acquire) {
+            self.saw(Sign::Answer);
+        }
+    }
+
+    /// Ollama refused a connection: nobody listens, which needs no second opinion.
+    pub fn upstream_refused(&self) {
+        self.saw(Sign::Refused);
+    }
+
+    /// Ollama did not take a connection in time: worth as much as a failed probe.
+    pub fn upstream_silent(&self) {
+        self.saw(Sign::NoAnswer);
+    }
+
+    /// Takes in one sign of life or death of Ollama.
+    pub fn saw(&self, sign: Sign) {
+        self.change(|known| known.facts.upstream = known.upstream.step(sign));
+    }
+
+    /// Whether Ollama has accepted connections without answering for longer than any start takes.
+    pub fn wedged(&self) -> bool {
+        self.wedged.load(Ordering::Acquire)
+    }
+
+    /// Says so; the prober knows.
+    pub fn set_wedged(&self, wedged: bool) {
+        self.wedged.store(wedged, Ordering::Release);
+    }
+
+    /// A plan is in force, from now on for good.
+    pub fn plan_accepted(&self) {
+        self.change(|known| known.facts.plan = true);
+    }
+
+    /// The sidecar has been told to serve, from now on for good.
+    pub fn told_to_serve(&self) {
+        self.change(|known| known.facts.serve = true);
+    }
+
+    /// A drain begins. Readiness stays as it is: a pod that terminates is out of its Service already, and the last of
+    /// a pool must go on answering.
+    pub fn begin_drain(&self) {
+        self.change(|known| {
+            if known.facts.ready_at_drain.is_none() {
+                known.facts.ready_at_drain = Some(fold(known.facts).ready());
+            }
+        });
+        self.draining.store(true, Ordering::Release);
+        self.drain.send_if_modified(|drain| advance(drain, Drain::Closing));
+    }
+
+    /// From now on new requests are refused, because of the drain.
+    pub fn refuse_new(&self) {
+        self.begin_drain();
+        self.change(|known| known.facts.refusing = true);
+        self.drain.send_if_modified(|drain| advance(drain, Drain::Refusing));
+    }
+
+    /// Nothing runs any more, or its time is over.
+    pub fn drain_over(&self) {
+        self.refuse_new();
+        self.drain.send_if_modified(|drain| advance(drain, Drain::Over));
+    }
+
+    /// Follows the drain.
+    pub fn watch_drain(&self) -> watch::Receiver<Drain> {
+        self.drain.subscribe()
+    }
+
+    /// Whether `/readyz` says yes, and why not.
+    pub fn readiness(&self) -> Readiness {
+        *self.readiness.borrow()
+    }
+
+    /// Follows readiness.
+    pub fn watch_readiness(&self) -> watch::Receiver<Readiness> {
+        self.readiness.subscribe()
+    }
+
+    /// Everything but the permission to serve is there.
+    pub fn able_to_serve(&self) -> bool {
+        let facts = self.known.lock().facts;
+        facts.plan && facts.upstream == Upstream::Up
+    }
+
+    fn change(&self, change: impl FnOnce(&mut Known)) {
+        let mut known = self.known.lock();
+        change(&mut known);
+        let code = known.facts.unavailable().map_or(0, Unavailable::code);
+        self.unavailable.store(code, Ordering::Release);
+        self.steady.store(known.upstream.steady(), Ordering::Release);
+        let now = fold(known.facts);
+        // Published under the lock, so that two changes cannot be seen in the wrong order.
+        self.readiness.send_if_modified(|last| std::mem::replace(last, now) != now);
+    }
+}
+
+fn advance(drain: &mut Drain, to: Drain) -> bool {
+    let further = *drain < to;
+    if further {
+        *drain = to;
+    }
+    further
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn serving() -> Health {
+        let health = Health::new();
+        health.plan_accepted();
+        health.told_to_serve();
+        health.upstream_answered();
+        health
+    }
+
+    #[test]
+    fn a_newcomer_is_ready_once_it_has_all_three() {
+        let health = Health::new();
+        assert_eq!(health.readiness().reason, Reason::Starting);
+        health.upstream_answered();
+        assert_eq!(health.readiness().reason, Reason::NoPlan);
+        health.plan_accepted();
+        assert_eq!(health.readiness().reason, Reason::WaitingToServe);
+        assert!(health.able_to_serve());
+        health.told_to_serve();
+        assert!(health.readiness().ready());
+        assert_eq!(health.unavailable(), None);
+    }
+
+    #[test]
+    fn a_refused_connection_closes_at_once_and_two_answers_open_again() {
+        let health = serving();
+        health.upstream_refused();
+        assert_eq!(health.unavailable(), Some(Unavailable::OllamaDown));
+        health.upstream_answered();
+        assert_eq!(health.unavailable(), Some(Unavailable::OllamaDown));
+        health.upstream_answered();
+        assert_eq!(health.unavailable(), None);
+        assert!(health.readiness().ready());
+    }
+
+    #[test]
+    fn a_drain_leaves_readiness_as_it_was() {
+        let health = serving();
+        health.begin_drain();
+        assert!(health.draining() && health.readiness().ready());
+        assert_eq!(health.unavailable(), None, "still served while endpoint lists catch up");
+        health.refuse_new();
+        assert_eq!(health.unavailable(), Some(Unavailable::Draining));
+        health.upstream_refused();
+        assert!(health.readiness().ready(), "Ollama stops before its sidecar does");
+        let starting = Health::new();
+        starting.begin_drain();
+        assert_eq!(starting.readiness().reason, Reason::Draining);
+        starting.upstream_answered();
+        starting.plan_accepted();
+        starting.told_to_serve();
+        assert!(!starting.readiness().ready(), "a drain makes nobody ready");
+    }
+
+    #[tokio::test]
+    async fn whoever_watches_sees_the_drain_begin() {
+        let health = serving();
+        let mut drain = health.watch_drain();
+        health.refuse_new();
+        assert_eq!(*drain.wait_for(|d| *d == Drain::Refusing).await.unwrap(), Drain::Refusing);
+        health.begin_drain();
+        assert_eq!(*drain.borrow(), Drain::Refusing, "a drain does not go back");
+    }
+}

@@ -1,0 +1,153 @@
+//! The prober: asks Ollama for its version, again and again.
+//!
+//! `/api/version` is the cheapest question there is; the model list is read from disk at each call. A connection of its
+//! own each time: a kept one says nothing about a listener that has gone.
+
+use std::io;
+use std::net::SocketAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use http::Request;
+use http_body_util::Empty;
+use hyper_util::rt::TokioIo;
+use tokio::net::TcpStream;
+use tokio::time::{Instant, sleep, timeout};
+
+use super::{Health, Sign, Upstream};
+use crate::config::HealthSettings;
+
+/// However short an interval is asked for.
+const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
+
+/// Probes until it is dropped.
+pub async fn watch(upstream: SocketAddr, settings: HealthSettings, health: Arc<Health>) {
+    let mut silence = Silence::default();
+    loop {
+        let sign = probe(upstream, settings.probe_timeout).await;
+        health.saw(sign);
+        health.set_wedged(silence.longer_than(settings.wedged_after, sign, Instant::now()));
+        sleep(interval(&settings, health.upstream())).await;
+    }
+}
+
+/// Four times as often while Ollama is not up: that is when somebody waits for it.
+fn interval(settings: &HealthSettings, upstream: Upstream) -> Duration {
+    let often = if upstream == Upstream::Up { 1 } else { 4 };
+    (settings.probe_interval / often).max(SHORTEST_INTERVAL)
+}
+
+/// Since when connections have been accepted and none answered. A refused one ends it: the process has gone, and what
+/// comes next is a new start.
+#[derive(Debug, Default)]
+struct Silence {
+    since: Option<Instant>,
+}
+
+impl Silence {
+    fn longer_than(&mut self, bound: Duration, sign: Sign, now: Instant) -> bool {
+        match sign {
+            Sign::Answer | Sign::Refused => self.since = None,
+            Sign::NoAnswer => {
+                self.since.get_or_insert(now);
+            }
+        }
+        self.since.is_some_and(|since| now.saturating_duration_since(since) >= bound)
+    }
+}
+
+/// Asks once.
+pub async fn probe(upstream: SocketAddr, within: Duration) -> Sign {
+    match timeout(within, ask(upstream)).await {
+        Ok(Ok(status)) if status.is_success() => Sign::Answer,
+        Ok(Err(AskError::Connect(error))) if error.kind() == io::ErrorKind::ConnectionRefused => {
+            Sign::Refused
+        }
+        Ok(Ok(_) | Err(_)) | Err(_) => Sign::NoAnswer,
+    }
+}
+
+#[derive(Debug, thiserror::Error)]
+enum AskError {
+    #[error("cannot connect: {0}")]
+    Connect(io::Error),
+    #[error("no answer: {0}")]
+    Http(#[from] hyper::Error),
+    #[error("the question cannot be put: {0}")]
+    Request(#[from] http::Error),
+}
+
+async fn ask(upstream: SocketAddr) -> Result<http::StatusCode, AskError> {
+    let stream = TcpStream::connect(upstream).await.map_err(AskError::Connect)?;
+    let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
+    let request = Request::get("/api/version").header("host", "localhost").body(Empty::<Bytes>::new())?;
+    let answer = sender.send_request(request);
+    tokio::pin!(connection, answer);
+    // Both on this task: nothing is left behind when the deadline drops it. A connection that ends may have brought the
+    // answer all the same.
+    let response = tokio::select! {
+        response = &mut answer => response?,
+        _ = &mut connection => answer.await?,
+    };
+    Ok(response.status())
+}
+
+#[cfg(test)]
+mod tests {
+    use tokio::io::{AsyncReadExt, AsyncWriteExt};
+    use tokio::net::TcpListener;
+
+    use super::*;
+
+    async fn answering(text: &'static str) -> SocketAddr {
+        let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+        let address = listener.local_addr().unwrap();
+        tokio::spawn(async move {
+            while let Ok((mut stream, _)) = listener.accept().await {
+                let mut head = [0; 512];
+                let _ = stream.read(&mut head).await;
+                stream.write_all(text.as_bytes()).await.unwrap();
+                if text.is_empty() {
+                    std::future::pending::<()>().await;
+                }
+            }
+        });
+        address
+    }
+
+    const SOON: Duration = Duration::from_millis(300);
+
+    #[tokio::test]
+    async fn a_probe_tells_an_answer_from_silence_from_nobody() {
+        let up = answering("HTTP/1.1 200 OK\r\ncontent-length: 21\r\n\r\n{\"version\":\"0.32.15\"}").await;
+        assert_eq!(probe(up, SOON).await, Sign::Answer);
+        let sick = answering("HTTP/1.1 500 Internal Server Error\r\ncontent-length: 0\r\n\r\n").await;
+        assert_eq!(probe(sick, SOON).await, Sign::NoAnswer);
+        assert_eq!(probe(answering("").await, SOON).await, Sign::NoAnswer);
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        assert_eq!(probe(gone, SOON).await, Sign::Refused);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn only_a_long_silence_is_a_wedge() {
+        let (mut silence, bound) = (Silence::default(), Duration::from_secs(90));
+        let at = |s| Instant::now() + Duration::from_secs(s);
+        assert!(!silence.longer_than(bound, Sign::NoAnswer, at(0)));
+        assert!(!silence.longer_than(bound, Sign::NoAnswer, at(89)));
+        assert!(silence.longer_than(bound, Sign::NoAnswer, at(90)));
+        assert!(
+            !silence.longer_than(bound, Sign::Refused, at(91)),
+            "a process that has gone is restarted anyway"
+        );
+        assert!(!silence.longer_than(bound, Sign::NoAnswer, at(180)), "and may take its time to start");
+    }
+
+    #[test]
+    fn ollama_is_asked_more_often_while_it_is_not_up() {
+        let every = Duration::from_secs(2);
+        let settings = HealthSettings { probe_interval: every, probe_timeout: every, wedged_after: every };
+        assert_eq!(interval(&settings, Upstream::Up), every);
+        assert_eq!(interval(&settings, Upstream::Down), every / 4);
+    }
+}

@@ -1,0 +1,185 @@
+//! The fold from facts to readiness: a table, and nothing that happens over time.
+
+use std::fmt;
+
+use super::upstream::Upstream;
+
+/// All that bears on readiness.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Facts {
+    /// What is known about Ollama.
+    pub upstream: Upstream,
+    /// A plan is in force.
+    pub plan: bool,
+    /// The pod has been counted, and told to serve.
+    pub serve: bool,
+    /// A drain has begun, and this is whether the pod was ready then.
+    pub ready_at_drain: Option<bool>,
+    /// The drain has come to where new requests are refused.
+    pub refusing: bool,
+}
+
+/// Why a sidecar is not ready, in one word; [`Reason::Ready`] is none.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Reason {
+    /// It is ready.
+    Ready,
+    /// Ollama has not answered yet.
+    Starting,
+    /// No plan was ever accepted.
+    NoPlan,
+    /// Only the permission to serve is missing.
+    WaitingToServe,
+    /// Ollama answered before, and does no more.
+    OllamaDown,
+    /// A drain began before it was ever ready.
+    Draining,
+}
+
+impl Reason {
+    /// Every reason, for metrics that show them all.
+    pub const ALL: [Self; 6] =
+        [Self::Ready, Self::Starting, Self::NoPlan, Self::WaitingToServe, Self::OllamaDown, Self::Draining];
+
+    /// The word in reports and on `/readyz`; empty when ready.
+    pub fn word(self) -> &'static str {
+        match self {
+            Self::Ready => "",
+            Self::Starting => "Starting",
+            Self::NoPlan => "NoPlan",
+            Self::WaitingToServe => "WaitingToServe",
+            Self::OllamaDown => "OllamaDown",
+            Self::Draining => "Draining",
+        }
+    }
+}
+
+impl fmt::Display for Reason {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.word())
+    }
+}
+
+/// What `/readyz` says.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Readiness {
+    /// Why not, or [`Reason::Ready`].
+    pub reason: Reason,
+}
+
+impl Readiness {
+    /// Whether it says yes.
+    pub fn ready(self) -> bool {
+        self.reason == Reason::Ready
+    }
+}
+
+/// Why a request for inference is answered 503 at once.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Unavailable {
+    /// Ollama has not answered yet, or the pod has not been told to serve.
+    Starting,
+    /// No plan was ever accepted: without one there is no telling what is allowed.
+    NoPlan,
+    /// Ollama answered before, and does no more.
+    OllamaDown,
+    /// The sidecar is about to end.
+    Draining,
+}
+
+impl Unavailable {
+    pub(super) fn code(self) -> u8 {
+        match self {
+            Self::Starting => 1,
+            Self::NoPlan => 2,
+            Self::OllamaDown => 3,
+            Self::Draining => 4,
+        }
+    }
+
+    pub(super) fn from_code(code: u8) -> Option<Self> {
+        [Self::Starting, Self::NoPlan, Self::OllamaDown, Self::Draining]
+            .into_iter()
+            .find(|u| u.code() == code)
+    }
+}
+
+/// Facts to readiness. A drain freezes it: termination takes a pod out of its Service, and a probe must not.
+pub fn fold(facts: Facts) -> Readiness {
+    let reason = match facts {
+        Facts { ready_at_drain: Some(false), .. } => Reason::Draining,
+        Facts { ready_at_drain: Some(true), .. }
+        | Facts { upstream: Upstream::Up, plan: true, serve: true, ready_at_drain: None, .. } => {
+            Reason::Ready
+        }
+        Facts { upstream: Upstream::Down, .. } => Reason::OllamaDown,
+        Facts { upstream: Upstream::Starting, .. } => Reason::Starting,
+        Facts { plan: false, .. } => Reason::NoPlan,
+        Facts { serve: false, .. } => Reason::WaitingToServe,
+    };
+    Readiness { reason }
+}
+
+impl Facts {
+    /// Why a request for inference is refused. A pod that was not counted into D serves nobody, however it was
+    /// reached: what it let through would come on top of the pool's bound.
+    pub(super) fn unavailable(self) -> Option<Unavailable> {
+        match self {
+            Self { refusing: true, .. } => Some(Unavailable::Draining),
+            Self { plan: false, .. } => Some(Unavailable::NoPlan),
+            Self { upstream: Upstream::Down, .. } => Some(Unavailable::OllamaDown),
+            Self { upstream: Upstream::Starting, .. } | Self { serve: false, .. } => {
+                Some(Unavailable::Starting)
+            }
+            Self { upstream: Upstream::Up, plan: true, serve: true, refusing: false, .. } => None,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_set_of_facts_has_the_readiness_of_the_table() {
+        use Upstream::{Down, Starting, Up};
+        for (upstream, plan, serve, ready_at_drain, reason) in [
+            (Starting, false, false, None, "Starting"),
+            (Starting, true, true, None, "Starting"),
+            (Up, false, false, None, "NoPlan"),
+            (Up, false, true, None, "NoPlan"),
+            (Up, true, false, None, "WaitingToServe"),
+            (Up, true, true, None, ""),
+            (Down, true, true, None, "OllamaDown"),
+            (Down, false, false, None, "OllamaDown"),
+            (Up, true, true, Some(true), ""),
+            (Down, true, true, Some(true), ""),
+            (Up, true, true, Some(false), "Draining"),
+            (Starting, false, false, Some(false), "Draining"),
+        ] {
+            let facts = Facts { upstream, plan, serve, ready_at_drain, refusing: false };
+            assert_eq!(fold(facts).reason.word(), reason, "{facts:?}");
+        }
+    }
+
+    #[test]
+    fn nothing_is_served_without_all_three() {
+        let all =
+            Facts { upstream: Upstream::Up, plan: true, serve: true, ready_at_drain: None, refusing: false };
+        assert_eq!(all.unavailable(), None);
+        assert_eq!(Facts { plan: false, ..all }.unavailable(), Some(Unavailable::NoPlan));
+        assert_eq!(Facts { serve: false, ..all }.unavailable(), Some(Unavailable::Starting));
+        assert_eq!(Facts { upstream: Upstream::Starting, ..all }.unavailable(), Some(Unavailable::Starting));
+        assert_eq!(Facts { upstream: Upstream::Down, ..all }.unavailable(), Some(Unavailable::OllamaDown));
+        assert_eq!(Facts { refusing: true, ..all }.unavailable(), Some(Unavailable::Draining));
+        assert_eq!(Facts { ready_at_drain: Some(true), ..all }.unavailable(), None);
+    }
+
+    #[test]
+    fn codes_of_unavailability_go_both_ways() {
+        for code in 1..=4 {
+            assert_eq!(Unavailable::from_code(code).map(Unavailable::code), Some(code));
+        }
+        assert_eq!(Unavailable::from_code(0), None);
+    }
+}

@@ -1,0 +1,55 @@
+//! `corral-sidecar`: fair use in front of one Ollama.
+
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use corral_sidecar::config::{Command, LogSettings, Settings, Stop};
+use corral_sidecar::shutdown::Signals;
+use corral_sidecar::{control_socket, run, selftest, telemetry};
+
+fn main() -> ExitCode {
+    let done = match Command::from_process() {
+        Ok(Command::Serve(settings, log)) => serve(*settings, &log),
+        Ok(Command::Selftest) => check(),
+        Ok(Command::Drain { state_dir }) => {
+            control_socket::drain(&state_dir).context("the sidecar of this pod cannot be told to drain")
+        }
+        Err(Stop::Asked(text)) => say(&text),
+        Err(wrong) => {
+            let _ = writeln!(io::stderr(), "{wrong}");
+            return ExitCode::from(2);
+        }
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            let _ = writeln!(io::stderr(), "corral-sidecar: {error:#}");
+            ExitCode::FAILURE
+        }
+    }
+}
+
+/// The first signal begins the drain, a second one ends it.
+fn serve(settings: Settings, log: &LogSettings) -> anyhow::Result<()> {
+    telemetry::start(log).context("--log")?;
+    runtime()?.block_on(async {
+        let signals = Signals::listen()?;
+        let running = run::start(settings).await?;
+        running.until(signals.clone().came(1), signals.came(2)).await?;
+        Ok(())
+    })
+}
+
+fn check() -> anyhow::Result<()> {
+    let line = runtime()?.block_on(selftest::selftest()).context("selftest failed")?;
+    say(&line)
+}
+
+fn runtime() -> io::Result<tokio::runtime::Runtime> {
+    tokio::runtime::Builder::new_current_thread().enable_all().build()
+}
+
+fn say(text: &str) -> anyhow::Result<()> {
+    writeln!(io::stdout(), "{}", text.trim_end()).context("nobody listens")
+}

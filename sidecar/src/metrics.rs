@@ -1,0 +1,389 @@
+//! Every metric of the sidecar, with its unit and its labels.
+//!
+//! What happens is counted as it happens ([`Metrics`]); how things stand is read at each scrape (`standing`). Labels
+//! come from fixed sets, and from the names of the policies and limits in force: never from a client, a model or a key,
+//! so the number of series is bounded by the plan.
+//!
+//! | metric | unit | labels |
+//! | --- | --- | --- |
+//! | `corral_requests_total` | requests answered | `endpoint`: chat, generate, embed, metadata; `outcome`: served, limited (429), invalid (other 4xx), unavailable (503), failed (other 5xx) |
+//! | `corral_request_duration_seconds` | from the end of the head to the end of the answer | `endpoint` |
+//! | `corral_refusals_total` | requests refused by something other than a limit | `reason`: `queue_full`, `queue_timeout`, unavailable, `bad_request` |
+//! | `corral_limit_decisions_total` | decisions of each limit in force | `policy`, `limit`; `decision`: admitted, refused, `would_refuse` (shadow) |
+//! | `corral_limit_overflow_total` | admissions counted in a bucket that several clients share | `policy`, `limit` |
+//! | `corral_limit_keys` | buckets kept | `policy`, `limit` |
+//! | `corral_queue_wait_seconds` | from arrival to dispatch | |
+//! | `corral_queue_depth` | requests waiting | |
+//! | `corral_queue_oldest_wait_seconds` | age of the oldest waiting request | |
+//! | `corral_in_flight` | requests inside Ollama | |
+//! | `corral_slots` | slots per loaded model | |
+//! | `corral_slot_seconds_total` | time slots were held | |
+//! | `corral_upstream_first_byte_seconds` | from dispatch to Ollama's first byte | |
+//! | `corral_upstream_failures_total` | failed exchanges with Ollama | `kind`: connect, `no_answer`, cut |
+//! | `corral_clients_gone_total` | clients that left before the end of their answer | |
+//! | `corral_connections` | open connections of clients | |
+//! | `corral_plan_sequence` | the plan in force; 0: none | |
+//! | `corral_plan_divisor` | D in force | |
+//! | `corral_plan_errors_total` | plans not taken | `source`: secret, exchange, file, disk |
+//! | `corral_state_write_errors_total` | failed writes of what must outlive a restart | |
+//! | `corral_directives_total` | directives received | `result`: obeyed, behind, refused |
+//! | `corral_readiness` | 1 for the reason that holds, 0 for all others | `reason`: Ready, Starting, `NoPlan`, … |
+//! | `corral_build_info` | 1 | `version` |
+
+mod classic;
+mod standing;
+
+use std::fmt;
+use std::time::Duration;
+
+use corral_wire::EndpointClass;
+use prometheus_client::encoding::{EncodeLabelSet, text};
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::metrics::histogram::Histogram;
+use prometheus_client::registry::Registry;
+
+pub use classic::{CONTENT_TYPE as CLASSIC_CONTENT_TYPE, classic};
+pub use standing::Standing;
+
+/// Why a request was refused by something other than a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum RefusedBy {
+    /// The queue was full, or the wait it foresaw too long.
+    QueueFull,
+    /// It waited as long as it may.
+    QueueTimeout,
+    /// Ollama is down or starting, no plan is in force, or the sidecar drains.
+    Unavailable,
+    /// The request itself: its path, head, body or model.
+    BadRequest,
+}
+
+/// How an exchange with Ollama failed.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum UpstreamFailure {
+    /// No connection.
+    Connect,
+    /// The connection ended before a head came.
+    NoAnswer,
+    /// The answer ended before its terminator.
+    Cut,
+}
+
+/// Where a plan that was not taken came from.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum PlanSource {
+    /// The mounted Secret.
+    Secret,
+    /// A directive.
+    Exchange,
+    /// A policy file of a standalone sidecar.
+    File,
+    /// What this sidecar itself had kept on disk.
+    Disk,
+}
+
+/// What became of a directive.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum DirectiveResult {
+    /// It was obeyed.
+    Obeyed,
+    /// Genuine, but its position was not above what had been obeyed.
+    Behind,
+    /// Not genuine, for another pod, or unreadable.
+    Refused,
+}
+
+/// A label of one fixed word.
+type Word = &'static str;
+
+macro_rules! labels {
+    ($name:ident { $($field:ident),+ }) => {
+        #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+        struct $name { $($field: Word),+ }
+    };
+}
+
+labels!(ByEndpoint { endpoint });
+labels!(ByOutcome { endpoint, outcome });
+labels!(ByReason { reason });
+labels!(ByKind { kind });
+labels!(BySource { source });
+labels!(ByResult { result });
+
+type NewHistogram = fn() -> Histogram;
+
+/// Everything that is counted as it happens. Cheap: a hash of fixed words and one atomic or short lock each.
+pub struct Metrics {
+    registry: Registry,
+    requests: Family<ByOutcome, Counter>,
+    durations: Family<ByEndpoint, Histogram, NewHistogram>,
+    refusals: Family<ByReason, Counter>,
+    queue_wait: Histogram,
+    first_byte: Histogram,
+    upstream_failures: Family<ByKind, Counter>,
+    clients_gone: Counter,
+    connections: Gauge,
+    plan_errors: Family<BySource, Counter>,
+    state_write_errors: Counter,
+    directives: Family<ByResult, Counter>,
+}
+
+impl fmt::Debug for Metrics {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Metrics").finish_non_exhaustive()
+    }
+}
+
+impl Default for Metrics {
+    fn default() -> Self {
+        Self::new()
+    }
+}
+
+impl Metrics {
+    /// All at zero.
+    pub fn new() -> Self {
+        let mut this = Self {
+            registry: Registry::with_prefix("corral"),
+            requests: Family::default(),
+            durations: Family::new_with_constructor(long_times),
+            refusals: Family::default(),
+            queue_wait: long_times(),
+            first_byte: long_times(),
+            upstream_failures: Family::default(),
+            clients_gone: Counter::default(),
+            connections: Gauge::default(),
+            plan_errors: Family::default(),
+            state_write_errors: Counter::default(),
+            directives: Family::default(),
+        };
+        this.register_traffic();
+        this.register_control();
+        this
+    }
+
+    fn register_traffic(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "requests",
+            "Requests answered, by endpoint class and what came of them",
+            self.requests.clone(),
+        );
+        registry.register(
+            "request_duration_seconds",
+            "Time from the end of a request's head to the end of its answer",
+            self.durations.clone(),
+        );
+        registry.register(
+            "refusals",
+            "Requests refused by something other than a limit",
+            self.refusals.clone(),
+        );
+        registry.register(
+            "queue_wait_seconds",
+            "Time from arrival to dispatch to Ollama",
+            self.queue_wait.clone(),
+        );
+        registry.register(
+            "upstream_first_byte_seconds",
+            "Time from dispatch to the first byte of Ollama's answer",
+            self.first_byte.clone(),
+        );
+        registry.register(
+            "upstream_failures",
+            "Exchanges with Ollama that failed",
+            self.upstream_failures.clone(),
+        );
+        registry.register(
+            "clients_gone",
+            "Clients that left before the end of their answer",
+            self.clients_gone.clone(),
+        );
+        registry.register("connections", "Open connections of clients", self.connections.clone());
+    }
+
+    fn register_control(&mut self) {
+        let registry = &mut self.registry;
+        registry.register(
+            "plan_errors",
+            "Plans that were not taken; the last good one stays",
+            self.plan_errors.clone(),
+        );
+        registry.register(
+            "state_write_errors",
+            "Failed writes of the state that must outlive a restart",
+            self.state_write_errors.clone(),
+        );
+        registry.register("directives", "Directives of the operator received", self.directives.clone());
+    }
+
+    /// A client's connection was taken.
+    pub fn connection_opened(&self) {
+        self.connections.inc();
+    }
+
+    /// A client's connection has ended.
+    pub fn connection_closed(&self) {
+        self.connections.dec();
+    }
+
+    /// An allow-listed request was answered with `status`, `took` after its head was read.
+    pub fn answered(&self, class: EndpointClass, status: u16, took: Duration) {
+        let endpoint = endpoint(class);
+        self.requests.get_or_create(&ByOutcome { endpoint, outcome: outcome(status) }).inc();
+        self.durations.get_or_create(&ByEndpoint { endpoint }).observe(took.as_secs_f64());
+    }
+
+    /// Something else than a limit refused a request.
+    pub fn refused(&self, by: RefusedBy) {
+        let reason = match by {
+            RefusedBy::QueueFull => "queue_full",
+            RefusedBy::QueueTimeout => "queue_timeout",
+            RefusedBy::Unavailable => "unavailable",
+            RefusedBy::BadRequest => "bad_request",
+        };
+        self.refusals.get_or_create(&ByReason { reason }).inc();
+    }
+
+    /// A request was dispatched after waiting this long for its slot.
+    pub fn queue_wait(&self, waited: Duration) {
+        self.queue_wait.observe(waited.as_secs_f64());
+    }
+
+    /// Ollama's first byte came this long after the dispatch.
+    pub fn upstream_first_byte(&self, took: Duration) {
+        self.first_byte.observe(took.as_secs_f64());
+    }
+
+    /// An exchange with Ollama failed.
+    pub fn upstream_failed(&self, how: UpstreamFailure) {
+        let kind = match how {
+            UpstreamFailure::Connect => "connect",
+            UpstreamFailure::NoAnswer => "no_answer",
+            UpstreamFailure::Cut => "cut",
+        };
+        self.upstream_failures.get_or_create(&ByKind { kind }).inc();
+    }
+
+    /// A client left before its answer was complete.
+    pub fn client_gone(&self) {
+        self.clients_gone.inc();
+    }
+
+    /// A plan was not taken.
+    pub fn plan_refused(&self, source: PlanSource) {
+        let source = match source {
+            PlanSource::Secret => "secret",
+            PlanSource::Exchange => "exchange",
+            PlanSource::File => "file",
+            PlanSource::Disk => "disk",
+        };
+        self.plan_errors.get_or_create(&BySource { source }).inc();
+    }
+
+    /// What must outlive a restart could not be written.
+    pub fn state_not_written(&self) {
+        self.state_write_errors.inc();
+    }
+
+    /// A directive came.
+    pub fn directive(&self, result: DirectiveResult) {
+        let result = match result {
+            DirectiveResult::Obeyed => "obeyed",
+            DirectiveResult::Behind => "behind",
+            DirectiveResult::Refused => "refused",
+        };
+        self.directives.get_or_create(&ByResult { result }).inc();
+    }
+
+    /// All metrics as `OpenMetrics` text; [`classic`] turns it into the older Prometheus text.
+    pub fn render(&self, standing: &Standing) -> String {
+        let mut text = String::with_capacity(16 * 1024);
+        // Writing to a string does not fail.
+        let _ = text::encode_registry(&mut text, &self.registry);
+        let _ = text::encode_registry(&mut text, &standing.registry());
+        let _ = text::encode_eof(&mut text);
+        text
+    }
+}
+
+/// Buckets from 5 ms to 5 min: an answer streams for as long as a model talks.
+fn long_times() -> Histogram {
+    Histogram::new([0.005, 0.025, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0, 10.0, 30.0, 60.0, 120.0, 300.0])
+}
+
+fn endpoint(class: EndpointClass) -> Word {
+    match class {
+        EndpointClass::Chat => "chat",
+        EndpointClass::Generate => "generate",
+        EndpointClass::Embed => "embed",
+        EndpointClass::Metadata => "metadata",
+    }
+}
+
+fn outcome(status: u16) -> Word {
+    match status {
+        0..=399 => "served",
+        429 => "limited",
+        400..=499 => "invalid",
+        503 => "unavailable",
+        _ => "failed",
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn rendered(metrics: &Metrics) -> String {
+        metrics.render(&Standing::default())
+    }
+
+    #[test]
+    fn every_answer_is_counted_once_by_class_and_outcome() {
+        let metrics = Metrics::new();
+        for status in [200, 200, 429, 404, 503, 502] {
+            metrics.answered(EndpointClass::Chat, status, Duration::from_millis(30));
+        }
+        let text = rendered(&metrics);
+        for (outcome, count) in
+            [("served", 2), ("limited", 1), ("invalid", 1), ("unavailable", 1), ("failed", 1)]
+        {
+            let line = format!("corral_requests_total{{endpoint=\"chat\",outcome=\"{outcome}\"}} {count}\n");
+            assert!(text.contains(&line), "{line}{text}");
+        }
+        assert!(text.contains("corral_request_duration_seconds_count{endpoint=\"chat\"} 6\n"), "{text}");
+    }
+
+    #[test]
+    fn connections_go_up_and_down() {
+        let metrics = Metrics::new();
+        metrics.connection_opened();
+        metrics.connection_opened();
+        metrics.connection_closed();
+        assert!(rendered(&metrics).contains("corral_connections 1\n"));
+    }
+
+    #[test]
+    fn what_happens_to_plans_is_counted() {
+        let metrics = Metrics::new();
+        metrics.plan_refused(PlanSource::File);
+        metrics.directive(DirectiveResult::Behind);
+        metrics.state_not_written();
+        let text = rendered(&metrics);
+        for line in [
+            "corral_plan_errors_total{source=\"file\"} 1\n",
+            "corral_directives_total{result=\"behind\"} 1\n",
+            "corral_state_write_errors_total 1\n",
+        ] {
+            assert!(text.contains(line), "{line}{text}");
+        }
+    }
+
+    #[test]
+    fn the_text_ends_as_openmetrics_demands() {
+        assert!(rendered(&Metrics::new()).ends_with("# EOF\n"));
+    }
+}

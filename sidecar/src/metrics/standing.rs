@@ -1,0 +1,165 @@
+//! How things stand, read at each scrape and kept nowhere: what has gone leaves no series behind.
+
+use corral_limiter::LimitStats;
+use corral_wire::{Counters, Gauges};
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::metrics::counter::{ConstCounter, Counter};
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
+use prometheus_client::metrics::info::Info;
+use prometheus_client::registry::Registry;
+
+use crate::health::Reason;
+
+/// How things stand at the moment of a scrape.
+#[derive(Debug, Clone, Default)]
+pub struct Standing {
+    /// Slots and queue.
+    pub gauges: Gauges,
+    /// Totals since the process began.
+    pub counters: Counters,
+    /// Sequence of the plan in force; 0 when there is none.
+    pub plan_sequence: u64,
+    /// D in force.
+    pub divisor: u32,
+    /// Why the sidecar is not ready.
+    pub reason: Option<Reason>,
+    /// What each limit in force has done.
+    pub limits: Vec<LimitStats>,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfLimit {
+    policy: String,
+    limit: String,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfDecision {
+    policy: String,
+    limit: String,
+    decision: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfReason {
+    reason: &'static str,
+}
+
+impl Standing {
+    pub(super) fn registry(&self) -> Registry {
+        let mut registry = Registry::with_prefix("corral");
+        self.add_load(&mut registry);
+        self.add_plan(&mut registry);
+        self.add_limits(&mut registry);
+        self.add_readiness(&mut registry);
+        registry.register(
+            "build",
+            "The build that runs",
+            Info::new([("version", env!("CARGO_PKG_VERSION"))]),
+        );
+        registry
+    }
+
+    fn add_load(&self, registry: &mut Registry) {
+        let Gauges { slots, in_flight, queued, oldest_wait_ms } = self.gauges;
+        registry.register("slots", "Slots per loaded model", ConstGauge::new(i64::from(slots)));
+        registry.register("in_flight", "Requests inside Ollama", ConstGauge::new(i64::from(in_flight)));
+        registry.register("queue_depth", "Requests waiting for a slot", ConstGauge::new(i64::from(queued)));
+        registry.register(
+            "queue_oldest_wait_seconds",
+            "Age of the oldest waiting request",
+            ConstGauge::new(seconds(oldest_wait_ms)),
+        );
+        registry.register(
+            "slot_seconds",
+            "Time that slots were held, summed over slots",
+            ConstCounter::new(seconds(self.counters.slot_millis)),
+        );
+    }
+
+    fn add_plan(&self, registry: &mut Registry) {
+        let sequence = i64::try_from(self.plan_sequence).unwrap_or(i64::MAX);
+        registry.register(
+            "plan_sequence",
+            "Sequence of the plan in force; 0 for none",
+            ConstGauge::new(sequence),
+        );
+        registry.register(
+            "plan_divisor",
+            "Among how many pods pool-wide limits are shared",
+            ConstGauge::new(i64::from(self.divisor)),
+        );
+    }
+
+    fn add_limits(&self, registry: &mut Registry) {
+        let decisions = Family::<OfDecision, Counter>::default();
+        let overflow = Family::<OfLimit, Counter>::default();
+        let keys = Family::<OfLimit, Gauge>::default();
+        for stats in &self.limits {
+            let (policy, limit) = (stats.limit.policy.clone(), stats.limit.name.clone());
+            let counts = [
+                ("admitted", stats.admitted),
+                ("refused", stats.refused),
+                ("would_refuse", stats.would_refuse),
+            ];
+            for (decision, count) in counts {
+                let labels = OfDecision { policy: policy.clone(), limit: limit.clone(), decision };
+                decisions.get_or_create(&labels).inc_by(count);
+            }
+            let labels = OfLimit { policy, limit };
+            overflow.get_or_create(&labels).inc_by(stats.overflowed);
+            keys.get_or_create(&labels).set(i64::try_from(stats.keys).unwrap_or(i64::MAX));
+        }
+        registry.register("limit_decisions", "Decisions of each limit in force", decisions);
+        registry.register("limit_overflow", "Admissions counted in a bucket that clients share", overflow);
+        registry.register("limit_keys", "Buckets kept for a limit", keys);
+    }
+
+    fn add_readiness(&self, registry: &mut Registry) {
+        let readiness = Family::<OfReason, Gauge>::default();
+        for reason in Reason::ALL {
+            let word = if reason == Reason::Ready { "Ready" } else { reason.word() };
+            let holds = self.reason == Some(reason);
+            readiness.get_or_create(&OfReason { reason: word }).set(i64::from(holds));
+        }
+        registry.register("readiness", "1 for the reason that holds; Ready is the one to want", readiness);
+    }
+}
+
+fn seconds(millis: u64) -> f64 {
+    std::time::Duration::from_millis(millis).as_secs_f64()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::metrics::Metrics;
+
+    #[test]
+    fn a_scrape_shows_how_things_stand_now() {
+        let standing = Standing {
+            gauges: Gauges { slots: 4, in_flight: 3, queued: 2, oldest_wait_ms: 1500 },
+            counters: Counters { slot_millis: 2500, ..Counters::default() },
+            plan_sequence: 7,
+            divisor: 2,
+            reason: Some(Reason::OllamaDown),
+            limits: Vec::new(),
+        };
+        let text = Metrics::new().render(&standing);
+        for line in [
+            "corral_slots 4",
+            "corral_in_flight 3",
+            "corral_queue_depth 2",
+            "corral_queue_oldest_wait_seconds 1.5",
+            "corral_slot_seconds_total 2.5",
+            "corral_plan_sequence 7",
+            "corral_plan_divisor 2",
+            "corral_readiness{reason=\"OllamaDown\"} 1",
+            "corral_readiness{reason=\"Ready\"} 0",
+            concat!("corral_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),
+        ] {
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+    }
+}

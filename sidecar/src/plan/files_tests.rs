@@ -1,0 +1,145 @@
+use std::fs;
+
+use super::*;
+use crate::plan::core_for_tests;
+
+const POLICY: &str = "\
+apiVersion: corral.dev/v1alpha1
+kind: RateLimitPolicy
+metadata: { name: fair-use }
+spec:
+  targetRefs: [{ kind: OllamaPool, name: chat }]
+  limits:
+  - name: per-client
+    per: [Client]
+    requests: 60/m
+";
+const POOL: &str = "\
+apiVersion: corral.dev/v1alpha1
+kind: OllamaPool
+metadata: { name: chat }
+spec:
+  ollama: { numParallel: 4 }
+";
+
+struct Laptop {
+    dir: tempfile::TempDir,
+}
+
+impl Laptop {
+    fn with(files: &[(&str, &str)]) -> Self {
+        let laptop = Self { dir: tempfile::tempdir().unwrap() };
+        for (name, text) in files {
+            laptop.write(name, text);
+        }
+        laptop
+    }
+
+    fn write(&self, name: &str, text: &str) {
+        fs::write(self.dir.path().join(name), text).unwrap();
+    }
+
+    fn paths(&self) -> Vec<PathBuf> {
+        let mut paths: Vec<_> =
+            fs::read_dir(self.dir.path()).unwrap().map(|entry| entry.unwrap().path()).collect();
+        paths.sort();
+        paths
+    }
+
+    fn open(&self) -> (PolicyFiles, Standalone) {
+        PolicyFiles::open(self.paths()).unwrap()
+    }
+
+    fn error(&self) -> String {
+        PolicyFiles::open(self.paths()).unwrap_err().to_string()
+    }
+}
+
+fn store(first: PlanDoc) -> PlanStore {
+    let store = PlanStore::open(core_for_tests(), own_pool(), None);
+    store.offer(Ok(first), NonZeroU32::MIN, PlanSource::File);
+    store
+}
+
+fn rate(store: &PlanStore) -> (u64, u64) {
+    let plan = store.core().plan().unwrap();
+    let limit = plan.limits().iter().find(|limit| limit.info().name == "per-client").unwrap();
+    (plan.sequence(), limit.info().rate.unwrap().count_milli)
+}
+
+#[test]
+fn a_policy_alone_applies_to_whatever_runs_behind() {
+    let (_, standalone) = Laptop::with(&[("a.yaml", POLICY)]).open();
+    assert_eq!(standalone.slots_per_model, None);
+    assert_eq!(standalone.doc.pool, own_pool());
+    let [limit] = standalone.doc.limits.as_slice() else { panic!("{:?}", standalone.doc) };
+    assert_eq!((limit.policy.as_str(), limit.name.as_str()), ("standalone/fair-use", "per-client"));
+}
+
+#[test]
+fn a_pool_beside_it_gives_slots_and_queue() {
+    let queue = "  capacity: { queue: { maxDepth: 7 } }\n";
+    let pool = format!("{POOL}{queue}");
+    let (_, standalone) = Laptop::with(&[("a.yaml", POLICY), ("b.yaml", &pool)]).open();
+    assert_eq!(standalone.slots_per_model, NonZeroU32::new(4));
+    assert_eq!(standalone.doc.queue.max_depth, 7);
+}
+
+#[test]
+fn what_is_wrong_with_files_is_told_with_the_place() {
+    let two_pools = format!("{POOL}---\n{}", POOL.replace("chat", "code"));
+    let elsewhere = POLICY.replace("name: chat", "name: code");
+    for (files, told) in [
+        (vec![("a.yaml", "")], "a.yaml"),
+        (vec![("a.yaml", &*POLICY.replace("60/m", "60/x"))], "line 9: spec.limits[0].requests"),
+        (vec![("a.yaml", &*POLICY.replace("requests", "request"))], "spec.limits[0].request"),
+        (vec![("a.yaml", POLICY), ("b.yaml", POLICY)], "standalone/fair-use stands in another file too"),
+        (vec![("a.yaml", POLICY), ("b.yaml", &two_pools)], "document 2: there may be only one OllamaPool"),
+        (vec![("a.yaml", POOL), ("b.yaml", &elsewhere)], "does not target the pool standalone/chat"),
+    ] {
+        let error = Laptop::with(&files).error();
+        assert!(error.contains(told), "{told}: {error}");
+        assert_eq!(error.lines().count(), 1, "{error}");
+    }
+    let missing = PolicyFiles::open(vec![PathBuf::from("/nowhere/policy.yaml")]).unwrap_err();
+    assert!(missing.to_string().contains("/nowhere/policy.yaml"));
+}
+
+#[test]
+fn a_changed_file_is_taken_once_it_has_stopped_changing() {
+    let laptop = Laptop::with(&[("a.yaml", POLICY)]);
+    let (mut files, first) = laptop.open();
+    let store = store(first.doc);
+    files.look(&store);
+    assert_eq!(rate(&store), (1, 60_000));
+    laptop.write("a.yaml", &POLICY.replace("60/m", "90/m"));
+    files.look(&store);
+    assert_eq!(rate(&store), (1, 60_000), "it may still be changing");
+    files.look(&store);
+    assert_eq!(rate(&store), (2, 90_000));
+    laptop.write("a.yaml", POLICY);
+    files.look(&store);
+    files.look(&store);
+    assert_eq!(rate(&store), (3, 60_000), "what was there before is a change too");
+}
+
+#[test]
+fn a_bad_file_leaves_the_last_good_plan_until_it_is_good_again() {
+    let laptop = Laptop::with(&[("a.yaml", POLICY)]);
+    let (mut files, first) = laptop.open();
+    let store = store(first.doc);
+    for bad in ["", "a: [", &POLICY[..60], "kind: Pod\napiVersion: v1\n"] {
+        laptop.write("a.yaml", bad);
+        files.look(&store);
+        files.look(&store);
+        assert_eq!(rate(&store), (1, 60_000), "{bad}");
+        assert!(store.view().plan_error.is_some(), "{bad}");
+    }
+    fs::remove_file(laptop.dir.path().join("a.yaml")).unwrap();
+    files.look(&store);
+    assert_eq!(rate(&store), (1, 60_000), "a file that is gone");
+    laptop.write("a.yaml", &POLICY.replace("60/m", "90/m"));
+    files.look(&store);
+    files.look(&store);
+    assert_eq!((rate(&store), store.view().plan_error), ((2, 90_000), None));
+}

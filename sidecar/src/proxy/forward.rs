@@ -1,0 +1,217 @@
+//! One exchange with Ollama, in a task of its own: it outlives a client that leaves before the first byte.
+//!
+//! Ollama never lets go of a request whose client leaves before it was scheduled, so the connection is held until the
+//! first byte, or for as long as scheduling can take; the slot is held with it. After the first byte a cut stops the
+//! model at once. Frames go on as they come: one in, one out.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use bytes::Bytes;
+use corral_limiter::ModelName;
+use http::header::CONTENT_TYPE;
+use http::{HeaderMap, Request, StatusCode, response};
+use http_body::Body;
+use http_body_util::{BodyExt, Full};
+use hyper::body::Incoming;
+use tokio::sync::{mpsc, oneshot};
+use tokio::time::{Instant, timeout_at};
+
+use super::Proxy;
+use super::admission::{Passed, Permit};
+use super::ending::{End, Verdict, Watch};
+use super::inspect::Held;
+use super::route::Ending;
+use super::upstream::{Lease, NoAnswer};
+use crate::metrics::UpstreamFailure;
+
+/// Frames that wait for a slow client; beyond it Ollama waits.
+const FRAMES_AHEAD: usize = 4;
+
+/// What an exchange holds until it is over.
+pub(crate) enum Hold {
+    /// A slot.
+    Slot(Permit),
+    /// Nothing but its place among the requests of its client.
+    Passed(#[expect(dead_code, reason = "held for what its drop gives back")] Passed),
+}
+
+impl Hold {
+    /// Ollama has worked on the request.
+    fn serve(&mut self) {
+        if let Self::Slot(permit) = self {
+            permit.serve();
+        }
+    }
+}
+
+/// One exchange to be had.
+pub(crate) struct Job {
+    pub(crate) request: Request<Full<Bytes>>,
+    /// The body's room, until Ollama has read it.
+    pub(crate) body: Option<Held>,
+    pub(crate) hold: Hold,
+    /// The model, for what needs it loaded.
+    pub(crate) model: Option<ModelName>,
+    pub(crate) ending: Ending,
+}
+
+/// The answer as it begins.
+#[derive(Debug)]
+pub(crate) struct Answer {
+    pub(crate) status: StatusCode,
+    pub(crate) headers: HeaderMap,
+    /// The length of the body, if Ollama said it.
+    pub(crate) length: Option<u64>,
+    pub(crate) frames: mpsc::Receiver<Result<Bytes, Cut>>,
+}
+
+/// The answer ended in the middle, and its API has no way to say so.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
+#[error("the answer of Ollama ended before its end")]
+pub(crate) struct Cut;
+
+/// Begins an exchange. Dropping what is returned tells it that the client has left.
+pub(crate) fn start(proxy: &Arc<Proxy>, job: Job) -> oneshot::Receiver<Result<Answer, NoAnswer>> {
+    let (reply, answer) = oneshot::channel();
+    tokio::spawn(run(Arc::clone(proxy), job, reply));
+    answer
+}
+
+async fn run(proxy: Arc<Proxy>, job: Job, mut reply: oneshot::Sender<Result<Answer, NoAnswer>>) {
+    let Job { request, body, mut hold, model, ending } = job;
+    let dispatched = Instant::now();
+    let until = dispatched + hold_time(&proxy, &hold, model.as_ref());
+    let begun = {
+        let sending = proxy.upstream.send(request);
+        tokio::pin!(sending);
+        tokio::select! {
+            biased;
+            begun = &mut sending => Some(begun),
+            // The head may still come: then Ollama has scheduled the request, and a cut will stop it.
+            () = reply.closed() => timeout_at(until, sending).await.ok(),
+        }
+    };
+    drop(body);
+    note(&proxy, begun.as_ref(), dispatched, model.as_ref());
+    if !matches!(begun, Some(Err(_))) {
+        hold.serve();
+    }
+    match begun {
+        Some(Ok((response, lease))) => deliver(&proxy, response, lease, ending, reply).await,
+        Some(Err(error)) => _ = reply.send(Err(error)),
+        None => {}
+    }
+    drop(hold);
+}
+
+type Begun = Result<(response::Response<Incoming>, Lease), NoAnswer>;
+
+/// Learns from how an exchange began.
+fn note(proxy: &Proxy, begun: Option<&Begun>, dispatched: Instant, model: Option<&ModelName>) {
+    let (health, metrics) = (&proxy.core.health, &proxy.core.metrics);
+    match begun {
+        None => {}
+        Some(Ok((response, _))) => {
+            health.upstream_answered();
+            metrics.upstream_first_byte(Instant::now().saturating_duration_since(dispatched));
+            if let Some(model) = model.filter(|_| response.status().is_success()) {
+                proxy.loaded.answered(model);
+            }
+        }
+        Some(Err(NoAnswer::Refused(_))) => {
+            health.upstream_refused();
+            metrics.upstream_failed(UpstreamFailure::Connect);
+        }
+        Some(Err(NoAnswer::Unreachable(_))) => {
+            health.upstream_silent();
+            metrics.upstream_failed(UpstreamFailure::Connect);
+        }
+        Some(Err(NoAnswer::Ended(_) | NoAnswer::NotFinal(_))) => {
+            metrics.upstream_failed(UpstreamFailure::NoAnswer);
+        }
+    }
+}
+
+/// How long the first byte is waited for when nobody wants it any more.
+fn hold_time(proxy: &Proxy, hold: &Hold, model: Option<&ModelName>) -> Duration {
+    let settings = &proxy.settings;
+    match (hold, model) {
+        (Hold::Passed(_), _) => Duration::ZERO,
+        (Hold::Slot(_), Some(model)) if proxy.loaded.contains(model) => settings.hold_loaded,
+        (Hold::Slot(_), _) => settings.hold_loading,
+    }
+}
+
+/// Hands the answer to the client as it comes. Returning drops the lease unless it was given back: that cuts it.
+async fn deliver(
+    proxy: &Proxy,
+    response: response::Response<Incoming>,
+    lease: Lease,
+    ending: Ending,
+    reply: oneshot::Sender<Result<Answer, NoAnswer>>,
+) {
+    let (head, body) = response.into_parts();
+    let (frames, receiver) = mpsc::channel(FRAMES_AHEAD);
+    let length = body.size_hint().exact();
+    let mut watch = Watch::new(if is_stream(&head) { ending } else { Ending::Whole });
+    let answer = Answer { status: head.status, headers: head.headers, length, frames: receiver };
+    if reply.send(Ok(answer)).is_err() {
+        return;
+    }
+    let Some(end) = pump(body, &mut watch, &frames).await else {
+        return;
+    };
+    if end == End::Closed {
+        proxy.upstream.give_back(lease);
+    }
+    let last = match watch.verdict(end) {
+        Verdict::Complete => {
+            if head.status.is_success() {
+                proxy.core.tally().completed();
+            }
+            return;
+        }
+        Verdict::Say(words) => Ok(words),
+        Verdict::Abort => Err(Cut),
+    };
+    proxy.core.metrics.upstream_failed(UpstreamFailure::Cut);
+    // A client that has left meanwhile wants no last words.
+    let _ = frames.send(last).await;
+}
+
+/// Whether an answer is one of the streams whose end is marked.
+fn is_stream(head: &response::Parts) -> bool {
+    let kind = head.headers.get(CONTENT_TYPE).map_or(&[][..], http::HeaderValue::as_bytes);
+    head.status == StatusCode::OK
+        && (kind.starts_with(b"text/event-stream") || kind.starts_with(b"application/x-ndjson"))
+}
+
+/// Passes frames on until Ollama ends; none if the client left before.
+async fn pump(
+    mut body: Incoming,
+    watch: &mut Watch,
+    client: &mpsc::Sender<Result<Bytes, Cut>>,
+) -> Option<End> {
+    loop {
+        // A body of known length is over with its last byte: the client need not be there any more.
+        if body.is_end_stream() {
+            return Some(End::Closed);
+        }
+        let frame = tokio::select! {
+            biased;
+            () = client.closed() => return None,
+            frame = body.frame() => frame,
+        };
+        match frame {
+            None => return Some(End::Closed),
+            Some(Err(_)) => return Some(End::Broken),
+            Some(Ok(frame)) => {
+                if let Ok(data) = frame.into_data() {
+                    watch.see(&data);
+                    client.send(Ok(data)).await.ok()?;
+                }
+            }
+        }
+    }
+}

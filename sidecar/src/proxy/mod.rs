@@ -1,0 +1,80 @@
+//! The life of one request: who asks, for what, may it, may it now, and the answer.
+
+pub(crate) mod admission;
+mod body;
+mod dice;
+mod ending;
+mod forward;
+mod framing;
+mod head;
+mod headers;
+mod identify;
+mod inspect;
+mod limits;
+mod loaded;
+mod record;
+mod refused;
+mod request;
+mod respond;
+mod route;
+mod settings;
+mod upstream;
+mod wording;
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use corral_limiter::Nanos;
+use parking_lot::Mutex;
+
+pub(crate) use dice::Dice;
+pub(crate) use framing::{Fault, Framing, MAX_HEAD};
+pub(crate) use request::handle;
+pub use settings::ProxySettings;
+
+use crate::core::Core;
+use inspect::BodyBudget;
+use loaded::Loaded;
+use upstream::Upstream;
+
+/// What all requests share.
+pub(crate) struct Proxy {
+    pub(crate) core: Arc<Core>,
+    pub(crate) settings: ProxySettings,
+    pub(crate) dice: Dice,
+    upstream: Upstream,
+    budget: BodyBudget,
+    loaded: Loaded,
+}
+
+impl Proxy {
+    pub(crate) fn new(core: Arc<Core>, settings: ProxySettings) -> Self {
+        let upstream = Upstream::new(settings.upstream, settings.connect_timeout);
+        let budget = BodyBudget::new(settings.body_budget_bytes);
+        Self { core, settings, dice: Dice::new(), upstream, budget, loaded: Loaded::default() }
+    }
+}
+
+/// What the requests of one connection share.
+pub(crate) struct Connection {
+    /// The TCP peer.
+    pub(crate) peer: IpAddr,
+    /// From when on the next answer closes it.
+    pub(crate) ages_out: Nanos,
+    /// The first request of it whose framing is in doubt; set by whoever reads its bytes.
+    pub(crate) fault: Mutex<Option<Fault>>,
+    served: AtomicU64,
+}
+
+impl Connection {
+    pub(crate) fn new(peer: IpAddr, ages_out: Nanos) -> Self {
+        Self { peer, ages_out, fault: Mutex::new(None), served: AtomicU64::new(0) }
+    }
+
+    /// Counts one more request, and says what is wrong with its framing.
+    fn next_fault(&self) -> Option<Fault> {
+        let request = self.served.fetch_add(1, Ordering::Relaxed) + 1;
+        self.fault.lock().filter(|fault| fault.request <= request)
+    }
+}

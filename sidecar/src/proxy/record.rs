@@ -1,0 +1,108 @@
+//! What is logged and counted of one request: one line, once, when it is over, however it ends.
+//!
+//! Never a body, a header, a key or a query.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corral_limiter::{ModelName, Nanos};
+use http::Method;
+
+use super::route::Endpoint;
+use crate::core::Core;
+
+/// What becomes known of a request. Dropped: it is over.
+pub(crate) struct Record {
+    core: Arc<Core>,
+    begun: Nanos,
+    method: Method,
+    pub(crate) id: String,
+    pub(crate) client: IpAddr,
+    /// None for a request that does not exist.
+    pub(crate) endpoint: Option<&'static Endpoint>,
+    pub(crate) model: Option<ModelName>,
+    /// Whether a stream was asked for.
+    pub(crate) stream: bool,
+    pub(crate) waited: Nanos,
+    /// None until it is answered.
+    pub(crate) status: Option<u16>,
+    sent: u64,
+    end: End,
+}
+
+/// How an answer ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum End {
+    /// The client left.
+    Gone,
+    /// It was cut by Ollama.
+    Cut,
+    /// In order.
+    Complete,
+}
+
+/// What nginx calls a request whose client left before it was answered.
+const CLIENT_GONE: u16 = 499;
+
+impl Record {
+    pub(crate) fn begin(core: &Arc<Core>, id: String, client: IpAddr, method: Method) -> Self {
+        Self {
+            core: Arc::clone(core),
+            begun: core.clock().now(),
+            method,
+            id,
+            client,
+            endpoint: None,
+            model: None,
+            stream: false,
+            waited: Nanos::ZERO,
+            status: None,
+            sent: 0,
+            end: End::Gone,
+        }
+    }
+
+    /// Bytes of the answer's body went out.
+    pub(crate) fn sent(&mut self, bytes: usize) {
+        self.sent += bytes as u64;
+    }
+
+    /// The answer is complete.
+    pub(crate) fn complete(&mut self) {
+        self.end = End::Complete;
+    }
+
+    /// The answer was cut by Ollama.
+    pub(crate) fn cut(&mut self) {
+        self.end = End::Cut;
+    }
+}
+
+impl Drop for Record {
+    fn drop(&mut self) {
+        let took = Duration::from(self.core.clock().now().since(self.begun));
+        let status = self.status.unwrap_or(CLIENT_GONE);
+        let metrics = &self.core.metrics;
+        if self.end == End::Gone {
+            metrics.client_gone();
+        }
+        if let (Some(endpoint), Some(status)) = (self.endpoint, self.status) {
+            metrics.answered(endpoint.class, status, took);
+        }
+        tracing::info!(
+            id = %self.id,
+            client = %self.client,
+            method = %self.method,
+            path = self.endpoint.map_or("-", |endpoint| endpoint.path),
+            model = self.model.as_ref().map_or("-", ModelName::as_str),
+            stream = self.stream,
+            status,
+            bytes = self.sent,
+            waited_ms = self.waited.0 / 1_000_000,
+            took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
+            end = ?self.end,
+            "request"
+        );
+    }
+}

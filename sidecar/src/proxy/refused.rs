@@ -1,0 +1,154 @@
+//! Every reason for which a request is not answered by Ollama.
+
+use corral_limiter::queue::QueueRefusal;
+use corral_limiter::{Nanos, Refusal, Retry};
+use http::StatusCode;
+
+use super::admission::Denied;
+use super::head::HeadFault;
+use super::inspect::{BadBody, BodyFault, ModelFault};
+use super::route::RouteFault;
+use crate::health::Unavailable;
+use crate::metrics::RefusedBy;
+
+/// Why a request is refused. [`super::respond`] turns each into an answer.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+pub(crate) enum Refused {
+    #[error(transparent)]
+    Head(#[from] HeadFault),
+    #[error(transparent)]
+    Route(#[from] RouteFault),
+    #[error("an encoded body cannot be inspected: send it without Content-Encoding")]
+    Encoded,
+    #[error("this endpoint takes no body")]
+    UnwantedBody,
+    #[error(transparent)]
+    Body(#[from] BodyFault),
+    #[error(transparent)]
+    Content(#[from] BadBody),
+    #[error("{}", super::wording::limits(.0))]
+    Limit(Refusal),
+    #[error("The queue of this pod is full. Retry in about {}.", super::wording::seconds(.0.estimated_wait))]
+    QueueFull(QueueRefusal),
+    #[error("No slot came free within {}. Retry in about {}.", super::wording::seconds(*.waited), super::wording::seconds(*.waited))]
+    QueueTimeout { waited: Nanos },
+    #[error("{}", super::wording::unavailable(*.0))]
+    Unavailable(Unavailable),
+    #[error("Ollama did not answer.")]
+    NoAnswer,
+}
+
+impl From<Denied> for Refused {
+    fn from(denied: Denied) -> Self {
+        match denied {
+            Denied::Limit(refusal) => Self::Limit(refusal),
+            Denied::Queue(refusal) => Self::QueueFull(refusal),
+            Denied::TimedOut { waited } => Self::QueueTimeout { waited },
+        }
+    }
+}
+
+impl From<ModelFault> for Refused {
+    fn from(fault: ModelFault) -> Self {
+        Self::Content(fault.into())
+    }
+}
+
+/// What kind of error a client is told; each API family has its own words for these.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Kind {
+    Invalid,
+    TooLarge,
+    Forbidden,
+    NotFound,
+    RateLimited,
+    Overloaded,
+    Unavailable,
+}
+
+impl Refused {
+    pub(crate) fn status(&self) -> StatusCode {
+        match self {
+            Self::Head(HeadFault::Version) => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
+            Self::Head(HeadFault::TooLarge) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            Self::Head(HeadFault::Expectation) => StatusCode::EXPECTATION_FAILED,
+            Self::Route(RouteFault::Unknown) => StatusCode::NOT_FOUND,
+            Self::Route(RouteFault::Method { .. }) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Route(RouteFault::Closed) | Self::Content(BadBody::Model(ModelFault::Cloud)) => {
+                StatusCode::FORBIDDEN
+            }
+            Self::Head(_)
+            | Self::Route(_)
+            | Self::UnwantedBody
+            | Self::Content(_)
+            | Self::Body(BodyFault::Broken) => StatusCode::BAD_REQUEST,
+            Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Body(BodyFault::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::Body(BodyFault::TooSlow) => StatusCode::REQUEST_TIMEOUT,
+            Self::Body(BodyFault::NoRoom)
+            | Self::Limit(_)
+            | Self::QueueFull(_)
+            | Self::QueueTimeout { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable(_) | Self::NoAnswer => StatusCode::SERVICE_UNAVAILABLE,
+        }
+    }
+
+    pub(crate) fn kind(&self) -> Kind {
+        match self {
+            Self::Limit(_) => Kind::RateLimited,
+            Self::QueueFull(_) | Self::QueueTimeout { .. } | Self::Body(BodyFault::NoRoom) => {
+                Kind::Overloaded
+            }
+            Self::Unavailable(_) | Self::NoAnswer => Kind::Unavailable,
+            Self::Body(BodyFault::TooLarge { .. }) => Kind::TooLarge,
+            _ => match self.status() {
+                StatusCode::FORBIDDEN => Kind::Forbidden,
+                StatusCode::NOT_FOUND => Kind::NotFound,
+                _ => Kind::Invalid,
+            },
+        }
+    }
+
+    /// When to come back; none where the same request will never do.
+    pub(crate) fn retry(&self) -> Option<Retry> {
+        let about = |wait: Nanos| Some(Retry { wait, estimate: true, shared: true, split: false });
+        match self {
+            Self::Limit(refusal) => Some(refusal.retry),
+            Self::QueueFull(refusal) => about(refusal.estimated_wait),
+            Self::QueueTimeout { waited } => about(*waited),
+            Self::Body(BodyFault::NoRoom) | Self::Unavailable(Unavailable::Draining) => {
+                about(Nanos::from_secs(1))
+            }
+            Self::Unavailable(_) => about(Nanos::from_secs(5)),
+            Self::NoAnswer => about(Nanos::from_secs(2)),
+            _ => None,
+        }
+    }
+
+    /// Whether the connection is worth nothing any more, or another pod is the better place to try.
+    pub(crate) fn closes(&self) -> bool {
+        match self {
+            Self::Head(_) | Self::Body(_) | Self::UnwantedBody | Self::Unavailable(Unavailable::Draining) => {
+                true
+            }
+            _ => self.retry().is_some_and(|retry| retry.split),
+        }
+    }
+
+    /// Whether the request itself is at fault, and is charged for the work it made.
+    pub(crate) fn is_bad_request(&self) -> bool {
+        matches!(self, Self::Encoded | Self::UnwantedBody | Self::Content(_))
+            || matches!(self, Self::Body(fault) if *fault != BodyFault::NoRoom)
+    }
+
+    /// As the metrics name it; none for a limit, which counts for itself.
+    pub(crate) fn reason(&self) -> Option<RefusedBy> {
+        match self {
+            Self::Limit(_) => None,
+            Self::QueueFull(_) | Self::Body(BodyFault::NoRoom) => Some(RefusedBy::QueueFull),
+            Self::QueueTimeout { .. } => Some(RefusedBy::QueueTimeout),
+            Self::Unavailable(_) | Self::NoAnswer => Some(RefusedBy::Unavailable),
+            _ => Some(RefusedBy::BadRequest),
+        }
+    }
+}

@@ -1,0 +1,243 @@
+//! One request from its head to its answer, readable from top to bottom.
+
+use std::sync::Arc;
+
+use bytes::Bytes;
+use corral_limiter::{HeadFacts, Plan, Standing};
+use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
+use http_body::Body;
+
+use super::admission::Entered;
+use super::body::ReplyBody;
+use super::forward::{self, Answer, Hold, Job};
+use super::inspect::{self, Asked, Held};
+use super::record::Record;
+use super::refused::Refused;
+use super::respond::{self, Context};
+use super::route::{self, Action, Family, Route};
+use super::{Connection, Proxy, head, headers, identify, limits, upstream};
+use crate::health::Unavailable;
+
+const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// The parts of Ollama's head that go on to the client. The rest is about its connection, or about itself.
+const PASSED_ON: [HeaderName; 4] =
+    [CONTENT_TYPE, http::header::CACHE_CONTROL, http::header::RETRY_AFTER, http::header::VARY];
+
+/// Answers one request of a connection.
+pub(crate) async fn handle<B>(
+    proxy: Arc<Proxy>,
+    connection: Arc<Connection>,
+    request: Request<B>,
+) -> Response<ReplyBody>
+where
+    B: Body<Data = Bytes> + Unpin,
+{
+    let (parts, body) = request.into_parts();
+    let plan = proxy.core.plan();
+    let trusted = plan.as_deref().map_or(&[][..], Plan::trusted_proxies);
+    let client = identify::client_ip(connection.peer, &parts.headers, trusted);
+    let id = head::request_id(&parts.headers).map_or_else(|| proxy.dice.request_id(), str::to_owned);
+    let record = Record::begin(&proxy.core, id, client, parts.method.clone());
+    let mut life = Life { proxy: &proxy, family: route::family_of(parts.uri.path()), facts: None, record };
+    let fault = connection.next_fault();
+    let outcome = match fault {
+        Some(fault) => Err(fault.head.into()),
+        None => life.run(&parts.method, &parts.uri, &parts.headers, body).await,
+    };
+    let closes =
+        fault.is_some() || proxy.core.health.draining() || proxy.core.clock().now() >= connection.ages_out;
+    life.answer(outcome, closes)
+}
+
+/// What is known of a request while it lives.
+struct Life<'a> {
+    proxy: &'a Arc<Proxy>,
+    family: Family,
+    /// Once its limits are looked at.
+    facts: Option<HeadFacts>,
+    record: Record,
+}
+
+/// What a request comes to, if it is not refused.
+enum Outcome {
+    /// Ollama answers.
+    Answer(Answer),
+    /// Corral itself does, in JSON.
+    Own(Bytes),
+}
+
+impl Life<'_> {
+    async fn run<B>(
+        &mut self,
+        method: &Method,
+        uri: &Uri,
+        headers: &HeaderMap,
+        body: B,
+    ) -> Result<Outcome, Refused>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        head::check(headers)?;
+        let route = route::find(method, uri)?;
+        let endpoint = route.endpoint;
+        self.family = endpoint.family;
+        self.record.endpoint = Some(endpoint);
+        self.available(endpoint.action)?;
+        let facts = HeadFacts { client_ip: self.record.client, endpoint: endpoint.class };
+        self.facts = Some(facts);
+        let entered = Entered::enter(&self.proxy.core, &facts).map_err(Refused::Limit)?;
+        let read = match self.read(&route, headers, body).await {
+            Ok(read) => read,
+            Err(refused) => {
+                if refused.is_bad_request() {
+                    entered.bad_request();
+                }
+                return Err(refused);
+            }
+        };
+        let hold = self.admit(entered, &route).await?;
+        if endpoint.action == Action::Limits {
+            return Ok(Outcome::Own(limits::show(&self.proxy.core, self.record.client)));
+        }
+        self.exchange(&route, method, headers, read, hold).await.map(Outcome::Answer)
+    }
+
+    /// Whether requests are served at all just now. What limits apply can be asked whenever there are any.
+    fn available(&self, action: Action) -> Result<(), Refused> {
+        let core = &self.proxy.core;
+        let why = match action {
+            Action::Limits => core.plan().is_none().then_some(Unavailable::NoPlan),
+            _ if core.plan().is_none() => Some(core.health.unavailable().unwrap_or(Unavailable::NoPlan)),
+            _ => core.health.unavailable(),
+        };
+        why.map_or(Ok(()), |why| Err(Refused::Unavailable(why)))
+    }
+
+    /// Reads and checks the body, where one belongs.
+    async fn read<B>(
+        &mut self,
+        route: &Route<'_>,
+        headers: &HeaderMap,
+        body: B,
+    ) -> Result<Option<Held>, Refused>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let action = route.endpoint.action;
+        if matches!(action, Action::Look | Action::Limits) {
+            self.record.model = route.model.map(inspect::parse_model).transpose()?;
+            return if head::announces_body(headers) { Err(Refused::UnwantedBody) } else { Ok(None) };
+        }
+        if head::is_encoded(headers) {
+            return Err(Refused::Encoded);
+        }
+        let held = inspect::read(body, &self.proxy.budget, &self.proxy.settings).await?;
+        let Asked { model, stream } = inspect::scan_body(held.bytes(), action)?;
+        self.record.model = Some(model);
+        self.record.stream = stream.unwrap_or(route.endpoint.streams_by_default);
+        Ok(Some(held))
+    }
+
+    /// Decides every limit, and waits for a slot where one is needed.
+    async fn admit(&mut self, entered: Entered, route: &Route<'_>) -> Result<Hold, Refused> {
+        let model = self.record.model.as_ref();
+        let Some(model) = model.filter(|_| route.endpoint.needs_slot()) else {
+            return entered.pass(model).map(Hold::Passed).map_err(Refused::Limit);
+        };
+        let permit = entered.queue(model)?.slot().await?;
+        self.record.waited = permit.waited();
+        self.proxy.core.metrics.queue_wait(permit.waited().into());
+        Ok(Hold::Slot(permit))
+    }
+
+    /// Has the exchange with Ollama, up to the head of its answer.
+    async fn exchange(
+        &self,
+        route: &Route<'_>,
+        method: &Method,
+        headers: &HeaderMap,
+        body: Option<Held>,
+        hold: Hold,
+    ) -> Result<Answer, Refused> {
+        let bytes = body.as_ref().map_or_else(Bytes::new, |held| held.bytes().clone());
+        let request = upstream::build(route, method.clone(), headers, bytes);
+        let model = self.record.model.clone();
+        let job = Job { request, body, hold, model, ending: route.endpoint.ending };
+        match forward::start(self.proxy, job).await {
+            Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(error)) => {
+                tracing::warn!(id = %self.record.id, %error, "no answer from Ollama");
+                Err(Refused::NoAnswer)
+            }
+            Err(_) => Err(Refused::NoAnswer),
+        }
+    }
+
+    /// Turns the outcome into the answer, and hands the record on to its body.
+    fn answer(mut self, outcome: Result<Outcome, Refused>, closes: bool) -> Response<ReplyBody> {
+        let standings = self.standings(outcome.as_ref().err());
+        let mut response = match outcome {
+            Ok(Outcome::Answer(answer)) => return self.pass_on(answer, &standings, closes),
+            Ok(Outcome::Own(bytes)) => own(bytes, &standings),
+            Err(refused) => self.refuse(&refused, &standings),
+        };
+        self.seal(response.headers_mut(), closes);
+        self.record.status = Some(response.status().as_u16());
+        response.map(|bytes| ReplyBody::whole(bytes, self.record))
+    }
+
+    fn pass_on(mut self, answer: Answer, standings: &[Standing], closes: bool) -> Response<ReplyBody> {
+        self.record.status = Some(answer.status.as_u16());
+        let mut out = HeaderMap::with_capacity(8);
+        for name in PASSED_ON {
+            if let Some(value) = answer.headers.get(&name) {
+                out.insert(name, value.clone());
+            }
+        }
+        // Of a HEAD, the length of what a GET would bring.
+        if let Some(length) = answer.headers.get(CONTENT_LENGTH) {
+            out.insert(CONTENT_LENGTH, length.clone());
+        }
+        headers::insert(&mut out, standings, None);
+        self.seal(&mut out, closes);
+        let mut response = Response::new(ReplyBody::stream(answer.frames, answer.length, self.record));
+        *response.status_mut() = answer.status;
+        *response.headers_mut() = out;
+        response
+    }
+
+    fn refuse(&self, refused: &Refused, standings: &[Standing]) -> Response<Bytes> {
+        if let Some(reason) = refused.reason() {
+            self.proxy.core.metrics.refused(reason);
+        }
+        let context =
+            Context { family: self.family, request_id: &self.record.id, standings, dice: &self.proxy.dice };
+        respond::refuse(refused, &context)
+    }
+
+    /// How the client stands now: told with what was admitted, and with every 429.
+    fn standings(&self, refused: Option<&Refused>) -> Vec<Standing> {
+        let decided = refused.is_none_or(|refused| refused.status() == StatusCode::TOO_MANY_REQUESTS);
+        let facts = self.facts.filter(|_| decided);
+        facts.map_or_else(Vec::new, |facts| self.proxy.core.standing(&facts, self.record.model.as_ref()))
+    }
+
+    /// What every answer carries.
+    fn seal(&self, out: &mut HeaderMap, closes: bool) {
+        if let Ok(id) = HeaderValue::try_from(&self.record.id) {
+            out.insert(REQUEST_ID, id);
+        }
+        if closes {
+            out.insert(CONNECTION, HeaderValue::from_static("close"));
+        }
+    }
+}
+
+fn own(bytes: Bytes, standings: &[Standing]) -> Response<Bytes> {
+    let mut response = Response::new(bytes);
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    headers::insert(response.headers_mut(), standings, None);
+    response
+}

@@ -1,0 +1,124 @@
+//! The one map from a refusal to its answer, in the words of the API that was called.
+
+use std::time::Duration;
+
+use bytes::Bytes;
+use corral_limiter::{Nanos, Refusal, Retry, Standing};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use http::{HeaderMap, HeaderValue, Response};
+use serde_json::{Value, json};
+
+use super::dice::Dice;
+use super::headers;
+use super::refused::{Kind, Refused};
+use super::route::{Family, RouteFault};
+
+const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
+const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
+const RETRY_KIND: HeaderName = HeaderName::from_static("x-corral-retry");
+const LIMIT: HeaderName = HeaderName::from_static("x-corral-limit");
+
+/// SDKs sleep as long as they are told, without a word: beyond this they are told not to.
+const LONGEST_SLEEP: Nanos = Nanos::from_secs(120);
+/// The most jitter.
+const MAX_JITTER: Duration = Duration::from_secs(5);
+
+/// What surrounds a refusal.
+pub(crate) struct Context<'a> {
+    pub(crate) family: Family,
+    pub(crate) request_id: &'a str,
+    /// How the client stands, where limits were looked at.
+    pub(crate) standings: &'a [Standing],
+    pub(crate) dice: &'a Dice,
+}
+
+/// The answer to a refused request.
+pub(crate) fn refuse(refused: &Refused, context: &Context<'_>) -> Response<Bytes> {
+    let body = body(refused.kind(), &refused.to_string(), context);
+    let mut response = Response::new(Bytes::from(body.to_string()));
+    *response.status_mut() = refused.status();
+    let headers = response.headers_mut();
+    headers.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    let retry = refused.retry();
+    if let Some(retry) = &retry {
+        insert_retry(headers, retry, context.dice);
+    }
+    headers::insert(headers, context.standings, retry.as_ref());
+    if let Refused::Limit(refusal) = refused {
+        insert_limits(headers, refusal);
+    }
+    if let Refused::Route(RouteFault::Method { allow }) = refused {
+        headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if refused.closes() {
+        headers.insert(CONNECTION, HeaderValue::from_static("close"));
+    }
+    response
+}
+
+/// Never early: jitter only ever adds, and every unit is rounded up.
+fn insert_retry(headers: &mut HeaderMap, retry: &Retry, dice: &Dice) {
+    let exact = Duration::from_millis(retry.wait.millis_ceil());
+    let jitter = if retry.shared { dice.up_to((exact / 10).min(MAX_JITTER)) } else { Duration::ZERO };
+    let millis = Nanos::from(exact + jitter).millis_ceil();
+    headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
+    headers.insert(RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000).max(1)));
+    if retry.estimate {
+        headers.insert(RETRY_KIND, HeaderValue::from_static("estimate"));
+    }
+    if retry.wait > LONGEST_SLEEP {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
+    }
+}
+
+/// Every exceeded limit by its identity.
+fn insert_limits(headers: &mut HeaderMap, refusal: &Refusal) {
+    let mut names: Vec<String> =
+        refusal.violations.iter().map(|violation| violation.limit.to_string()).collect();
+    names.dedup();
+    if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
+        headers.insert(LIMIT, value);
+    }
+}
+
+fn body(kind: Kind, message: &str, context: &Context<'_>) -> Value {
+    match context.family {
+        Family::Ollama => json!({ "error": message }),
+        Family::OpenAi => {
+            let (kind, code) = openai(kind);
+            json!({ "error": { "message": message, "type": kind, "param": null, "code": code } })
+        }
+        Family::Anthropic => json!({
+            "type": "error",
+            "error": { "type": anthropic(kind), "message": message },
+            "request_id": context.request_id,
+        }),
+    }
+}
+
+/// Type and code, as `OpenAI` clients know them.
+fn openai(kind: Kind) -> (&'static str, Option<&'static str>) {
+    match kind {
+        Kind::Invalid | Kind::TooLarge => ("invalid_request_error", None),
+        Kind::Forbidden => ("permission_error", None),
+        Kind::NotFound => ("not_found_error", None),
+        Kind::RateLimited => ("requests", Some("rate_limit_exceeded")),
+        Kind::Overloaded => ("server_error", Some("overloaded")),
+        Kind::Unavailable => ("server_error", Some("unavailable")),
+    }
+}
+
+fn anthropic(kind: Kind) -> &'static str {
+    match kind {
+        Kind::Invalid => "invalid_request_error",
+        Kind::TooLarge => "request_too_large",
+        Kind::Forbidden => "permission_error",
+        Kind::NotFound => "not_found_error",
+        Kind::RateLimited => "rate_limit_error",
+        Kind::Overloaded | Kind::Unavailable => "overloaded_error",
+    }
+}
+
+#[cfg(test)]
+#[path = "respond_tests.rs"]
+mod tests;

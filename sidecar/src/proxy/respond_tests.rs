@@ -1,0 +1,217 @@
+use std::num::NonZeroU32;
+use std::sync::Arc;
+
+use corral_limiter::queue::{QueueFull, QueueRefusal};
+use corral_limiter::{LimitInfo, Rate, Unit, Violation};
+use http::StatusCode;
+use smallvec::smallvec;
+
+use super::*;
+use crate::health::Unavailable;
+use crate::proxy::head::HeadFault;
+use crate::proxy::inspect::{BadJson, BodyFault, ModelFault};
+
+fn limit() -> Arc<LimitInfo> {
+    let rate = Rate { count_milli: 60_000, window: Nanos::from_secs(60), burst: 10 };
+    Arc::new(LimitInfo {
+        policy: "llm/fair-use".into(),
+        name: "per-client".into(),
+        rate: Some(rate),
+        concurrency: NonZeroU32::new(4),
+    })
+}
+
+fn limited(unit: Unit, retry: Retry) -> Refused {
+    let violation = Violation { limit: limit(), unit, used: 10, allowed: 10, wait: retry.wait };
+    Refused::Limit(Refusal { violations: smallvec![violation], retry })
+}
+
+fn exact(millis: u64) -> Retry {
+    Retry { wait: Nanos::from_millis(millis), estimate: false, shared: false, split: false }
+}
+
+fn answer(refused: &Refused, family: Family) -> (StatusCode, HeaderMap, Value) {
+    let dice = Dice::new();
+    let response = refuse(refused, &Context { family, request_id: "r-1", standings: &[], dice: &dice });
+    let (parts, body) = response.into_parts();
+    (parts.status, parts.headers, serde_json::from_slice(&body).unwrap())
+}
+
+fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
+    headers.get(name).map(|value| value.to_str().unwrap())
+}
+
+fn queue_full() -> Refused {
+    Refused::QueueFull(QueueRefusal { reason: QueueFull::Depth, estimated_wait: Nanos::from_secs(3) })
+}
+
+/// How each kind is told by the `OpenAI` API (type and code) and by Anthropic's.
+const INVALID: [&str; 3] = ["invalid_request_error", "", "invalid_request_error"];
+const FORBIDDEN: [&str; 3] = ["permission_error", "", "permission_error"];
+const NOT_FOUND: [&str; 3] = ["not_found_error", "", "not_found_error"];
+const TOO_LARGE: [&str; 3] = ["invalid_request_error", "", "request_too_large"];
+const RATE_LIMITED: [&str; 3] = ["requests", "rate_limit_exceeded", "rate_limit_error"];
+const OVERLOADED: [&str; 3] = ["server_error", "overloaded", "overloaded_error"];
+const UNAVAILABLE: [&str; 3] = ["server_error", "unavailable", "overloaded_error"];
+
+fn every_refusal() -> Vec<(Refused, u16, [&'static str; 3])> {
+    vec![
+        (limited(Unit::Requests, exact(1970)), 429, RATE_LIMITED),
+        (queue_full(), 429, OVERLOADED),
+        (Refused::QueueTimeout { waited: Nanos::from_secs(9) }, 429, OVERLOADED),
+        (BodyFault::NoRoom.into(), 429, OVERLOADED),
+        (Refused::Unavailable(Unavailable::Starting), 503, UNAVAILABLE),
+        (Refused::Unavailable(Unavailable::NoPlan), 503, UNAVAILABLE),
+        (Refused::Unavailable(Unavailable::OllamaDown), 503, UNAVAILABLE),
+        (Refused::Unavailable(Unavailable::Draining), 503, UNAVAILABLE),
+        (Refused::NoAnswer, 503, UNAVAILABLE),
+        (HeadFault::Version.into(), 505, INVALID),
+        (HeadFault::TooLarge.into(), 431, INVALID),
+        (HeadFault::Expectation.into(), 417, INVALID),
+        (HeadFault::Malformed.into(), 400, INVALID),
+        (HeadFault::Host.into(), 400, INVALID),
+        (HeadFault::Framing.into(), 400, INVALID),
+        (HeadFault::Connection.into(), 400, INVALID),
+        (HeadFault::TwoCredentials.into(), 400, INVALID),
+        (RouteFault::Spelling.into(), 400, INVALID),
+        (RouteFault::ModelName.into(), 400, INVALID),
+        (RouteFault::Closed.into(), 403, FORBIDDEN),
+        (RouteFault::Unknown.into(), 404, NOT_FOUND),
+        (RouteFault::Method { allow: "POST" }.into(), 405, INVALID),
+        (Refused::Encoded, 415, INVALID),
+        (Refused::UnwantedBody, 400, INVALID),
+        (BodyFault::TooLarge { limit: 5 }.into(), 413, TOO_LARGE),
+        (BodyFault::TooSlow.into(), 408, INVALID),
+        (BodyFault::Broken.into(), 400, INVALID),
+        (Refused::Content(BadJson::Truncated.into()), 400, INVALID),
+        (ModelFault::Missing.into(), 400, INVALID),
+        (ModelFault::Cloud.into(), 403, FORBIDDEN),
+    ]
+}
+
+#[test]
+fn every_refusal_has_one_status_type_and_code_in_each_family() {
+    for (refused, status, [kind, code, anthropic]) in every_refusal() {
+        let message = refused.to_string();
+        assert!(!message.is_empty());
+        let code = Some(code).filter(|code| !code.is_empty());
+        let error = json!({ "message": message, "type": kind, "param": null, "code": code });
+        let told = json!({ "type": anthropic, "message": message });
+        for (family, expected) in [
+            (Family::Ollama, json!({ "error": message })),
+            (Family::OpenAi, json!({ "error": error })),
+            (Family::Anthropic, json!({ "type": "error", "error": told, "request_id": "r-1" })),
+        ] {
+            let (answered, headers, body) = answer(&refused, family);
+            assert_eq!(answered.as_u16(), status, "{refused:?}");
+            assert_eq!(header(&headers, "content-type"), Some("application/json"));
+            assert_eq!(headers.contains_key("retry-after"), matches!(status, 429 | 503), "{refused:?}");
+            assert_eq!(body, expected);
+        }
+    }
+}
+
+#[test]
+fn a_limit_is_told_by_its_name_its_numbers_and_the_exact_wait() {
+    let (_, headers, body) = answer(&limited(Unit::Requests, exact(1970)), Family::Ollama);
+    let told = "Rate limit \"llm/fair-use/per-client\" reached: limit 60 requests per 1m, used 10 of 10 at once. Retry in 1.97s.";
+    assert_eq!(body["error"], told);
+    assert_eq!(header(&headers, "x-corral-limit"), Some("llm/fair-use/per-client"));
+    assert_eq!(header(&headers, "retry-after"), Some("2"));
+    assert_eq!(header(&headers, "retry-after-ms"), Some("1970"));
+    assert_eq!(header(&headers, "x-corral-retry"), None);
+    assert_eq!(header(&headers, "x-should-retry"), None);
+    assert_eq!(header(&headers, "connection"), None);
+}
+
+#[test]
+fn concurrency_is_told_as_an_estimate() {
+    let retry = Retry { wait: Nanos::from_secs(1), estimate: true, shared: false, split: false };
+    let (_, headers, body) = answer(&limited(Unit::Concurrency, retry), Family::Ollama);
+    let told = "Limit \"llm/fair-use/per-client\" reached: 10 of 10 requests at one time. Retry in about 1s.";
+    assert_eq!(body["error"], told);
+    assert_eq!(header(&headers, "x-corral-retry"), Some("estimate"));
+}
+
+#[test]
+fn only_waits_on_shared_buckets_have_jitter_and_it_is_never_early() {
+    let mut seen = Vec::new();
+    for _ in 0..200 {
+        let shared = Retry { shared: true, ..exact(20_000) };
+        let (_, headers, _) = answer(&limited(Unit::Requests, shared), Family::Ollama);
+        let millis: u64 = header(&headers, "retry-after-ms").unwrap().parse().unwrap();
+        let seconds: u64 = header(&headers, "retry-after").unwrap().parse().unwrap();
+        assert!((20_000..=22_000).contains(&millis), "{millis}");
+        assert_eq!(seconds, millis.div_ceil(1000));
+        seen.push(millis);
+        let (_, headers, _) = answer(&limited(Unit::Requests, exact(20_000)), Family::Ollama);
+        assert_eq!(header(&headers, "retry-after-ms"), Some("20000"));
+    }
+    seen.dedup();
+    assert!(seen.len() > 100);
+}
+
+#[test]
+fn waits_are_whole_seconds_at_least_one_and_never_short() {
+    for (millis, seconds) in [(0, "1"), (1, "1"), (1000, "1"), (1001, "2"), (120_000, "120")] {
+        let (_, headers, _) = answer(&limited(Unit::Requests, exact(millis)), Family::Ollama);
+        assert_eq!(header(&headers, "retry-after"), Some(seconds), "{millis}");
+        assert_eq!(header(&headers, "x-should-retry"), None);
+    }
+    let (_, headers, _) = answer(&limited(Unit::Requests, exact(120_001)), Family::Ollama);
+    assert_eq!(header(&headers, "x-should-retry"), Some("false"));
+}
+
+#[test]
+fn a_share_of_a_split_limit_and_a_spoilt_connection_close() {
+    let split = Retry { split: true, ..exact(1000) };
+    for (refused, closes) in [
+        (limited(Unit::Requests, split), true),
+        (limited(Unit::Requests, exact(1000)), false),
+        (HeadFault::Framing.into(), true),
+        (BodyFault::TooSlow.into(), true),
+        (Refused::Unavailable(Unavailable::Draining), true),
+        (Refused::Unavailable(Unavailable::OllamaDown), false),
+        (queue_full(), false),
+    ] {
+        let (_, headers, _) = answer(&refused, Family::Ollama);
+        assert_eq!(header(&headers, "connection"), closes.then_some("close"), "{refused:?}");
+    }
+}
+
+#[test]
+fn a_wrong_method_names_the_right_ones() {
+    let (_, headers, _) = answer(&RouteFault::Method { allow: "GET, HEAD" }.into(), Family::Ollama);
+    assert_eq!(header(&headers, "allow"), Some("GET, HEAD"));
+}
+
+#[test]
+fn how_the_client_stands_is_a_structured_list_scarcest_first() {
+    let rate = Standing {
+        limit: limit(),
+        unit: Unit::Requests,
+        quota: 60,
+        window_seconds: Some(60),
+        remaining: 0,
+        capacity: 10,
+        next: Nanos::from_millis(1970),
+        full: Nanos::from_secs(10),
+        pods: NonZeroU32::MIN,
+    };
+    let concurrency =
+        Standing { unit: Unit::Concurrency, quota: 4, window_seconds: None, remaining: 3, ..rate.clone() };
+    let mut headers = HeaderMap::new();
+    headers::insert(&mut headers, &[rate.clone(), concurrency], Some(&exact(1970)));
+    let policy = r#""per-client.requests";q=60;w=60, "per-client.concurrency";q=4;qu="concurrent-requests""#;
+    assert_eq!(header(&headers, "ratelimit-policy"), Some(policy));
+    assert_eq!(
+        header(&headers, "ratelimit"),
+        Some(r#""per-client.requests";r=0;t=2, "per-client.concurrency";r=3"#)
+    );
+    let many = vec![rate; 20];
+    headers::insert(&mut headers, &many, None);
+    assert_eq!(header(&headers, "ratelimit").unwrap().split(", ").count(), 8);
+    let mut none = HeaderMap::new();
+    headers::insert(&mut none, &[], None);
+    assert!(none.is_empty());
+}

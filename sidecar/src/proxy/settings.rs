@@ -1,0 +1,56 @@
+//! The bounds and times of the data path, in one place.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+/// Every bound and time of the data path.
+#[derive(Debug, Clone)]
+pub struct ProxySettings {
+    /// Where Ollama listens. Default 127.0.0.1:11435.
+    pub upstream: SocketAddr,
+    /// The most bytes of one request body. Default 32 MiB; a longer one gets 413.
+    pub max_body_bytes: usize,
+    /// The most bytes of all request bodies held at one time. Default 256 MiB; at the bound new ones get 429.
+    pub body_budget_bytes: usize,
+    /// The most client connections at one time. Default 10,000; at the bound a new one is closed at once.
+    pub max_connections: usize,
+    /// How long a request head may take, from its first byte. Default 10 s.
+    pub head_timeout: Duration,
+    /// How long a connection may stay idle. Default 75 s: no common scrape or probe interval.
+    pub idle_timeout: Duration,
+    /// How long a request body may take. Default 120 s.
+    pub body_timeout: Duration,
+    /// How long the client may send nothing of its body, or read nothing of its answer. Default 30 s.
+    pub stall_timeout: Duration,
+    /// When a connection is asked to close with its next answer, ± 20 %. Default 60 s.
+    pub max_connection_age: Duration,
+    /// How long a connection to Ollama may take to open. Default 1 s.
+    pub connect_timeout: Duration,
+    /// How long an exchange whose client has left is held, before its first byte, when the model is loaded. Default 1 s.
+    pub hold_loaded: Duration,
+    /// The same while the model may still be loading. Default 10 min.
+    pub hold_loading: Duration,
+    /// How long requests in flight may take to end at shutdown. Default 30 s.
+    pub shutdown_grace: Duration,
+}
+
+impl ProxySettings {
+    /// The defaults, in front of the Ollama at `upstream`.
+    pub fn new(upstream: SocketAddr) -> Self {
+        Self {
+            upstream,
+            max_body_bytes: 32 << 20,
+            body_budget_bytes: 256 << 20,
+            max_connections: 10_000,
+            head_timeout: Duration::from_secs(10),
+            idle_timeout: Duration::from_secs(75),
+            body_timeout: Duration::from_mins(2),
+            stall_timeout: Duration::from_secs(30),
+            max_connection_age: Duration::from_mins(1),
+            connect_timeout: Duration::from_secs(1),
+            hold_loaded: Duration::from_secs(1),
+            hold_loading: Duration::from_mins(10),
+            shutdown_grace: Duration::from_secs(30),
+        }
+    }
+}

@@ -1,0 +1,39 @@
+//! The request as Ollama gets it: a literal path, a local host, and none of the client's headers but two.
+
+use bytes::Bytes;
+use http::header::{ACCEPT, CONTENT_TYPE, HOST};
+use http::{HeaderMap, HeaderValue, Method, Request};
+use http_body_util::Full;
+
+use crate::proxy::route::{Action, Route};
+
+/// Builds it. The client's headers stay here: credentials (which Ollama would hand to its cloud), `Origin` (which it
+/// refuses), forwarded addresses, everything about the connection. `Host` is one that Ollama takes for local.
+pub(crate) fn build(
+    route: &Route<'_>,
+    method: Method,
+    headers: &HeaderMap,
+    body: Bytes,
+) -> Request<Full<Bytes>> {
+    let mut request = Request::new(Full::new(body));
+    *request.method_mut() = method;
+    *request.uri_mut() = target(route);
+    let out = request.headers_mut();
+    out.insert(HOST, HeaderValue::from_static("localhost"));
+    if let Some(accept) = headers.get(ACCEPT) {
+        out.insert(ACCEPT, accept.clone());
+    }
+    if matches!(route.endpoint.action, Action::Infer | Action::Show) {
+        out.insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
+    }
+    request
+}
+
+/// From the table, not from the client: what was looked up is what is asked for.
+fn target(route: &Route<'_>) -> http::Uri {
+    match route.model {
+        None => http::Uri::from_static(route.endpoint.path),
+        // Parsed from a URI, and found to be literal and a model's name.
+        Some(model) => format!("{}{model}", route.endpoint.path).parse().unwrap_or_default(),
+    }
+}

@@ -1,0 +1,88 @@
+//! The words in which a client is told of limits and waits.
+
+use std::fmt::Write;
+
+use corral_limiter::{Nanos, Rate, Refusal, Unit, Violation};
+
+use crate::health::Unavailable;
+
+/// Every limit that was exceeded, what is used of it, and when to come back.
+pub(crate) fn limits(refusal: &Refusal) -> String {
+    let mut text = String::with_capacity(160);
+    for violation in &refusal.violations {
+        text.push_str(&exceeded(violation));
+        text.push(' ');
+    }
+    let about = if refusal.retry.estimate { "about " } else { "" };
+    // Writing to a string does not fail.
+    let _ = write!(text, "Retry in {about}{}.", seconds(refusal.retry.wait));
+    text
+}
+
+fn exceeded(violation: &Violation) -> String {
+    let Violation { limit, unit, used, allowed, .. } = violation;
+    match limit.rate.filter(|_| *unit == Unit::Requests) {
+        Some(rate) => format!(
+            "Rate limit \"{limit}\" reached: limit {} {unit} per {}, used {used} of {allowed} at once.",
+            count(&rate),
+            window(rate.window)
+        ),
+        None => format!("Limit \"{limit}\" reached: {used} of {allowed} requests at one time."),
+    }
+}
+
+pub(crate) fn unavailable(why: Unavailable) -> &'static str {
+    match why {
+        Unavailable::Starting => "Ollama is starting.",
+        Unavailable::NoPlan => "No plan of limits has been received yet.",
+        Unavailable::OllamaDown => "Ollama is down.",
+        Unavailable::Draining => "This pod is shutting down.",
+    }
+}
+
+/// A length of time in seconds, rounded up to the millisecond: `1.97s`.
+pub(crate) fn seconds(time: Nanos) -> String {
+    let millis = time.millis_ceil();
+    let mut text = format!("{}.{:03}", millis / 1000, millis % 1000);
+    text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
+    text.push('s');
+    text
+}
+
+/// The count of a rate: `60`, `1.5`.
+pub(crate) fn count(rate: &Rate) -> String {
+    seconds(Nanos::from_millis(rate.count_milli)).trim_end_matches('s').to_owned()
+}
+
+/// A window in its largest whole unit: `1m`, `90s`.
+pub(crate) fn window(window: Nanos) -> String {
+    let seconds = window.secs_ceil();
+    let units = [(86_400, 'd'), (3600, 'h'), (60, 'm')];
+    let (size, unit) =
+        units.into_iter().find(|(size, _)| seconds > 0 && seconds.is_multiple_of(*size)).unwrap_or((1, 's'));
+    format!("{}{unit}", seconds / size)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn times_are_rounded_up_and_written_short() {
+        assert_eq!(seconds(Nanos::from_millis(1970)), "1.97s");
+        assert_eq!(seconds(Nanos(1_969_999_999)), "1.97s");
+        assert_eq!(seconds(Nanos::from_secs(7)), "7s");
+        assert_eq!(seconds(Nanos(1)), "0.001s");
+        assert_eq!(seconds(Nanos::ZERO), "0s");
+        assert_eq!(window(Nanos::from_secs(60)), "1m");
+        assert_eq!(window(Nanos::from_secs(90)), "90s");
+        assert_eq!(window(Nanos::from_secs(7200)), "2h");
+    }
+
+    #[test]
+    fn counts_keep_their_fractions() {
+        let rate = |count_milli| Rate { count_milli, window: Nanos::from_secs(1), burst: 1 };
+        assert_eq!(count(&rate(60_000)), "60");
+        assert_eq!(count(&rate(1500)), "1.5");
+    }
+}
