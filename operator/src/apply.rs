@@ -1,0 +1,177 @@
+//! Writing objects: the only place that applies any. It writes what differs, never what is another's, and only while
+//! this process leads.
+
+use std::fmt::Debug;
+use std::sync::Arc;
+
+use k8s_openapi::NamespaceResourceScope;
+use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::{Client, Resource};
+use serde::Serialize;
+use serde::de::DeserializeOwned;
+use serde_json::{Value, json};
+use sha2::{Digest, Sha256};
+
+use crate::lease::Lease;
+use crate::listmap;
+use crate::names::{APPLIED, MANAGER};
+
+/// Why an object was not written.
+#[derive(Debug, thiserror::Error)]
+pub enum ApplyError {
+    /// It exists, and is another's.
+    #[error("{kind} {name} exists and belongs to {owner}: it is left alone")]
+    Foreign {
+        /// Its kind.
+        kind: String,
+        /// Its name.
+        name: String,
+        /// Whose it is.
+        owner: String,
+    },
+    /// Another process leads, or may.
+    #[error("this process does not lead")]
+    NotLeading,
+    /// The API server refused, or was not there.
+    #[error("the API server: {0}")]
+    Kube(#[source] Box<kube::Error>),
+    /// It could not be written as JSON.
+    #[error("an object could not be written as JSON: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+impl From<kube::Error> for ApplyError {
+    fn from(error: kube::Error) -> Self {
+        Self::Kube(Box::new(error))
+    }
+}
+
+/// A kind that is applied: it lies in a namespace and is known at compile time.
+pub trait Kind:
+    Resource<DynamicType = (), Scope = NamespaceResourceScope> + Clone + Debug + Serialize + DeserializeOwned
+{
+}
+
+impl<K> Kind for K where
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope>
+        + Clone
+        + Debug
+        + Serialize
+        + DeserializeOwned
+{
+}
+
+/// Writes.
+#[derive(Clone)]
+pub struct Writer {
+    client: Client,
+    lease: Arc<Lease>,
+}
+
+impl Writer {
+    /// Writes through `client` while `lease` is held.
+    pub fn new(client: Client, lease: Arc<Lease>) -> Self {
+        Self { client, lease }
+    }
+
+    /// A client, to read with.
+    pub fn client(&self) -> Client {
+        self.client.clone()
+    }
+
+    /// Refuses while another may lead.
+    pub fn must_lead(&self) -> Result<(), ApplyError> {
+        if self.lease.is_held() { Ok(()) } else { Err(ApplyError::NotLeading) }
+    }
+
+    /// The Lease itself, for what must be sure of it.
+    pub fn lease(&self) -> &Lease {
+        &self.lease
+    }
+
+    /// Makes the object `wanted`, which the object with the UID `owner` controls; what the server holds afterwards.
+    /// Nothing is sent when it holds all of it already.
+    pub async fn apply<K: Kind>(&self, owner: &str, wanted: Value) -> Result<K, ApplyError> {
+        let (namespace, name) = (text(&wanted, "/metadata/namespace"), text(&wanted, "/metadata/name"));
+        let api: Api<K> = Api::namespaced(self.client(), &namespace);
+        let live = api.get_opt(&name).await?;
+        if let Some(live) = &live {
+            check_owner(live, owner)?;
+        }
+        let mut wanted = marked::<K>(wanted)?;
+        if let Some(live) = &live
+            && listmap::holds(&serde_json::to_value(live)?, &wanted)
+        {
+            return Ok(live.clone());
+        }
+        self.must_lead()?;
+        // The UID keeps an object that somebody made in between from being taken for the one that was looked at.
+        if let Some(uid) = live.as_ref().and_then(|live| live.meta().uid.clone()) {
+            set(&mut wanted, "uid", json!(uid));
+        }
+        let params = PatchParams { force: live.is_some(), ..PatchParams::apply(MANAGER) };
+        Ok(api.patch(&name, &params, &Patch::Apply(&wanted)).await?)
+    }
+
+    /// Writes a status, which is ours alone.
+    pub async fn apply_status<K: Kind>(
+        &self,
+        namespace: &str,
+        name: &str,
+        status: &impl Serialize,
+    ) -> Result<(), ApplyError> {
+        self.must_lead()?;
+        let resource = ApiResource::erase::<K>(&());
+        let object = json!({
+            "apiVersion": resource.api_version, "kind": resource.kind, "metadata": {"name": name}, "status": status,
+        });
+        // The answer is not read as the kind it is: an object that is broken must be told so as well.
+        let api: Api<DynamicObject> = Api::namespaced_with(self.client(), namespace, &resource);
+        api.patch_status(name, &PatchParams::apply(MANAGER).force(), &Patch::Apply(&object)).await?;
+        Ok(())
+    }
+}
+
+/// Refuses what the object with the UID `owner` does not control.
+pub fn check_owner<K: Kind>(live: &K, owner: &str) -> Result<(), ApplyError> {
+    let owners = live.meta().owner_references.iter().flatten();
+    let controller = owners.clone().find(|reference| reference.controller == Some(true));
+    if controller.is_some_and(|reference| reference.uid == owner) {
+        return Ok(());
+    }
+    Err(ApplyError::Foreign {
+        kind: K::kind(&()).into_owned(),
+        name: live.meta().name.clone().unwrap_or_default(),
+        owner: controller.map_or_else(
+            || "nobody that Corral knows".to_owned(),
+            |reference| format!("{} {}", reference.kind, reference.name),
+        ),
+    })
+}
+
+/// The object with its type, and a digest of itself, by which it is noticed that something is no longer wanted.
+fn marked<K: Kind>(mut wanted: Value) -> Result<Value, ApplyError> {
+    if let Some(map) = wanted.as_object_mut() {
+        map.insert("apiVersion".to_owned(), json!(K::api_version(&())));
+        map.insert("kind".to_owned(), json!(K::kind(&())));
+        map.remove("status");
+    }
+    let digest = hex::encode(Sha256::digest(serde_json::to_vec(&wanted)?));
+    let short: String = digest.chars().take(16).collect();
+    let mut annotations = wanted.pointer("/metadata/annotations").cloned().unwrap_or_else(|| json!({}));
+    if let Some(map) = annotations.as_object_mut() {
+        map.insert(APPLIED.to_owned(), json!(short));
+    }
+    set(&mut wanted, "annotations", annotations);
+    Ok(wanted)
+}
+
+fn set(object: &mut Value, field: &str, value: Value) {
+    if let Some(metadata) = object.get_mut("metadata").and_then(Value::as_object_mut) {
+        metadata.insert(field.to_owned(), value);
+    }
+}
+
+fn text(object: &Value, pointer: &str) -> String {
+    object.pointer(pointer).and_then(Value::as_str).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,77 @@
+//! Settings: every flag and environment variable of the operator, read here and nowhere else.
+
+use std::net::SocketAddr;
+use std::time::Duration;
+
+use clap::{Parser, ValueEnum};
+
+/// How the log is written.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
+pub enum LogFormat {
+    /// One JSON object a line.
+    Json,
+    /// For a person to read.
+    Text,
+}
+
+/// Corral's operator: makes `OllamaPool` and `RateLimitPolicy` true.
+#[derive(Debug, Clone, Parser)]
+#[command(name = "corral-operator", version)]
+pub struct Settings {
+    /// Namespaces to work in, separated by commas. Empty: all, which needs cluster-wide rights.
+    #[arg(long, env = "CORRAL_WATCH_NAMESPACES", value_delimiter = ',', value_name = "NAMESPACES")]
+    pub watch_namespaces: Vec<String>,
+    /// The operator's own namespace: its Lease lies there.
+    #[arg(long, env = "CORRAL_NAMESPACE", default_value = "corral-system", value_name = "NAMESPACE")]
+    pub namespace: String,
+    /// The name of the Lease. Two installations side by side need two names.
+    #[arg(long, env = "CORRAL_LEASE", default_value = "corral-operator", value_name = "NAME")]
+    pub lease: String,
+    /// The name of this pod, for events and the Lease.
+    #[arg(long, env = "CORRAL_POD_NAME", default_value = "corral-operator", value_name = "NAME")]
+    pub pod_name: String,
+    /// The sidecar's image where a pool names none.
+    #[arg(long, env = "CORRAL_SIDECAR_IMAGE", value_name = "IMAGE")]
+    pub sidecar_image: String,
+    /// Where `/livez`, `/readyz` and `/metrics` are answered.
+    #[arg(long, env = "CORRAL_LISTEN", default_value = "[::]:8080", value_name = "ADDRESS:PORT")]
+    pub listen: SocketAddr,
+    /// How the log is written, to standard error.
+    #[arg(long, env = "CORRAL_LOG_FORMAT", value_enum, default_value = "json")]
+    pub log_format: LogFormat,
+    /// What is logged: error, warn, info, debug, trace, or a filter by module.
+    #[arg(long, env = "CORRAL_LOG", default_value = "info", value_name = "FILTER")]
+    pub log: String,
+}
+
+/// The most reconciles at one time, per kind and scope.
+pub const PARALLEL_RECONCILES: u16 = 8;
+/// Events of one object within this time make one reconcile. Short, for a policy must be everywhere within 2 s.
+pub const DEBOUNCE: Duration = Duration::from_millis(50);
+
+impl Settings {
+    /// The namespaces to work in; none for all.
+    pub fn scopes(&self) -> Vec<Option<String>> {
+        let mut named: Vec<String> = self.watch_namespaces.clone();
+        named.retain(|namespace| !namespace.is_empty());
+        named.sort();
+        named.dedup();
+        if named.is_empty() { vec![None] } else { named.into_iter().map(Some).collect() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn scopes(namespaces: &str) -> Vec<Option<String>> {
+        let args = ["x", "--sidecar-image", "s", "--watch-namespaces", namespaces];
+        Settings::try_parse_from(args).unwrap().scopes()
+    }
+
+    #[test]
+    fn no_namespace_means_all_and_each_counts_once() {
+        assert_eq!(scopes(""), [None]);
+        assert_eq!(scopes("b,a,b"), [Some("a".to_owned()), Some("b".to_owned())]);
+    }
+}

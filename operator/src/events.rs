@@ -1,0 +1,64 @@
+//! Events: what a person sees under `kubectl describe`. One is sent when a condition flips, and never decides anything.
+
+use k8s_openapi::api::core::v1::ObjectReference;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
+use kube::Client;
+use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+
+use crate::names::MANAGER;
+
+/// The most bytes of a note; the API server refuses more than 1024.
+const MAX_NOTE_BYTES: usize = 1000;
+
+/// Sends events.
+#[derive(Clone)]
+pub struct Events {
+    recorder: Recorder,
+}
+
+impl Events {
+    /// Sends as `instance`, this process.
+    pub fn new(client: Client, instance: String) -> Self {
+        let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance) };
+        Self { recorder: Recorder::new(client, reporter) }
+    }
+
+    /// Tells of each condition that is not as it was: another status, or another reason.
+    pub async fn tell(&self, about: &ObjectReference, before: &[Condition], after: &[Condition]) {
+        for condition in after {
+            let old = before.iter().find(|old| old.type_ == condition.type_);
+            let same =
+                old.is_some_and(|old| old.status == condition.status && old.reason == condition.reason);
+            if !same && is_news(condition) {
+                self.send(about, condition).await;
+            }
+        }
+    }
+
+    async fn send(&self, about: &ObjectReference, condition: &Condition) {
+        let event = Event {
+            type_: if is_warning(condition) { EventType::Warning } else { EventType::Normal },
+            reason: condition.reason.clone(),
+            note: Some(cut(&format!("{}={}: {}", condition.type_, condition.status, condition.message))),
+            action: "Reconcile".to_owned(),
+            secondary: None,
+        };
+        if let Err(error) = self.recorder.publish(&event, about).await {
+            tracing::debug!(%error, "an event was not sent");
+        }
+    }
+}
+
+/// What is on its way is no news.
+fn is_news(condition: &Condition) -> bool {
+    !matches!(condition.reason.as_str(), "Reconciling" | "Starting" | "RollingOut" | "UpToDate")
+}
+
+fn is_warning(condition: &Condition) -> bool {
+    (condition.status == "False") == (condition.type_ != "Reconciling")
+}
+
+fn cut(note: &str) -> String {
+    let end = (0..=MAX_NOTE_BYTES.min(note.len())).rev().find(|end| note.is_char_boundary(*end));
+    note.get(..end.unwrap_or(0)).unwrap_or_default().to_owned()
+}

@@ -1,0 +1,63 @@
+//! The Deployment: how many pods, and how one revision follows another where GPUs are all taken.
+
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentSpec, DeploymentStrategy, RollingUpdateDeployment};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
+use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
+use serde_json::Value;
+
+use super::values::int_or_string;
+use crate::names;
+use crate::pool::validate::ValidPool;
+
+/// Old revisions kept for `kubectl rollout undo`.
+const HISTORY: i32 = 5;
+
+/// The Deployment around a pod template that is JSON already.
+pub fn deployment(pool: &ValidPool, template: Value, unschedulable: u32) -> Result<Value, serde_json::Error> {
+    let spec = &pool.spec;
+    let strategy = RollingUpdateDeployment {
+        max_surge: Some(int_or_string(&spec.max_surge())),
+        max_unavailable: Some(max_unavailable(pool, unschedulable)),
+    };
+    let deployment = Deployment {
+        metadata: pool.object_meta(&pool.name),
+        spec: Some(DeploymentSpec {
+            replicas: Some(spec.replicas),
+            revision_history_limit: Some(HISTORY),
+            progress_deadline_seconds: Some(spec.rollout.progress_deadline_seconds),
+            selector: LabelSelector {
+                match_labels: Some(names::selector(&pool.name)),
+                ..LabelSelector::default()
+            },
+            strategy: Some(DeploymentStrategy {
+                type_: Some("RollingUpdate".to_owned()),
+                rolling_update: Some(strategy),
+            }),
+            ..DeploymentSpec::default()
+        }),
+        status: None,
+    };
+    let mut object = serde_json::to_value(deployment)?;
+    if let Some(spec) = object.get_mut("spec").and_then(Value::as_object_mut) {
+        spec.insert("template".to_owned(), template);
+    }
+    Ok(object)
+}
+
+/// A pod that no node has room for is missing already: counted against the allowance, it would hold up every rollout
+/// for as long as it waits.
+fn max_unavailable(pool: &ValidPool, unschedulable: u32) -> IntOrString {
+    let wanted = int_or_string(&pool.spec.max_unavailable());
+    if unschedulable == 0 {
+        return wanted;
+    }
+    let replicas = pool.spec.replicas;
+    let pods = match &wanted {
+        IntOrString::Int(pods) => *pods,
+        IntOrString::String(text) => {
+            let percent: i32 = text.trim_end_matches('%').parse().unwrap_or(0);
+            replicas.saturating_mul(percent) / 100
+        }
+    };
+    IntOrString::Int(pods.saturating_add_unsigned(unschedulable).min(replicas.max(1)))
+}

@@ -1,0 +1,54 @@
+//! From a valid pool to the objects that make it true. Pure: no client, no clock, no environment.
+//!
+//! Each part of the pod has a file; [`pod`] puts them together, [`template`] merges the user's `podTemplate` over them
+//! and refuses what would open a way around the limits.
+
+pub mod deployment;
+pub mod ollama;
+pub mod pod;
+pub mod secrets;
+pub mod service;
+pub mod sidecar;
+pub mod template;
+mod values;
+
+use serde_json::Value;
+
+use super::validate::ValidPool;
+use template::TemplateInvalid;
+
+/// What builders need beside the pool.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Defaults {
+    /// The sidecar's image where a pool names none: the one of the operator's release.
+    pub sidecar_image: String,
+}
+
+/// The objects of a pool, built and seen by nobody yet. The Secrets are apart: they are written before the pods that
+/// mount them, and live on whatever becomes of the rest.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Prepared {
+    /// Where clients reach the pool.
+    pub service: Value,
+    /// Its pods.
+    pub deployment: Value,
+}
+
+/// Why the objects of a pool cannot be built.
+#[derive(Debug, thiserror::Error)]
+pub enum BuildError {
+    /// The `podTemplate` is refused.
+    #[error(transparent)]
+    Template(#[from] TemplateInvalid),
+    /// An object could not be written as JSON.
+    #[error("an object could not be written: {0}")]
+    Json(#[from] serde_json::Error),
+}
+
+/// Builds all of them. `unschedulable` pods must not hold a rollout up.
+pub fn build(pool: &ValidPool, defaults: &Defaults, unschedulable: u32) -> Result<Prepared, BuildError> {
+    let template = template::merged(pool, &pod::template(pool, defaults))?;
+    let service = serde_json::to_value(service::service(pool))?;
+    let deployment = deployment::deployment(pool, template, unschedulable)?;
+    Ok(Prepared { service, deployment })
+}

@@ -1,0 +1,184 @@
+//! What is said of a pool: from what the API server holds, what its pods said, and what its policies came to. Pure.
+
+use std::num::NonZeroU32;
+
+use corral_crds::OllamaPool;
+use corral_crds::condition::{ConditionType, NewCondition, Reason, set_condition};
+use corral_crds::merge::bounds;
+use corral_crds::status::{LimitState, LimitStatus, OllamaPoolStatus};
+use corral_wire::Mode;
+use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
+
+use super::apply::Applied;
+use super::build::service;
+use super::observe::PodsSeen;
+use super::validate::ValidPool;
+use crate::exchange::Standing;
+use crate::exchange::programmed::Programmed;
+use crate::names::POOL_LABEL;
+use crate::policy::record::Record;
+
+/// The most limits that a status lists.
+const MAX_LIMITS: usize = corral_crds::bounds::MAX_EFFECTIVE_LIMITS;
+
+/// What a status is worked out from.
+#[derive(Debug, Clone, Copy)]
+pub struct Facts<'a> {
+    /// What the API server holds.
+    pub applied: &'a Applied,
+    /// What is seen of the pods.
+    pub pods: &'a PodsSeen,
+    /// How the pods stand to the plan.
+    pub standing: Option<&'a Standing>,
+    /// What the plan came from.
+    pub record: Option<&'a Record>,
+}
+
+/// The status of a pool that was applied.
+pub fn of_applied(pool: &OllamaPool, valid: &ValidPool, facts: &Facts<'_>, now: &Time) -> OllamaPoolStatus {
+    let deployment = facts.applied.deployment().status.clone().unwrap_or_default();
+    let gpus = valid.spec.gpu.extended_resource().map_or(0, |(_, count)| i32::try_from(count).unwrap_or(0));
+    let replicas = deployment.replicas.unwrap_or(0);
+    let mut status = OllamaPoolStatus {
+        observed_generation: pool.metadata.generation,
+        replicas,
+        ready_replicas: deployment.ready_replicas.unwrap_or(0),
+        updated_replicas: deployment.updated_replicas.unwrap_or(0),
+        available_replicas: deployment.available_replicas.unwrap_or(0),
+        gpus: gpus.saturating_mul(replicas),
+        selector: Some(format!("{POOL_LABEL}={}", valid.name)),
+        endpoint: Some(service::endpoint(valid)),
+        conditions: old_conditions(pool),
+        effective_limits: effective_limits(facts),
+    };
+    let (ready, reason, message) = readiness(valid, facts);
+    let on_its_way = if ready { Reason::UpToDate } else { reason };
+    let waiting = if ready { String::new() } else { message.clone() };
+    set(&mut status, pool, now, (ConditionType::Ready, ready, reason, message));
+    set(&mut status, pool, now, (ConditionType::Reconciling, !ready, on_its_way, waiting));
+    status
+}
+
+/// The status of a pool that could not be applied: what is left of the old one, and why.
+pub fn of_failed(pool: &OllamaPool, reason: Reason, message: &str, now: &Time) -> OllamaPoolStatus {
+    let mut status = ordered(pool.status.clone().unwrap_or_default());
+    status.observed_generation = pool.metadata.generation;
+    let retried = matches!(reason, Reason::Failed | Reason::NameConflict);
+    set(&mut status, pool, now, (ConditionType::Ready, false, reason, message.to_owned()));
+    set(&mut status, pool, now, (ConditionType::Reconciling, retried, reason, message.to_owned()));
+    status
+}
+
+fn old_conditions(pool: &OllamaPool) -> Vec<k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition> {
+    pool.status.as_ref().map(|status| ordered(status.clone()).conditions).unwrap_or_default()
+}
+
+/// A status in our order: a server that merges lists by key may keep them in another.
+pub fn ordered(mut status: OllamaPoolStatus) -> OllamaPoolStatus {
+    status.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
+    status.effective_limits.sort_by(|a, b| a.name.cmp(&b.name));
+    status
+}
+
+fn set(
+    status: &mut OllamaPoolStatus,
+    pool: &OllamaPool,
+    now: &Time,
+    (kind, is, reason, message): (ConditionType, bool, Reason, String),
+) {
+    let generation = pool.metadata.generation.unwrap_or(0);
+    let condition = NewCondition::new(kind, is, reason, message);
+    set_condition(&mut status.conditions, condition, generation, now);
+}
+
+/// Whether the pool serves as asked, and why or why not.
+fn readiness(pool: &ValidPool, facts: &Facts<'_>) -> (bool, Reason, String) {
+    let (asked, deployment) = (pool.spec.replicas, facts.applied.deployment());
+    let status = deployment.status.clone().unwrap_or_default();
+    let count = status.ready_replicas.unwrap_or(0);
+    let counted = format!("{count} of {asked} pods serve");
+    if is_complete(deployment, &status, asked) {
+        let reason = if asked == 0 { Reason::ScaledToZero } else { Reason::Ready };
+        return (true, reason, counted);
+    }
+    let (reason, why) = obstacle(facts, &status).unwrap_or_else(|| {
+        let updated = status.updated_replicas.unwrap_or(0) >= asked && status.replicas.unwrap_or(0) <= asked;
+        (if updated { Reason::Starting } else { Reason::RollingOut }, String::new())
+    });
+    let message = if why.is_empty() { counted } else { format!("{counted}; {why}") };
+    (false, reason, message)
+}
+
+fn is_complete(deployment: &Deployment, status: &DeploymentStatus, asked: i32) -> bool {
+    let seen = status.observed_generation >= deployment.metadata.generation;
+    let is = |count: Option<i32>| count.unwrap_or(0) == asked;
+    seen && is(status.replicas)
+        && is(status.updated_replicas)
+        && is(status.ready_replicas)
+        && is(status.available_replicas)
+}
+
+/// What stands in the way, the gravest first; nothing where it is only a matter of time.
+fn obstacle(facts: &Facts<'_>, status: &DeploymentStatus) -> Option<(Reason, String)> {
+    if let Some(message) = condition(status, "ReplicaFailure", |status, _| status == "True") {
+        return Some((Reason::PodRejected, message));
+    }
+    if let Some(trouble) = facts.pods.troubles.first() {
+        let gpu_is_coming = trouble.reason == Reason::InsufficientGPU && facts.pods.terminating > 0;
+        let reason = if gpu_is_coming { Reason::WaitingForDrain } else { trouble.reason };
+        return Some((reason, trouble.message.clone()));
+    }
+    let down: Vec<&str> = said(facts, "OllamaDown");
+    if !down.is_empty() {
+        return Some((Reason::OllamaDown, format!("Ollama does not answer in {}", down.join(", "))));
+    }
+    if let Some(Programmed::Partial { pods, silent, causes, .. }) = facts.standing.map(|s| &s.programmed)
+        && pods == silent
+    {
+        return Some((Reason::SidecarUnreachable, causes.clone()));
+    }
+    let late = |_: &str, reason: &str| reason == "ProgressDeadlineExceeded";
+    condition(status, "Progressing", late).map(|message| (Reason::ProgressDeadlineExceeded, message))
+}
+
+/// The message of a condition of the Deployment, if its status and reason are as wanted.
+fn condition(status: &DeploymentStatus, kind: &str, wanted: impl Fn(&str, &str) -> bool) -> Option<String> {
+    let all = status.conditions.iter().flatten();
+    let mut found = all.filter(|condition| condition.type_ == kind);
+    let found = found.find(|c| wanted(&c.status, c.reason.as_deref().unwrap_or_default()))?;
+    Some(found.message.clone().unwrap_or_default())
+}
+
+/// Pods that gave this reason for not being ready; at most three.
+fn said<'a>(facts: &Facts<'a>, word: &str) -> Vec<&'a str> {
+    let unready = facts.standing.map(|standing| standing.unready.as_slice()).unwrap_or_default();
+    unready.iter().filter(|(_, reason)| reason == word).map(|(pod, _)| pod.as_str()).take(3).collect()
+}
+
+fn effective_limits(facts: &Facts<'_>) -> Vec<LimitStatus> {
+    let Some(record) = facts.record else { return Vec::new() };
+    let all = limits(record, facts.standing).into_iter();
+    let named = all.map(|(policy, limit)| LimitStatus { name: format!("{policy}/{}", limit.name), ..limit });
+    let mut named: Vec<LimitStatus> = named.collect();
+    named.sort_by(|a, b| a.name.cmp(&b.name));
+    named.truncate(MAX_LIMITS);
+    named
+}
+
+/// The limits of a plan by the name of their policy, with what they bound while as many pods serve as do now.
+pub fn limits(record: &Record, standing: Option<&Standing>) -> Vec<(String, LimitStatus)> {
+    let pods = standing.and_then(|standing| NonZeroU32::new(standing.divisor)).unwrap_or(NonZeroU32::MIN);
+    let all = bounds(&record.plan, pods).into_iter();
+    all.map(|bound| {
+        let policy = bound.policy.split_once('/').map_or(bound.policy.as_str(), |(_, name)| name).to_owned();
+        let is_stale = record.policies.get(&policy).is_none_or(|share| !share.outcome.problems.is_empty());
+        let state = match bound.mode {
+            _ if is_stale => LimitState::Stale,
+            Mode::Enforce => LimitState::Enforced,
+            Mode::Shadow => LimitState::Shadow,
+        };
+        (policy, LimitStatus { name: bound.limit, state, bound: bound.text })
+    })
+    .collect()
+}
