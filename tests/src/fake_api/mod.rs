@@ -1,0 +1,137 @@
+//! A Kubernetes API server in memory: what the operator's laws are proved against, without a cluster.
+//!
+//! It is a tower service under a [`kube::Client`], so that everything above the socket is the real thing. It knows no
+//! schema: resources are what their paths say, list keys come from one small table ([`lists`]), and nothing is
+//! defaulted or validated. What it does keep is what controllers live by: resource versions and conflicts, generation,
+//! uid, server-side apply with ownership, watches with bookmarks and expiry, preconditions, owner references.
+//!
+//! ```text
+//! kube::Client ─▶ FakeApi::answer ─▶ path ─▶ faults? ─▶ serve ─▶ store ─▶ watchers
+//!                                                         └─ apply / patch
+//! ```
+
+pub mod apply;
+pub mod faults;
+pub mod lists;
+pub mod path;
+pub mod record;
+mod refusal;
+mod serve;
+pub mod store;
+mod watch;
+
+use std::collections::BTreeSet;
+use std::io;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use futures::future::BoxFuture;
+use http::{Request, Response};
+use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
+use kube::Client;
+use kube::client::Body;
+use parking_lot::Mutex;
+use serde_json::Value;
+
+use faults::{Faults, Verdict};
+use path::Target;
+use record::{Call, Permission, Write};
+use store::Store;
+
+/// The body of an answer: whole, or a watch that goes on.
+pub(crate) type Answer = Response<UnsyncBoxBody<Bytes, io::Error>>;
+
+/// The server. A clone is the same server.
+#[derive(Clone, Default)]
+pub struct FakeApi {
+    inner: Arc<Mutex<Inner>>,
+}
+
+#[derive(Default)]
+pub(crate) struct Inner {
+    pub(crate) store: Store,
+    pub(crate) faults: Faults,
+    pub(crate) calls: Vec<Call>,
+    pub(crate) writes: Vec<Write>,
+}
+
+impl FakeApi {
+    /// A server that holds nothing.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// A client of it; its default namespace is `default`.
+    pub fn client(&self) -> Client {
+        let api = self.clone();
+        let service = tower::service_fn(move |request: Request<Body>| {
+            let api = api.clone();
+            Box::pin(async move { api.answer(request).await }) as BoxFuture<'static, io::Result<Answer>>
+        });
+        Client::new(service, "default")
+    }
+
+    /// Changes the faults that are still to come.
+    pub fn faults<T>(&self, change: impl FnOnce(&mut Faults) -> T) -> T {
+        change(&mut self.inner.lock().faults)
+    }
+
+    /// Looks at, or changes behind every client's back, what is stored. Watches see the changes.
+    pub fn store<T>(&self, change: impl FnOnce(&mut Store) -> T) -> T {
+        change(&mut self.inner.lock().store)
+    }
+
+    /// Stores an object whole, its status too, as if another controller had made it; it returns what is stored.
+    pub fn put(&self, object: &impl serde::Serialize, plural: &str) -> Value {
+        let object = serde_json::to_value(object).unwrap_or_default();
+        self.store(|store| store.put(object, plural))
+    }
+
+    /// One object, if it is there. `group` is empty for the core group.
+    pub fn find(&self, group: &str, plural: &str, namespace: &str, name: &str) -> Option<Value> {
+        self.store(|store| store.get(&store::Key::new(group, plural, Some(namespace), name)).cloned())
+    }
+
+    /// Every request so far, in order.
+    pub fn calls(&self) -> Vec<Call> {
+        self.inner.lock().calls.clone()
+    }
+
+    /// What a role must allow for the requests so far.
+    pub fn permissions(&self) -> BTreeSet<Permission> {
+        self.inner.lock().calls.iter().map(|call| call.permission.clone()).collect()
+    }
+
+    /// Every write that was carried out so far, in order; one that changed nothing is among them.
+    pub fn writes(&self) -> Vec<Write> {
+        self.inner.lock().writes.clone()
+    }
+
+    /// Forgets the requests and writes so far.
+    pub fn forget(&self) {
+        let mut inner = self.inner.lock();
+        inner.calls.clear();
+        inner.writes.clear();
+    }
+
+    async fn answer(&self, request: Request<Body>) -> io::Result<Answer> {
+        let (head, body) = request.into_parts();
+        let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
+        let Some(target) = Target::parse(&head.uri) else {
+            return Ok(refusal::not_found(head.uri.path()).answer());
+        };
+        let mut inner = self.inner.lock();
+        let verb = record::verb(&head.method, &target);
+        let calls = record::calls(verb, &target, &head, &inner.store);
+        inner.calls.extend(calls);
+        match inner.faults.judge(record::is_write(verb)) {
+            Verdict::Serve => Ok(serve::serve(&mut inner, &target, &head, &body)),
+            Verdict::Refuse(code) => Ok(refusal::of_code(code).answer()),
+            Verdict::LoseRequest => Err(io::Error::other("the connection was cut before the request")),
+            Verdict::LoseReply => {
+                serve::serve(&mut inner, &target, &head, &body);
+                Err(io::Error::other("the connection was cut before the reply"))
+            }
+        }
+    }
+}

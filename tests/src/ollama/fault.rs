@@ -1,0 +1,65 @@
+//! Faults by script: what the next requests meet instead of a plain answer.
+
+use std::collections::VecDeque;
+use std::time::Duration;
+
+use parking_lot::Mutex;
+
+use super::route::Endpoint;
+
+/// What goes wrong.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Fault {
+    /// The runner dies after so many tokens: each family hides it in its own way. With 0, before the first: 500.
+    Crash {
+        /// Tokens before it.
+        after: usize,
+    },
+    /// The connection breaks after so many tokens, in the middle of the chunked body.
+    Cut {
+        /// Tokens before it.
+        after: usize,
+    },
+    /// The body ends cleanly after so many tokens, but nothing says that it is done.
+    NoEnd {
+        /// Tokens before it.
+        after: usize,
+    },
+    /// Silence after so many tokens; with 0, before the first byte.
+    Stall {
+        /// Tokens before it.
+        after: usize,
+        /// How long.
+        lasts: Duration,
+    },
+    /// One token of this many bytes comes first.
+    BigToken {
+        /// Its length, in bytes.
+        bytes: usize,
+    },
+    /// 200, and a body that is not the JSON it says it is.
+    WrongJson,
+    /// 503, as when too many wait for a load.
+    Busy,
+    /// The connection closes without an answer.
+    Close,
+}
+
+/// The faults still to come; each is met once.
+#[derive(Debug, Default)]
+pub(crate) struct Script {
+    queue: Mutex<VecDeque<(Option<Endpoint>, Fault)>>,
+}
+
+impl Script {
+    pub(crate) fn add(&self, endpoint: Option<Endpoint>, fault: Fault) {
+        self.queue.lock().push_back((endpoint, fault));
+    }
+
+    /// Takes the first fault meant for this endpoint.
+    pub(crate) fn next(&self, endpoint: Endpoint) -> Option<Fault> {
+        let mut queue = self.queue.lock();
+        let place = queue.iter().position(|(meant, _)| meant.is_none_or(|one| one == endpoint))?;
+        queue.remove(place).map(|(_, fault)| fault)
+    }
+}

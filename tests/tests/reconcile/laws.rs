@@ -1,0 +1,167 @@
+//! What must hold of reconciling as such: it comes to rest, whatever is lost on the way, and nobody holds another up.
+
+use corral_operator::rbac;
+use corral_tests::fake_api::faults::Cut;
+use serde_json::{Value, json};
+
+use super::world::{NS, World, policy_spec, pool_spec};
+
+async fn furnished() -> World {
+    let world = World::new().await;
+    world.put_pool("chat", &pool_spec(2));
+    world.put_policy("fair-use", &policy_spec("chat", "60/m"));
+    world
+}
+
+/// What is there in the end, without what differs between two runs by nature: times, versions, keys and terms.
+fn shape(world: &World) -> Vec<(String, Value)> {
+    let objects = world.api.store(|store| {
+        let ours =
+            store.all().filter(|(key, _)| !matches!(key.plural.as_str(), "leases" | "events" | "pods"));
+        ours.map(|(key, object)| (format!("{}/{}", key.plural, key.name), object.clone())).collect::<Vec<_>>()
+    });
+    let strip = |(name, mut object): (String, Value)| {
+        for field in ["uid", "resourceVersion", "creationTimestamp", "ownerReferences"] {
+            object["metadata"].as_object_mut().unwrap().remove(field);
+        }
+        if name.ends_with("-key") {
+            object["data"] = Value::Null;
+            object["metadata"]["annotations"] = Value::Null;
+        }
+        blank_times(&mut object);
+        (name, object)
+    };
+    objects.into_iter().map(strip).collect()
+}
+
+fn blank_times(value: &mut Value) {
+    match value {
+        Value::Object(map) => {
+            map.retain(|name, _| name != "lastTransitionTime" && name != "corral.dev/applied");
+            map.values_mut().for_each(blank_times);
+        }
+        Value::Array(items) => {
+            items.iter_mut().for_each(blank_times);
+            // The order of conditions is the order in which they were first told.
+            if items.iter().all(|item| item.get("reason").is_some()) {
+                items.sort_by_key(|item| item["type"].to_string());
+            }
+        }
+        _ => {}
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_second_pass_writes_nothing() {
+    let mut world = furnished().await;
+    world.settle().await;
+    world.start_pod("chat", "chat-1", "10.0.0.1");
+    world.start_pod("chat", "chat-2", "10.0.0.2");
+    world.complete("chat");
+    world.settle().await;
+    assert_eq!(world.ready("chat"), ("True".into(), "Ready".into()));
+    assert_eq!(world.programmed("fair-use"), ("True".into(), "Programmed".into()));
+    let before = world.writes();
+    assert!(world.pass().await.is_empty());
+    assert_eq!(world.writes(), before);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_fault_at_any_write_still_converges_to_the_same_objects() {
+    let mut calm = furnished().await;
+    calm.settle().await;
+    let (wanted, writes) = (shape(&calm), calm.writes());
+    assert!(writes > 4, "{writes}");
+    for cut in [Cut::Before, Cut::After] {
+        for nth in 1..=writes as u64 + 2 {
+            let mut world = furnished().await;
+            world.api.faults(|faults| faults.cut_write(nth, cut));
+            world.settle().await;
+            assert_eq!(shape(&world), wanted, "write {nth} cut {cut:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_that_follows_another_restarts_nothing_and_takes_a_higher_term() {
+    let mut world = furnished().await;
+    world.settle().await;
+    world.start_pod("chat", "chat-1", "10.0.0.1");
+    world.settle().await;
+    let before = world.sidecars.get("10.0.0.1");
+    let deployment = world.deployment("chat").unwrap();
+    world.lease.release().await;
+    let mut second = World::on(world.api.clone(), world.sidecars.clone(), "two").await;
+    second.settle().await;
+    let after = second.sidecars.get("10.0.0.1");
+    assert!(after.obeyed.term > before.obeyed.term, "{:?} {:?}", before.obeyed, after.obeyed);
+    assert_eq!(second.deployment("chat").unwrap(), deployment);
+    assert_eq!(after.plan, before.plan);
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_changed_or_deleted_is_healed() {
+    let mut world = furnished().await;
+    world.settle().await;
+    let wanted = shape(&world);
+    let mut deployment = world.deployment("chat").unwrap();
+    deployment["spec"]["replicas"] = json!(7);
+    deployment["spec"]["template"]["spec"]["containers"][0]["env"][1]["value"] = json!("0.0.0.0:11434");
+    world.api.put(&deployment, "deployments");
+    world.api.store(|store| {
+        store.remove(&corral_tests::fake_api::store::Key::new("", "services", Some(NS), "chat"))
+    });
+    world.api.store(|store| {
+        store.remove(&corral_tests::fake_api::store::Key::new("", "secrets", Some(NS), "chat-plan"))
+    });
+    world.settle().await;
+    let mut healed = shape(&world);
+    let mut wanted = wanted;
+    for list in [&mut healed, &mut wanted] {
+        for (_, object) in list.iter_mut() {
+            object["metadata"]["generation"] = Value::Null;
+        }
+    }
+    assert_eq!(healed, wanted);
+}
+
+#[tokio::test(start_paused = true)]
+async fn one_broken_object_stalls_no_other() {
+    let mut world = furnished().await;
+    world.put_pool("broken", &json!({"replicas": "many"}));
+    world.put_policy("broken", &json!({"targetRefs": "all"}));
+    world.settle().await;
+    assert!(world.deployment("chat").is_some());
+    assert_eq!(world.ready("broken"), ("False".into(), "InvalidSpec".into()));
+    let (status, reason, message) = world.condition("ratelimitpolicies", "broken", "Accepted");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "Invalid"));
+    assert!(message.contains("cannot be read"), "{message}");
+    assert_eq!(world.condition("ratelimitpolicies", "fair-use", "Accepted").0, "True");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_calls_made_are_exactly_the_calls_allowed() {
+    // The watches belong to the controllers: see `whole`.
+    let mut world = furnished().await;
+    world.settle().await;
+    let allowed: Vec<(String, String, String)> = rbac::POOLS
+        .iter()
+        .chain(&rbac::OWN)
+        .flat_map(|grant| {
+            grant.verbs.iter().map(|verb| (grant.group.into(), grant.resource.into(), (*verb).into()))
+        })
+        .collect();
+    for made in world.api.permissions() {
+        let made = (made.group, made.resource, made.verb);
+        assert!(allowed.contains(&made), "{made:?} is not allowed");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_operator_that_does_not_lead_writes_nothing() {
+    let mut world = furnished().await;
+    world.lease.release().await;
+    world.api.forget();
+    assert!(!world.pass().await.is_empty());
+    assert_eq!(world.writes(), 0);
+}

@@ -1,0 +1,10 @@
+//! The laws of the reconcilers, on a fake API server and scripted pods, on virtual time.
+#![cfg(test)]
+
+mod exchange;
+mod laws;
+mod pods;
+mod snapshots;
+mod statuses;
+mod whole;
+mod world;

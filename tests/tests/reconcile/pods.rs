@@ -1,0 +1,150 @@
+//! Scripted sidecars: they obey directives as the real one does, and go silent, lag or refuse on demand.
+
+use std::collections::HashMap;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use corral_operator::exchange::transport::{CallError, Link, Transport};
+use corral_wire::{
+    Counters, Directive, Gauges, PlanDoc, PlanState, PoolKeys, Position, Report, ServePermission, Signed,
+};
+use futures::future::BoxFuture;
+use hyper::body::Bytes;
+use parking_lot::Mutex;
+
+/// One scripted sidecar.
+#[derive(Debug, Clone)]
+pub(crate) struct Sidecar {
+    pub(crate) uid: String,
+    pub(crate) keys: Option<PoolKeys>,
+    pub(crate) obeyed: Position,
+    pub(crate) plan: Option<PlanDoc>,
+    pub(crate) divisor: u32,
+    pub(crate) serve: ServePermission,
+    pub(crate) able: bool,
+    pub(crate) silent: bool,
+    pub(crate) reason: String,
+    pub(crate) refuses: Option<String>,
+    pub(crate) versions: Vec<u32>,
+    pub(crate) calls: u32,
+}
+
+impl Sidecar {
+    pub(crate) fn new(uid: &str) -> Self {
+        Self {
+            uid: uid.to_owned(),
+            keys: None,
+            obeyed: Position::default(),
+            plan: None,
+            divisor: 1,
+            serve: ServePermission::Wait,
+            able: true,
+            silent: false,
+            reason: String::new(),
+            refuses: None,
+            versions: vec![1],
+            calls: 0,
+        }
+    }
+
+    pub(crate) fn serves(&self) -> bool {
+        self.serve == ServePermission::Granted
+    }
+
+    fn answer(&mut self, body: &[u8]) -> Option<Bytes> {
+        self.calls += 1;
+        let keys = self.keys.clone()?;
+        let signed: Signed = serde_json::from_slice(body).ok()?;
+        let directive: Directive = keys.open(&self.uid, None, &signed).ok()?;
+        if signed.position > self.obeyed {
+            self.obeyed = signed.position;
+            self.obey(&directive);
+        }
+        let answer =
+            keys.sign_answer(&self.uid, self.obeyed, signed.position, &self.report(&directive)).ok()?;
+        serde_json::to_vec(&answer).ok().map(Bytes::from)
+    }
+
+    fn obey(&mut self, directive: &Directive) {
+        let newer = |plan: &&PlanDoc| self.plan.as_ref().is_none_or(|held| held.sequence < plan.sequence);
+        if let Some(plan) = directive.plan.as_ref().filter(newer)
+            && self.refuses.is_none()
+        {
+            self.plan = Some(plan.clone());
+        }
+        self.divisor = directive.divisor;
+        if directive.serve == ServePermission::Granted {
+            self.serve = ServePermission::Granted;
+        }
+    }
+
+    fn report(&self, directive: &Directive) -> Report {
+        let plan =
+            self.plan.as_ref().map(|plan| PlanState { sequence: plan.sequence, digest: plan.digest() });
+        Report {
+            pool: directive.pool.clone(),
+            plan_versions: self.versions.clone(),
+            plan,
+            plan_error: self.refuses.clone(),
+            divisor: self.divisor,
+            serve: self.serve,
+            able_to_serve: self.able,
+            ready: self.able && self.serves() && self.reason.is_empty(),
+            reason: self.reason.clone(),
+            draining: false,
+            epoch: 1,
+            counters: Counters::default(),
+            gauges: Gauges::default(),
+        }
+    }
+}
+
+/// All of them, by address.
+#[derive(Debug, Clone, Default)]
+pub(crate) struct Sidecars(pub(crate) Arc<Mutex<HashMap<IpAddr, Sidecar>>>);
+
+impl Sidecars {
+    pub(crate) fn change<T>(&self, ip: &str, change: impl FnOnce(&mut Sidecar) -> T) -> T {
+        change(self.0.lock().get_mut(&ip.parse::<IpAddr>().unwrap()).unwrap())
+    }
+
+    pub(crate) fn get(&self, ip: &str) -> Sidecar {
+        self.change(ip, |sidecar| sidecar.clone())
+    }
+
+    /// Σ of the shares of the pods that serve, in thousandths: above 1000 the pool's limits are exceeded.
+    pub(crate) fn shares(&self) -> u32 {
+        let all = self.0.lock();
+        all.values().filter(|sidecar| sidecar.serves()).map(|sidecar| 1000 / sidecar.divisor.max(1)).sum()
+    }
+}
+
+struct Wire {
+    all: Sidecars,
+    ip: IpAddr,
+}
+
+impl Link for Wire {
+    fn call(&mut self, body: Bytes) -> BoxFuture<'_, Result<Bytes, CallError>> {
+        Box::pin(async move {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+            let answer =
+                self.all.0.lock().get_mut(&self.ip).filter(|pod| !pod.silent).map(|pod| pod.answer(&body));
+            match answer {
+                Some(Some(answer)) => Ok(answer),
+                Some(None) => Ok(Bytes::from_static(b"no")),
+                None => {
+                    tokio::time::sleep(Duration::from_secs(1)).await;
+                    Err(CallError::Timeout)
+                }
+            }
+        })
+    }
+}
+
+impl Transport for Sidecars {
+    fn link(&self, ip: IpAddr) -> Box<dyn Link> {
+        Box::new(Wire { all: self.clone(), ip })
+    }
+}

@@ -1,0 +1,136 @@
+//! What is said of pools and policies: each reason where it belongs.
+
+use serde_json::json;
+
+use super::world::{NS, World, policy_spec, pool_spec};
+
+async fn settled() -> World {
+    let mut world = World::new().await;
+    world.put_pool("chat", &pool_spec(2));
+    world.put_policy("fair-use", &policy_spec("chat", "60/m"));
+    world.settle().await;
+    world
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_without_a_gpu_makes_the_pool_say_so_and_holds_no_rollout_up() {
+    let mut world = settled().await;
+    let pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": "chat-9", "namespace": NS, "labels": {"corral.dev/pool": "chat"}},
+        "spec": {"containers": []},
+        "status": {"phase": "Pending", "conditions": [{"type": "PodScheduled", "status": "False",
+            "reason": "Unschedulable", "message": "0/2 nodes are available: 2 Insufficient nvidia.com/gpu."}]}});
+    world.api.put(&pod, "pods");
+    world.settle().await;
+    let (status, reason, message) = world.condition("ollamapools", "chat", "Ready");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "InsufficientGPU"));
+    assert!(message.contains("2 Insufficient nvidia.com/gpu"), "{message}");
+    assert_eq!(world.deployment("chat").unwrap()["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"], 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_of_somebody_else_is_left_alone() {
+    let mut world = World::new().await;
+    let theirs = json!({"apiVersion": "v1", "kind": "Service", "metadata": {"name": "chat", "namespace": NS},
+        "spec": {"selector": {"app": "theirs"}}});
+    let before = world.api.put(&theirs, "services");
+    world.put_pool("chat", &pool_spec(1));
+    world.settle().await;
+    assert_eq!(world.ready("chat"), ("False".into(), "NameConflict".into()));
+    assert_eq!(world.api.find("", "services", NS, "chat").unwrap(), before);
+    assert!(world.deployment("chat").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_foreign_plan_secret_keeps_pods_from_starting() {
+    let mut world = World::new().await;
+    let theirs =
+        json!({"apiVersion": "v1", "kind": "Secret", "metadata": {"name": "chat-plan", "namespace": NS}});
+    world.api.put(&theirs, "secrets");
+    world.put_pool("chat", &pool_spec(1));
+    world.settle().await;
+    assert_eq!(world.ready("chat"), ("False".into(), "NameConflict".into()));
+    assert!(world.deployment("chat").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_template_that_opens_a_way_is_refused_and_policies_go_on() {
+    let mut world = settled().await;
+    let mut spec = pool_spec(2);
+    spec["podTemplate"] = json!({"spec": {"hostNetwork": true}});
+    world.put_pool("chat", &spec);
+    world.put_policy("fair-use", &policy_spec("chat", "120/m"));
+    world.settle().await;
+    let (status, reason, message) = world.condition("ollamapools", "chat", "Ready");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "TemplateInvalid"));
+    assert!(message.contains("spec.hostNetwork is not allowed"), "{message}");
+    assert_eq!(world.plan("chat").limits[0].requests.unwrap().count_milli, 120_000);
+    assert!(world.deployment("chat").unwrap()["spec"]["template"]["spec"].get("hostNetwork").is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_without_its_pool_is_accepted_but_not_resolved() {
+    let mut world = World::new().await;
+    world.put_policy("fair-use", &policy_spec("nowhere", "60/m"));
+    world.settle().await;
+    let of = |kind: &str| world.condition("ratelimitpolicies", "fair-use", kind);
+    assert_eq!(of("Accepted").0, "True");
+    assert_eq!((of("ResolvedRefs").0, of("ResolvedRefs").1), ("False".into(), "TargetNotFound".into()));
+    assert_eq!(of("Programmed").0, "False");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_that_goes_bad_keeps_its_last_limits_and_others_change_on() {
+    let mut world = settled().await;
+    world.put_policy("other", &policy_spec("chat", "10/s"));
+    world.settle().await;
+    let mut bad = policy_spec("chat", "60/m");
+    bad["limits"][0]["match"] = json!({"models": ["no/such/a/model:x:y"]});
+    world.put_policy("fair-use", &bad);
+    world.put_policy("other", &policy_spec("chat", "20/s"));
+    world.settle().await;
+    let (status, reason, message) = world.condition("ratelimitpolicies", "fair-use", "Accepted");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "Invalid"), "{message}");
+    assert!(message.contains("spec.limits[0].match.models[0]"), "{message}");
+    let limits = world.plan("chat").limits;
+    let counts: Vec<u64> = limits.iter().map(|limit| limit.requests.unwrap().count_milli).collect();
+    assert_eq!(counts, [60_000, 20_000]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_sequence_rises_only_with_the_content() {
+    let mut world = settled().await;
+    let first = world.plan("chat").sequence;
+    world.put_pool("chat", &pool_spec(3));
+    world.settle().await;
+    assert_eq!((world.plan("chat").sequence, world.divisor("chat")), (first, 3));
+    world.put_policy("fair-use", &policy_spec("chat", "61/m"));
+    world.settle().await;
+    assert_eq!(world.plan("chat").sequence, first + 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_says_which_pods_have_lost_their_ollama() {
+    let mut world = settled().await;
+    world.start_pod("chat", "chat-1", "10.0.0.1");
+    world.settle().await;
+    world.sidecars.change("10.0.0.1", |sidecar| sidecar.reason = "OllamaDown".to_owned());
+    world.settle().await;
+    let (status, reason, message) = world.condition("ollamapools", "chat", "Ready");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "OllamaDown"));
+    assert!(message.contains("chat-1"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_status_states_the_bound_of_each_limit() {
+    let mut world = settled().await;
+    world.start_pod("chat", "chat-1", "10.0.0.1");
+    world.start_pod("chat", "chat-2", "10.0.0.2");
+    world.settle().await;
+    let policy = world.api.find("corral.dev", "ratelimitpolicies", NS, "fair-use").unwrap();
+    let bound = policy["status"]["limits"][0]["bound"].as_str().unwrap();
+    assert!(bound.contains("70/min") && bound.contains("2 pods"), "{bound}");
+    let pool = world.api.find("corral.dev", "ollamapools", NS, "chat").unwrap();
+    assert_eq!(pool["status"]["effectiveLimits"][0]["name"], "fair-use/per-client");
+    assert_eq!(pool["status"]["selector"], "corral.dev/pool=chat");
+}
