@@ -1,0 +1,105 @@
+//! The steps that need only Rust.
+
+use std::fs;
+use std::path::Path;
+use std::time::Duration;
+
+use anyhow::{Result, ensure};
+
+use super::Context;
+use super::tally::Tally;
+use crate::machine::command::{Cmd, Output, tail};
+use crate::machine::console::{long_step, say, with_signs_of_life};
+
+const LIMIT: Duration = Duration::from_mins(45);
+/// Lines of a failed step that are shown; its log has all.
+const SHOWN_LINES: usize = 60;
+const CARGO_DENY: &str = "0.20.2";
+
+/// Every file is formatted.
+pub fn formatting(context: &Context) -> Result<Tally> {
+    holds(context, "formatting", &cargo(context, &["fmt", "--all", "--check"]))
+}
+
+/// No lint fires anywhere, tests and benches included.
+pub fn clippy(context: &Context) -> Result<Tally> {
+    let lint = ["clippy", "--quiet", "--locked", "--workspace", "--all-targets", "--", "--deny=warnings"];
+    holds(context, "clippy", &cargo(context, &lint))
+}
+
+/// Every test that needs no cluster.
+pub fn tests(context: &Context) -> Result<Tally> {
+    let test = cargo(context, &["test", "--quiet", "--locked", "--workspace", "--no-fail-fast"]);
+    let output = logged(context, "tests", &test)?;
+    let tally = Tally::of_tests(&output.out);
+    // What does not compile runs no test, and must not pass for it.
+    let silent_failure = !output.status.success() && tally.failed == 0;
+    Ok(Tally { failed: tally.failed + usize::from(silent_failure), ..tally })
+}
+
+/// The documentation builds, and every link in it leads somewhere.
+pub fn documentation(context: &Context) -> Result<Tally> {
+    let doc = cargo(context, &["doc", "--quiet", "--locked", "--workspace", "--no-deps"]);
+    holds(context, "documentation", &doc.env("RUSTDOCFLAGS", "--deny=warnings"))
+}
+
+/// Licences, sources and banned crates of everything that we depend on.
+pub fn dependencies(context: &Context) -> Result<Tally> {
+    let id = format!("cargo-deny-{CARGO_DENY}");
+    let folder = context.cache.entry(&id, check_deny, |folder| {
+        long_step("building cargo-deny", "5 to 10 min the first time", || install_deny(folder))
+    })?;
+    let deny = Cmd::new(folder.join("bin/cargo-deny"))
+        .args(["--offline", "--workspace", "check", "bans", "licenses", "sources"])
+        .dir(&context.settings.repository)
+        .limit(LIMIT);
+    holds(context, "dependencies", &deny)
+}
+
+fn install_deny(folder: &Path) -> Result<()> {
+    let install = Cmd::words([
+        "cargo",
+        "install",
+        "--quiet",
+        "--locked",
+        "--version",
+        CARGO_DENY,
+        "cargo-deny",
+        "--root",
+    ]);
+    install.arg(folder).env("CARGO_TARGET_DIR", folder.join("target")).limit(LIMIT).run()?;
+    Ok(fs::remove_dir_all(folder.join("target"))?)
+}
+
+fn check_deny(folder: &Path) -> Result<()> {
+    let said = Cmd::new(folder.join("bin/cargo-deny")).arg("--version").read()?;
+    ensure!(said.contains(CARGO_DENY), "cargo-deny says it is `{said}`");
+    Ok(())
+}
+
+fn cargo(context: &Context, arguments: &[&str]) -> Cmd {
+    Cmd::new("cargo")
+        .args(arguments)
+        .env("CARGO_TARGET_DIR", &context.target)
+        // Incremental state is of no use to the next checkout, and large.
+        .env("CARGO_INCREMENTAL", "0")
+        .env("CARGO_TERM_COLOR", "never")
+        .dir(&context.settings.repository)
+        .limit(LIMIT)
+}
+
+fn holds(context: &Context, name: &str, command: &Cmd) -> Result<Tally> {
+    Ok(Tally::one(logged(context, name, command)?.status.success()))
+}
+
+/// Runs a command, keeps its output in a log, and shows the end of it when it failed.
+fn logged(context: &Context, name: &str, command: &Cmd) -> Result<Output> {
+    let output = with_signs_of_life(name, || command.attempt())?;
+    let log = context.logs.join(format!("{name}.log"));
+    let text = format!("{}\n{}", output.out, output.err);
+    fs::write(&log, &text)?;
+    if !output.status.success() {
+        say(format!("{}\n    (all of it in {})", tail(&text, SHOWN_LINES), log.display()));
+    }
+    Ok(output)
+}
