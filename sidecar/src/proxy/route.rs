@@ -159,6 +159,10 @@ const CLOSED: &[&str] = &[
     "/v1/images/",
 ];
 
+/// The one query that clients send: Anthropic's SDKs mark their newer calls with it. Ollama knows no query, and gets
+/// none.
+const KNOWN_QUERY: (&str, &str) = ("/v1/messages", "beta=true");
+
 /// The family in whose shape a path's errors are told, whether the path exists or not.
 pub(crate) fn family_of(path: &str) -> Family {
     if path == "/v1/messages" || path.starts_with("/v1/messages/") {
@@ -172,11 +176,9 @@ pub(crate) fn family_of(path: &str) -> Family {
 
 /// Finds the endpoint of a request target.
 pub(crate) fn find<'a>(method: &Method, uri: &'a Uri) -> Result<Route<'a>, RouteFault> {
-    if uri.scheme().is_some() || uri.authority().is_some() || uri.query().is_some() {
-        return Err(RouteFault::Spelling);
-    }
     let path = uri.path();
-    if !is_literal(path) {
+    let strange_query = uri.query().is_some_and(|query| KNOWN_QUERY != (path, query));
+    if uri.scheme().is_some() || uri.authority().is_some() || strange_query || !is_literal(path) {
         return Err(RouteFault::Spelling);
     }
     if let Some(endpoint) = ENDPOINTS.iter().find(|endpoint| endpoint.path == path) {
