@@ -1,6 +1,7 @@
 //! What the reconcilers of one scope share.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use corral_crds::{OllamaPool, RateLimitPolicy};
 use k8s_openapi::api::core::v1::Pod;
@@ -33,9 +34,17 @@ pub struct Stores {
     pub pods: Store<Pod>,
 }
 
+/// How soon one that waits for the stores asks again.
+const ASK_AGAIN: Duration = Duration::from_millis(50);
+
 impl Stores {
     /// Waits until each holds everything once: a plan made from half of the policies would lift the other half.
     pub async fn ready(&self) {
+        // Of several that wait for a store, kube wakes only the one that asked last; so each asks again.
+        while tokio::time::timeout(ASK_AGAIN, self.filled()).await.is_err() {}
+    }
+
+    async fn filled(&self) {
         // A store whose writer is gone never fills; its controllers end with it.
         let _ = self.policies.wait_until_ready().await;
         let _ = self.pools.wait_until_ready().await;
@@ -71,5 +80,33 @@ impl Context {
     /// The time of day, as conditions write it.
     pub fn time(&self) -> Time {
         Time(self.clock.wall())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::runtime::{reflector, watcher};
+
+    use super::*;
+
+    #[tokio::test]
+    async fn everyone_who_waits_for_the_stores_is_woken() {
+        let (pools, mut pool_writer) = reflector::store();
+        let (policies, mut policy_writer) = reflector::store();
+        let (pods, mut pod_writer) = reflector::store();
+        let stores = Stores { pools, policies, pods };
+        let waiting: Vec<_> = (0..3)
+            .map(|_| {
+                let stores = stores.clone();
+                tokio::spawn(async move { stores.ready().await })
+            })
+            .collect();
+        tokio::task::yield_now().await;
+        pool_writer.apply_watcher_event(&watcher::Event::InitDone);
+        policy_writer.apply_watcher_event(&watcher::Event::InitDone);
+        pod_writer.apply_watcher_event(&watcher::Event::InitDone);
+        for waiter in waiting {
+            tokio::time::timeout(Duration::from_secs(1), waiter).await.unwrap().unwrap();
+        }
     }
 }
