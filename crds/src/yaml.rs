@@ -48,7 +48,10 @@ fn plain(definition: &CustomResourceDefinition) -> Result<Generated, GenerateErr
 fn template(mut definition: CustomResourceDefinition) -> Result<Generated, GenerateError> {
     let kept = ("helm.sh/resource-policy".to_owned(), "keep".to_owned());
     definition.metadata.annotations.get_or_insert_default().extend([kept]);
-    let content = format!("{HEADER}{}", serde_yaml::to_string(&definition)?);
+    let content = format!(
+        "{HEADER}{{{{- if .Values.crds.enabled }}}}\n{}{{{{- end }}}}\n",
+        serde_yaml::to_string(&definition)?
+    );
     let path = format!("charts/corral/templates/crds/{}.yaml", definition.spec.names.plural);
     Ok(Generated { path, content })
 }
