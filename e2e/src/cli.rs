@@ -6,7 +6,7 @@ use clap::{Parser, Subcommand};
 use crate::cluster::{down, status, up};
 use crate::machine::console::say;
 use crate::machine::settings::Settings;
-use crate::{stories, verify};
+use crate::{demo, stories, verify};
 
 /// Real Kubernetes and real Ollama on this machine.
 #[derive(Debug, Parser)]
@@ -35,6 +35,8 @@ enum Task {
         #[arg(long)]
         list: bool,
     },
+    /// Start a cluster, install Corral, and show what it does with a real pool, policy and clients.
+    Demo,
     /// Run every check and test that there is, with a cluster that is taken down again.
     Verify,
 }
@@ -65,6 +67,7 @@ impl Cli {
                 say(outcome.to_string());
                 Ok(outcome.failed == 0)
             }
+            Task::Demo => demo::run(&settings, &self.name, &self.down_command()).map(|()| true),
             Task::Verify => verify::run(&settings),
         }
     }

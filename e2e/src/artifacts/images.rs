@@ -56,9 +56,10 @@ pub fn build_all(cache: &Cache, settings: &Settings) -> Result<Vec<Image>> {
     Ok(images)
 }
 
-/// The name of one of our own images, as the chart is told to use it.
-pub fn own_name(package: &str) -> String {
-    format!("corral.test/{package}:dev")
+/// The name of one of our own images, without its tag: that is a digest of the binary, so that another binary is another
+/// image and reaches the pods.
+pub fn own_repository(package: &str) -> String {
+    format!("corral.test/{package}")
 }
 
 fn busybox(cache: &Cache, settings: &Settings, name: &str, file: &str) -> Result<Image> {
@@ -111,24 +112,26 @@ fn library_place(library: &Path, engine: &Path) -> String {
 
 fn own(binary: Binary, cache: &Cache, settings: &Settings) -> Result<Image> {
     let program = rust::build(binary, cache, settings)?;
-    let name = own_name(binary.package);
     let dockerfile = settings.repository.join(binary.dockerfile);
-    let recipe = Recipe { name: &name, dockerfile, content: digest([fs::read(&program)?]) };
-    let image = build(cache, &recipe, |context| rootfs::put(context, &program, binary.package))?;
+    let content = digest([fs::read(&program)?]);
+    let name = format!("{}:{content}", own_repository(binary.package));
+    let image = build(cache, &Recipe { name: &name, dockerfile, content }, |context| {
+        rootfs::put(context, &program, binary.package)
+    })?;
     cache.drop_stale(&image.id)?;
     Ok(image)
 }
 
-/// `image-corral.test_ollama_0.32.15`, to which the digest is added.
+/// `image-corral.test_ollama`, to which a digest is added that covers the tag.
 fn kind(name: &str) -> String {
-    format!("image-{}", name.replace(['/', ':'], "_"))
+    format!("image-{}", name.split(':').next().unwrap_or(name).replace('/', "_"))
 }
 
 fn build(cache: &Cache, recipe: &Recipe<'_>, fill: impl FnOnce(&Path) -> Result<()>) -> Result<Image> {
     let id = format!(
         "{}-{}",
         kind(recipe.name),
-        digest([fs::read(&recipe.dockerfile)?, recipe.content.clone().into()])
+        digest([recipe.name.into(), fs::read(&recipe.dockerfile)?, recipe.content.clone().into()])
     );
     let place = cache.entry(&id, check, |folder| {
         step(&format!("building image {}", recipe.name), || {
@@ -181,6 +184,6 @@ mod tests {
 
     #[test]
     fn an_image_name_becomes_a_file_name() {
-        assert_eq!(kind("corral.test/ollama:0.32.15"), "image-corral.test_ollama_0.32.15");
+        assert_eq!(kind("corral.test/ollama:0.32.15"), "image-corral.test_ollama");
     }
 }

@@ -30,6 +30,8 @@ pub struct Parts {
     pub models: PathBuf,
     /// Image archives to load into each node.
     pub images: Vec<images::Image>,
+    /// The Helm chart of this checkout.
+    pub chart: PathBuf,
 }
 
 impl Parts {
@@ -43,6 +45,7 @@ impl Parts {
             clients: kubectl::fetch(&cache)?,
             models: models::store(&cache)?,
             images: images::build_all(&cache, settings)?,
+            chart: settings.repository.join("charts/corral"),
         })
     }
 }

@@ -25,7 +25,10 @@ pub struct Binary {
 }
 
 /// All of them. Each is built with `-p`, or cargo would unify into it the features that another one asks for.
-pub const BINARIES: &[Binary] = &[];
+pub const BINARIES: &[Binary] = &[
+    Binary { package: "corral-operator", dockerfile: "images/operator.Dockerfile" },
+    Binary { package: "corral-sidecar", dockerfile: "images/sidecar.Dockerfile" },
+];
 
 /// Builds a binary and gives its path.
 pub fn build(binary: Binary, cache: &Cache, settings: &Settings) -> Result<PathBuf> {

@@ -4,6 +4,7 @@ use std::fs::File;
 use std::io::{Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
+use std::path::Path;
 use std::str;
 use std::thread;
 use std::time::Duration;
@@ -117,36 +118,46 @@ impl Answer {
 impl Cluster {
     /// A TCP connection that begins on a node.
     pub fn connect(&self, node: usize, to: SocketAddr, limit: Duration) -> Result<TcpStream> {
-        let pin = File::open(self.instance.network_namespace(node))?;
-        // A socket stays in the namespace in which it was made; only a thread of its own enters that.
-        let connecting = thread::spawn(move || -> Result<TcpStream> {
-            move_into_link_name_space(pin.as_fd(), Some(LinkNameSpaceType::Network))?;
-            Ok(TcpStream::connect_timeout(&to, limit)?)
-        });
-        let connected = connecting.join().unwrap_or_else(|_| bail!("connecting panicked"));
-        connected.with_context(|| format!("connecting to {to}"))
+        connect_from(&self.instance.network_namespace(node), to, limit)
     }
 
     /// One request from a node, and its whole answer.
     pub fn http(&self, node: usize, to: SocketAddr, request: &Request, limit: Duration) -> Result<Answer> {
-        let deadline = Deadline::after(limit);
-        let watch = Stopwatch::start();
-        let mut stream = self.connect(node, to, limit)?;
-        stream.set_nodelay(true)?;
-        stream.write_all(&request.bytes(to))?;
-        let mut reading = Reading::default();
-        let mut chunk = vec![0; 64 << 10];
-        while !reading.complete() {
-            ensure!(!deadline.passed(), "no whole answer within {} s", limit.as_secs());
-            stream.set_read_timeout(Some(deadline.left().max(Duration::from_millis(1))))?;
-            let count = stream.read(&mut chunk).with_context(|| format!("reading {}", request.path))?;
-            reading.take(chunk.get(..count).unwrap_or_default(), watch.elapsed())?;
-            if count == 0 {
-                break;
-            }
-        }
-        reading.answer()
+        http_from(&self.instance.network_namespace(node), to, request, limit)
     }
+}
+
+/// A TCP connection that begins in a network namespace, which is named by a file.
+fn connect_from(network: &Path, to: SocketAddr, limit: Duration) -> Result<TcpStream> {
+    let pin = File::open(network)?;
+    // A socket stays in the namespace in which it was made; only a thread of its own enters that.
+    let connecting = thread::spawn(move || -> Result<TcpStream> {
+        move_into_link_name_space(pin.as_fd(), Some(LinkNameSpaceType::Network))?;
+        Ok(TcpStream::connect_timeout(&to, limit)?)
+    });
+    let connected = connecting.join().unwrap_or_else(|_| bail!("connecting panicked"));
+    connected.with_context(|| format!("connecting to {to}"))
+}
+
+/// One request from inside a network namespace, which is named by a file, and its whole answer.
+pub fn http_from(network: &Path, to: SocketAddr, request: &Request, limit: Duration) -> Result<Answer> {
+    let deadline = Deadline::after(limit);
+    let watch = Stopwatch::start();
+    let mut stream = connect_from(network, to, limit)?;
+    stream.set_nodelay(true)?;
+    stream.write_all(&request.bytes(to))?;
+    let mut reading = Reading { bodiless: request.method == "HEAD", ..Reading::default() };
+    let mut chunk = vec![0; 64 << 10];
+    while !reading.complete() {
+        ensure!(!deadline.passed(), "no whole answer within {} s", limit.as_secs());
+        stream.set_read_timeout(Some(deadline.left().max(Duration::from_millis(1))))?;
+        let count = stream.read(&mut chunk).with_context(|| format!("reading {}", request.path))?;
+        reading.take(chunk.get(..count).unwrap_or_default(), watch.elapsed())?;
+        if count == 0 {
+            break;
+        }
+    }
+    reading.answer()
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -160,6 +171,8 @@ enum Framing {
 /// An answer being read.
 #[derive(Debug, Default)]
 struct Reading {
+    /// Whatever its head says, there is no body.
+    bodiless: bool,
     raw: Vec<u8>,
     head: Option<(u16, Vec<(String, String)>)>,
     framing: Framing,
@@ -202,6 +215,7 @@ impl Reading {
         let value =
             |name: &str| headers.iter().find(|(found, _)| found == name).map(|(_, value)| value.as_str());
         self.framing = match (value("transfer-encoding"), value("content-length")) {
+            _ if self.bodiless => Framing::Length(0),
             (Some("chunked"), _) => Framing::Chunked,
             (_, Some(length)) => Framing::Length(length.parse()?),
             _ if status == 204 => Framing::Length(0),

@@ -51,8 +51,7 @@ impl Cluster {
     pub fn fresh_namespace(&self, name: &str, limit: Duration) -> Result<()> {
         let deadline = Deadline::after(limit);
         self.drop_namespace(name, deadline.left())?;
-        self.kubectl(["create", "namespace", name]).run()?;
-        self.service_account(name, deadline)
+        self.restricted_namespace(name)
     }
 
     /// Waits until a namespace has the ServiceAccount that every pod needs.

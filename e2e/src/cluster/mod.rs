@@ -1,9 +1,11 @@
 //! One real Kubernetes cluster: two nodes, each with a network and file-system view of its own, on this machine.
 
 pub mod addresses;
+pub mod api;
 pub mod certificates;
 pub mod cgroups;
 pub mod components;
+pub mod corral;
 pub mod down;
 pub mod http;
 pub mod instance;

@@ -35,6 +35,7 @@ pub fn up(settings: &Settings, name: &str) -> Result<Cluster> {
     let _lock = instance.lock()?;
     if let Some(cluster) = running(&instance, &parts)? {
         refresh_images(&cluster)?;
+        step("Corral, by Helm", || cluster.install_corral())?;
         say(format!("The cluster `{name}` is already up."));
         return Ok(cluster);
     }
@@ -76,6 +77,7 @@ fn start(cluster: &Cluster) -> Result<()> {
     step("control plane and images", || start_control_plane(cluster))?;
     step("nodes", || start_nodes(cluster))?;
     step("cluster DNS", || wait_for_dns(cluster))?;
+    step("Corral, by Helm", || cluster.install_corral())?;
     let record = Record {
         addresses: cluster.addresses,
         complete: true,

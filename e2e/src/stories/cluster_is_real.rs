@@ -60,6 +60,7 @@ fn a_third_pod_waits_for_a_full_node(scene: &Scene) -> Result<()> {
 fn gpu_pod(name: &str) -> String {
     let main = json!({
         "name": "main", "image": BUSYBOX, "args": ["sleep", "3600"], "resources": { "limits": { RESOURCE: 1 } },
+        "securityContext": { "allowPrivilegeEscalation": false, "capabilities": { "drop": ["ALL"] } },
     });
     json!({
         "apiVersion": "v1",
@@ -68,6 +69,7 @@ fn gpu_pod(name: &str) -> String {
         "spec": {
             "automountServiceAccountToken": false,
             "terminationGracePeriodSeconds": 0,
+            "securityContext": { "runAsNonRoot": true, "runAsUser": 65534, "seccompProfile": { "type": "RuntimeDefault" } },
             "containers": [main],
         },
     })

@@ -3,10 +3,28 @@
 //! A story is a function that says with an error what does not hold. It gets a namespace of its own, removed when it is
 //! over, and a deadline, which every wait of it keeps.
 
+pub mod bad_policy;
+pub mod chart_is_sound;
 pub mod cluster_is_real;
+pub mod condition;
+pub mod control_plane_gone;
+pub mod install;
+pub mod limit_is_exact;
+pub mod no_way_around;
 pub mod ollama_answers;
+pub mod ollama_dies;
+pub mod operator_reinstalled;
+pub mod policy_change_in_two_seconds;
+pub mod pool;
+pub mod pool_runs_on_gpus;
 pub mod runner;
 pub mod scene;
+pub mod schema_on_the_real_server;
+pub mod sidecar_guards_ollama;
+pub mod stream_through_service;
+pub mod traffic;
+pub mod two_policies_one_pool;
+pub mod what_it_costs;
 
 use std::fmt;
 use std::time::Duration;
@@ -45,20 +63,29 @@ impl fmt::Display for Story {
     }
 }
 
+const fn story(name: &'static str, lane: Lane, seconds: u64, run: fn(&Scene) -> Result<()>) -> Story {
+    Story { name, lane, budget: Duration::from_secs(seconds), run }
+}
+
 /// Every story there is.
 pub const ALL: &[Story] = &[
-    Story {
-        name: "cluster_is_real",
-        lane: Lane::Cluster,
-        budget: Duration::from_secs(30),
-        run: cluster_is_real::run,
-    },
-    Story {
-        name: "ollama_answers",
-        lane: Lane::Parallel,
-        budget: Duration::from_secs(30),
-        run: ollama_answers::run,
-    },
+    story("cluster_is_real", Lane::Cluster, 30, cluster_is_real::run),
+    story("ollama_answers", Lane::Parallel, 30, ollama_answers::run),
+    story("sidecar_guards_ollama", Lane::Parallel, 45, sidecar_guards_ollama::run),
+    story("schema_on_the_real_server", Lane::Parallel, 30, schema_on_the_real_server::run),
+    story("chart_is_sound", Lane::Parallel, 40, chart_is_sound::run),
+    story("pool_runs_on_gpus", Lane::Parallel, 60, pool_runs_on_gpus::run),
+    story("no_way_around", Lane::Parallel, 60, no_way_around::run),
+    story("ollama_dies", Lane::Parallel, 60, ollama_dies::run),
+    story("two_policies_one_pool", Lane::Parallel, 45, two_policies_one_pool::run),
+    story("limit_is_exact", Lane::Parallel, 120, limit_is_exact::run),
+    story("bad_policy", Lane::Cluster, 60, bad_policy::run),
+    story("control_plane_gone", Lane::Cluster, 90, control_plane_gone::run),
+    story("operator_reinstalled", Lane::Cluster, 75, operator_reinstalled::run),
+    story("install", Lane::Cluster, 75, install::run),
+    story("stream_through_service", Lane::Quiet, 60, stream_through_service::run),
+    story("what_it_costs", Lane::Quiet, 60, what_it_costs::run),
+    story("policy_change_in_two_seconds", Lane::Quiet, 120, policy_change_in_two_seconds::run),
 ];
 
 /// The stories of these names; all when there is none.

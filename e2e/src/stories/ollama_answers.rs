@@ -12,6 +12,7 @@ const TOKENS: usize = 40;
 
 /// Tells the story.
 pub fn run(scene: &Scene) -> Result<()> {
+    scene.models()?;
     scene.apply(include_str!("../../manifests/ollama.yaml"))?;
     scene.pod_is_ready("ollama")?;
     let service = scene.service("ollama", 11434)?;

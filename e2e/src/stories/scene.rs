@@ -11,6 +11,7 @@ use crate::artifacts::images;
 use crate::cluster::Cluster;
 use crate::cluster::http::{Answer, Request};
 use crate::machine::clock::Deadline;
+use crate::machine::console::say;
 
 /// A story's surroundings.
 #[derive(Debug, Clone)]
@@ -33,17 +34,20 @@ impl Scene {
         }
     }
 
-    /// Applies a manifest to the namespace. `${busybox}`, `${ollama}` and `${sidecar}` become the images' names,
-    /// `${models}` the model store's folder.
+    /// Applies a manifest to the namespace. `${busybox}`, `${ollama}` and `${sidecar}` become the images' names, `${models}`
+    /// the model store's folder, `${namespace}` and `${resource}` what is the story's own.
     pub fn apply(&self, manifest: &str) -> Result<()> {
         self.cluster.apply(&self.namespace, &self.fill_in(manifest))
     }
 
-    fn fill_in(&self, manifest: &str) -> String {
+    /// A manifest with the names filled in.
+    pub fn fill_in(&self, manifest: &str) -> String {
         manifest
             .replace("${busybox}", images::BUSYBOX)
             .replace("${ollama}", images::OLLAMA)
-            .replace("${sidecar}", &images::own_name("corral-sidecar"))
+            .replace("${sidecar}", &self.cluster.own_image("corral-sidecar").unwrap_or_default())
+            .replace("${namespace}", &self.namespace)
+            .replace("${resource}", &self.resource())
             .replace("${models}", &self.cluster.parts.models.display().to_string())
     }
 
@@ -109,6 +113,11 @@ impl Scene {
     /// A request from the first node.
     pub fn http(&self, to: SocketAddr, request: &Request) -> Result<Answer> {
         self.cluster.http(0, to, request, self.deadline.left().min(Duration::from_mins(1)))
+    }
+
+    /// Prints a figure or a finding of the story.
+    pub fn tell(&self, line: &str) {
+        say(format!("         {}: {line}", self.namespace.trim_start_matches("story-")));
     }
 
     /// Asks every 200 ms until `ready` gives a value, within the story's deadline.

@@ -18,6 +18,7 @@ const BURST: usize = 3;
 
 /// Tells the story.
 pub fn run(scene: &Scene) -> Result<()> {
+    scene.models()?;
     apply_policy(scene, RATE, BURST)?;
     scene.pod_is_ready("guarded")?;
     let service = scene.service("guarded", 11434)?;
@@ -72,7 +73,12 @@ fn coming_back_then_succeeds(scene: &Scene, service: SocketAddr, refused: &Answe
     ensure!((1..=4).contains(&wait), "Retry-After is {wait} s at {RATE}");
     thread::sleep(Duration::from_secs(wait));
     let answer = ask_briefly(scene, service)?;
-    ensure!(answer.status == 200, "came back after {wait} s as told, and got {}: {}", answer.status, answer.text());
+    ensure!(
+        answer.status == 200,
+        "came back after {wait} s as told, and got {}: {}",
+        answer.status,
+        answer.text()
+    );
     Ok(())
 }
 
@@ -98,7 +104,12 @@ fn a_changed_policy_holds(scene: &Scene, service: SocketAddr) -> Result<()> {
     })?;
     for _ in 0..20 {
         let answer = ask_briefly(scene, service)?;
-        ensure!(answer.status == 200, "the new limit lets 100 in at once, and said {}: {}", answer.status, answer.text());
+        ensure!(
+            answer.status == 200,
+            "the new limit lets 100 in at once, and said {}: {}",
+            answer.status,
+            answer.text()
+        );
     }
     let version = scene.http(service, &Request::get("/api/version"))?.json()?;
     ensure!(version.get("version").and_then(Value::as_str).is_some(), "/api/version says {version}");
