@@ -27,7 +27,7 @@ impl OllamaPoolSpec {
         self.rollout.max_surge.clone().unwrap_or_else(|| self.by_gpu(0))
     }
 
-    fn by_gpu(&self, with_gpu: i32) -> IntOrString {
+    fn by_gpu(&self, with_gpu: i64) -> IntOrString {
         match self.gpu.extended_resource() {
             Some(_) => IntOrString::Int(with_gpu),
             None => IntOrString::String("25%".to_owned()),

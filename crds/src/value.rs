@@ -8,8 +8,8 @@ use serde::{Deserialize, Serialize};
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(untagged)]
 pub enum IntOrString {
-    /// A number of things.
-    Int(i32),
+    /// A number of things, or of bytes.
+    Int(i64),
     /// A percentage or a quantity, by the field it stands in.
     String(String),
 }

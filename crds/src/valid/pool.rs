@@ -188,7 +188,7 @@ fn rollout(checks: &mut Checks, rollout: &Rollout) {
 fn pods(checks: &mut Checks, step: &str, pods: Option<&IntOrString>) {
     match pods {
         None => {}
-        Some(IntOrString::Int(number)) => checks.within(step, *number, 0..=bounds::MAX_REPLICAS),
+        Some(IntOrString::Int(number)) => checks.within(step, *number, 0..=i64::from(bounds::MAX_REPLICAS)),
         Some(IntOrString::String(share)) => checks.pattern(step, patterns::PERCENT, text::is_percent(share)),
     }
 }

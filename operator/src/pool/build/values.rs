@@ -62,7 +62,8 @@ pub(super) fn quantity(value: &SpecValue) -> Quantity {
 
 pub(super) fn int_or_string(value: &SpecValue) -> IntOrString {
     match value {
-        SpecValue::Int(number) => IntOrString::Int(*number),
+        // Bounded by the schema far below.
+        SpecValue::Int(number) => IntOrString::Int(i32::try_from(*number).unwrap_or(i32::MAX)),
         SpecValue::String(text) => IntOrString::String(text.clone()),
     }
 }
