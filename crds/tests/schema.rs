@@ -54,7 +54,9 @@ fn generated_files_are_as_they_would_be_generated_now() {
         let found = std::fs::read_to_string(&path).unwrap_or_default();
         assert!(found == file.content, "{} has drifted: run the command in its first line", file.path);
         assert!(found.len() < yaml::MAX_DEFINITION_BYTES, "{} is too large for kubectl apply", file.path);
-        assert!(!found.contains("{{"), "{} would be read as a template", file.path);
+        // The chart's copy begins and ends with one directive; nothing of a description may be taken for another.
+        let directives = if file.path.starts_with("charts/") { 2 } else { 0 };
+        assert_eq!(found.matches("{{").count(), directives, "{} would be read as a template", file.path);
     }
 }
 
