@@ -12,6 +12,7 @@ use anyhow::Result;
 use crate::cluster::{Cluster, up};
 use crate::machine::clock::{Deadline, Stopwatch};
 use crate::machine::console::say;
+use crate::machine::preflight;
 use crate::machine::settings::Settings;
 use crate::stories::scene::Scene;
 
@@ -35,6 +36,8 @@ struct Demo {
 
 /// Plays all acts, and leaves the cluster up.
 pub fn run(settings: &Settings, name: &str, down: &str) -> Result<()> {
+    // Where it cannot run, that is all there is to say.
+    preflight::check()?;
     let watch = Stopwatch::start();
     title("A real Kubernetes with two nodes of four GPUs each, and Corral on it by Helm");
     say("  (The scheduler sees these GPUs; the tiny models compute on the CPU.)");
