@@ -43,6 +43,7 @@ pub struct Health {
     wedged: AtomicBool,
     readiness: watch::Sender<Readiness>,
     drain: watch::Sender<Drain>,
+    cut: watch::Sender<bool>,
 }
 
 #[derive(Debug)]
@@ -70,6 +71,7 @@ impl Health {
             wedged: AtomicBool::new(false),
             readiness: watch::Sender::new(fold(facts)),
             drain: watch::Sender::new(Drain::Serving),
+            cut: watch::Sender::new(false),
         };
         this.change(|_| ());
         this
@@ -160,6 +162,23 @@ impl Health {
     pub fn drain_over(&self) {
         self.refuse_new();
         self.drain.send_if_modified(|drain| advance(drain, Drain::Over));
+    }
+
+    /// The time of the drain is over: whatever still waits or runs ends now, and its client is told.
+    pub fn cut_running(&self) {
+        self.refuse_new();
+        self.cut.send_replace(true);
+    }
+
+    /// Whether [`Self::cut_running`] was called.
+    pub fn is_cut(&self) -> bool {
+        *self.cut.borrow()
+    }
+
+    /// Resolves when [`Self::cut_running`] is called.
+    pub async fn until_cut(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.cut.subscribe().wait_for(|cut| *cut).await;
     }
 
     /// Follows the drain.

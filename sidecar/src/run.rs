@@ -118,7 +118,7 @@ impl Running {
         let _ = self.core.health.watch_readiness().wait_for(|readiness| readiness.ready()).await;
     }
 
-    /// Serves until `shutdown`, then drains; `hurry` cuts the drain short.
+    /// Serves until `shutdown`, then drains; `hurry` cuts short whatever still runs.
     pub async fn until(
         mut self,
         shutdown: impl Future<Output = ()>,
@@ -131,12 +131,17 @@ impl Running {
             }
             () = shutdown => {}
         }
-        self.core.health.begin_drain();
+        let health = Arc::clone(&self.core.health);
+        health.begin_drain();
+        let end = self.end();
+        tokio::pin!(end);
         tokio::select! {
-            () = reached(&self.core.health, Drain::Over) => {}
-            () = hurry => self.core.health.drain_over(),
+            () = &mut end => return Ok(()),
+            () = hurry => {}
         }
-        self.end().await;
+        health.cut_running();
+        health.drain_over();
+        end.await;
         Ok(())
     }
 
@@ -146,6 +151,7 @@ impl Running {
     }
 
     async fn end(self) {
+        reached(&self.core.health, Drain::Over).await;
         // Either may have ended already.
         let _ = self.end_server.send(());
         let _ = self.server.await;

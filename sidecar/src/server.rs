@@ -25,11 +25,13 @@ use io::GuardedIo;
 const MAX_HEADERS: usize = 100;
 /// The most bytes read ahead of a connection.
 const READ_BUFFER: usize = 128 * 1024;
+/// How long cut answers have to say their last words to clients that are slow to listen.
+const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long to wait when the system has no more sockets to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
 /// Serves clients until `shutdown` resolves; then takes no more connections, lets requests in flight end within
-/// [`ProxySettings::shutdown_grace`], and returns. A failed accept is tried again.
+/// [`ProxySettings::shutdown_grace`] or until they are cut, and returns. A failed accept is tried again.
 pub async fn serve(
     listener: TcpListener,
     core: Arc<Core>,
@@ -56,10 +58,26 @@ pub async fn serve(
     }
     drop(listener);
     stop.send_replace(true);
-    let all = async { while connections.join_next().await.is_some() {} };
-    if timeout(proxy.settings.shutdown_grace, all).await.is_err() {
-        tracing::warn!("requests were still running at the end of the shutdown grace");
+    wind_up(&proxy, connections).await;
+}
+
+/// Waits for the last answers; cuts what takes too long, and lets go of clients that do not even take that.
+async fn wind_up(proxy: &Proxy, mut connections: JoinSet<()>) {
+    let health = &proxy.core.health;
+    tokio::select! {
+        () = ended(&mut connections) => return,
+        () = health.until_cut() => {}
+        () = sleep(proxy.settings.shutdown_grace) => {}
     }
+    health.cut_running();
+    if timeout(LAST_WORDS, ended(&mut connections)).await.is_err() {
+        tracing::warn!(left = connections.len(), "connections cut: their clients took nothing any more");
+        connections.shutdown().await;
+    }
+}
+
+async fn ended(connections: &mut JoinSet<()>) {
+    while connections.join_next().await.is_some() {}
 }
 
 /// Serves a connection, if there is room for one more.

@@ -7,6 +7,9 @@
 //!              └▶ Over: `/drain/wait` returns, and after a signal the process ends
 //! ```
 //!
+//! At the timeout, or at a second signal, what is left is cut: streams end in the error event of their API, and requests
+//! without an answer get 503.
+//!
 //! Readiness does not change: a pod that terminates is out of its Service, and the last one of a pool must go on
 //! answering those that are sent to it.
 
@@ -15,7 +18,7 @@ use std::time::Duration;
 
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
-use tokio::time::{Instant, sleep, timeout_at};
+use tokio::time::{Instant, sleep, sleep_until, timeout_at};
 use tracing::info;
 
 use crate::config::DrainSettings;
@@ -68,7 +71,13 @@ pub async fn drive(health: &Health, settings: DrainSettings, busy: impl Fn() -> 
     });
     let in_time = emptied.await.is_ok();
     info!(in_time, left = busy(), "drain over");
+    if !in_time {
+        health.cut_running();
+    }
     health.drain_over();
+    // Answers that Ollama has given may still be on their way to slow clients, but not for longer either.
+    sleep_until(deadline).await;
+    health.cut_running();
 }
 
 /// Resolves when the drain has come at least this far.
@@ -119,11 +128,14 @@ mod tests {
         assert_eq!(drain.health.drain(), Drain::Refusing);
         drain.busy.store(0, Ordering::Relaxed);
         assert_eq!(drain.seconds_to(Drain::Over).await, 25);
+        assert!(!drain.health.is_cut(), "slow clients may read on");
     }
 
     #[tokio::test(start_paused = true)]
     async fn a_drain_ends_at_its_timeout_whatever_still_runs() {
-        assert_eq!(Driven::begin(1).seconds_to(Drain::Over).await, 60);
+        let drain = Driven::begin(1);
+        assert_eq!(drain.seconds_to(Drain::Over).await, 60);
+        assert!(drain.health.is_cut());
     }
 
     #[tokio::test(start_paused = true)]

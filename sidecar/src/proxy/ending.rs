@@ -28,6 +28,8 @@ pub(crate) enum End {
     Closed,
     /// It broke.
     Broken,
+    /// This sidecar ended it: the time of its drain was over.
+    Drained,
 }
 
 /// What becomes of the client's answer.
@@ -67,15 +69,18 @@ impl Watch {
     pub(crate) fn verdict(&self, end: End) -> Verdict {
         match (self.ending, end) {
             (Ending::Whole | Ending::DoneLine, End::Closed) => Verdict::Complete,
-            (Ending::Whole, End::Broken) => Verdict::Abort,
+            (Ending::Whole, _) => Verdict::Abort,
             _ if self.seen => Verdict::Complete,
-            _ => Verdict::Say(self.error().into()),
+            _ => Verdict::Say(self.error(end).into()),
         }
     }
 
     /// The error event of the stream's API, on a line of its own.
-    fn error(&self) -> String {
-        let message = "The model stopped before its answer was complete.";
+    fn error(&self, end: End) -> String {
+        let message = match end {
+            End::Closed | End::Broken => "The model stopped before its answer was complete.",
+            End::Drained => "This pod is shutting down: the answer is not complete.",
+        };
         let fresh = if self.tail.ends_with(b"\n") { "" } else { "\n" };
         match self.ending {
             Ending::Whole | Ending::DoneLine => format!("{fresh}{}\n", json!({ "error": message })),
@@ -160,6 +165,21 @@ mod tests {
             let told = last_words(ending, &["event: x\ndata: {}\n\n"], End::Closed).unwrap();
             assert!(told.starts_with("event: error\ndata: {") && told.ends_with("}\n\n"), "{told}");
         }
+    }
+
+    #[test]
+    fn a_stream_cut_by_a_shutdown_ends_in_its_apis_own_error() {
+        for (ending, begins) in [
+            (Ending::DoneLine, "{\"error\":\""),
+            (Ending::DoneData, "data: {\"error\":{"),
+            (Ending::MessageStop, "event: error\ndata: {"),
+            (Ending::ResponseCompleted, "event: error\ndata: {"),
+        ] {
+            let told = last_words(ending, &["{}\n"], End::Drained).unwrap();
+            assert!(told.starts_with(begins) && told.contains("shutting down"), "{told}");
+        }
+        assert_eq!(last_words(Ending::DoneData, &["data: [DONE]\n\n"], End::Drained), None);
+        assert_eq!(Watch::new(Ending::Whole).verdict(End::Drained), Verdict::Abort);
     }
 
     #[test]

@@ -4,7 +4,7 @@
 //! first byte, or for as long as scheduling can take; the slot is held with it. After the first byte a cut stops the
 //! model at once. Frames go on as they come: one in, one out.
 
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -23,6 +23,7 @@ use super::ending::{End, Verdict, Watch};
 use super::inspect::Held;
 use super::route::Ending;
 use super::upstream::{Lease, NoAnswer};
+use crate::health::Health;
 use crate::metrics::UpstreamFailure;
 
 /// Frames that wait for a slow client; beyond it Ollama waits.
@@ -64,6 +65,8 @@ pub(crate) struct Answer {
     /// The length of the body, if Ollama said it.
     pub(crate) length: Option<u64>,
     pub(crate) frames: mpsc::Receiver<Result<Bytes, Cut>>,
+    /// Set before the last frame if the answer ends before its end.
+    pub(crate) fate: Arc<OnceLock<End>>,
 }
 
 /// The answer ended in the middle, and its API has no way to say so.
@@ -155,11 +158,13 @@ async fn deliver(
     let (frames, receiver) = mpsc::channel(FRAMES_AHEAD);
     let length = body.size_hint().exact();
     let mut watch = Watch::new(if is_stream(&head) { ending } else { Ending::Whole });
-    let answer = Answer { status: head.status, headers: head.headers, length, frames: receiver };
+    let fate = Arc::new(OnceLock::new());
+    let told = Arc::clone(&fate);
+    let answer = Answer { status: head.status, headers: head.headers, length, frames: receiver, fate: told };
     if reply.send(Ok(answer)).is_err() {
         return;
     }
-    let Some(end) = pump(body, &mut watch, &frames).await else {
+    let Some(end) = pump(body, &mut watch, &frames, &proxy.core.health).await else {
         return;
     };
     if end == End::Closed {
@@ -175,7 +180,10 @@ async fn deliver(
         Verdict::Say(words) => Ok(words),
         Verdict::Abort => Err(Cut),
     };
-    proxy.core.metrics.upstream_failed(UpstreamFailure::Cut);
+    let _ = fate.set(end);
+    if end != End::Drained {
+        proxy.core.metrics.upstream_failed(UpstreamFailure::Cut);
+    }
     // A client that has left meanwhile wants no last words.
     let _ = frames.send(last).await;
 }
@@ -187,12 +195,15 @@ fn is_stream(head: &response::Parts) -> bool {
         && (kind.starts_with(b"text/event-stream") || kind.starts_with(b"application/x-ndjson"))
 }
 
-/// Passes frames on until Ollama ends; none if the client left before.
+/// Passes frames on until Ollama ends, or this sidecar; none if the client left before.
 async fn pump(
     mut body: Incoming,
     watch: &mut Watch,
     client: &mpsc::Sender<Result<Bytes, Cut>>,
+    health: &Health,
 ) -> Option<End> {
+    let cut = health.until_cut();
+    tokio::pin!(cut);
     loop {
         // A body of known length is over with its last byte: the client need not be there any more.
         if body.is_end_stream() {
@@ -201,6 +212,7 @@ async fn pump(
         let frame = tokio::select! {
             biased;
             () = client.closed() => return None,
+            () = &mut cut => return Some(End::Drained),
             frame = body.frame() => frame,
         };
         match frame {

@@ -3,12 +3,13 @@
 //! Never a body, a header, a key or a query.
 
 use std::net::IpAddr;
-use std::sync::Arc;
+use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use corral_limiter::{ModelName, Nanos};
 use http::Method;
 
+use super::ending;
 use super::route::Endpoint;
 use crate::core::Core;
 
@@ -27,6 +28,8 @@ pub(crate) struct Record {
     pub(crate) waited: Nanos,
     /// None until it is answered.
     pub(crate) status: Option<u16>,
+    /// How Ollama's answer ended, if before its end.
+    pub(crate) fate: Option<Arc<OnceLock<ending::End>>>,
     sent: u64,
     end: End,
 }
@@ -38,6 +41,8 @@ enum End {
     Gone,
     /// It was cut by Ollama.
     Cut,
+    /// It was cut by this sidecar's shutdown.
+    Drained,
     /// In order.
     Complete,
 }
@@ -58,6 +63,7 @@ impl Record {
             stream: false,
             waited: Nanos::ZERO,
             status: None,
+            fate: None,
             sent: 0,
             end: End::Gone,
         }
@@ -70,12 +76,31 @@ impl Record {
 
     /// The answer is complete.
     pub(crate) fn complete(&mut self) {
-        self.end = End::Complete;
+        if self.end == End::Gone {
+            self.end = End::Complete;
+        }
     }
 
     /// The answer was cut by Ollama.
     pub(crate) fn cut(&mut self) {
         self.end = End::Cut;
+    }
+
+    /// The shutdown came before the answer.
+    pub(crate) fn drained(&mut self) {
+        self.end = End::Drained;
+    }
+
+    /// How it ended, all things known: an error event is the orderly end of an answer that was cut.
+    fn end(&self) -> End {
+        let fate = self.fate.as_ref().and_then(|fate| fate.get());
+        match (self.end, fate) {
+            (_, Some(ending::End::Drained)) => End::Drained,
+            (End::Complete, Some(_)) => End::Cut,
+            // Not its client's doing: the connection went down with this sidecar.
+            (End::Gone, _) if self.core.health.is_cut() => End::Drained,
+            (end, _) => end,
+        }
     }
 }
 
@@ -84,7 +109,8 @@ impl Drop for Record {
         let took = Duration::from(self.core.clock().now().since(self.begun));
         let status = self.status.unwrap_or(CLIENT_GONE);
         let metrics = &self.core.metrics;
-        if self.end == End::Gone {
+        let end = self.end();
+        if end == End::Gone {
             metrics.client_gone();
         }
         if let (Some(endpoint), Some(status)) = (self.endpoint, self.status) {
@@ -101,7 +127,7 @@ impl Drop for Record {
             bytes = self.sent,
             waited_ms = self.waited.0 / 1_000_000,
             took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
-            end = ?self.end,
+            ?end,
             "request"
         );
     }

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use bytes::Bytes;
 use corral_limiter::{HeadFacts, Plan, Standing};
 use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 
@@ -44,7 +45,7 @@ where
     let fault = connection.next_fault();
     let outcome = match fault {
         Some(fault) => Err(fault.head.into()),
-        None => life.run(&parts.method, &parts.uri, &parts.headers, body).await,
+        None => life.run_unless_cut(&parts, body).await,
     };
     let closes =
         fault.is_some() || proxy.core.health.draining() || proxy.core.clock().now() >= connection.ages_out;
@@ -69,6 +70,22 @@ enum Outcome {
 }
 
 impl Life<'_> {
+    /// A shutdown whose time is over ends whatever has no answer yet.
+    async fn run_unless_cut<B>(&mut self, parts: &Parts, body: B) -> Result<Outcome, Refused>
+    where
+        B: Body<Data = Bytes> + Unpin,
+    {
+        let proxy = self.proxy;
+        tokio::select! {
+            biased;
+            outcome = self.run(&parts.method, &parts.uri, &parts.headers, body) => outcome,
+            () = proxy.core.health.until_cut() => {
+                self.record.drained();
+                Err(Refused::Unavailable(Unavailable::Draining))
+            }
+        }
+    }
+
     async fn run<B>(
         &mut self,
         method: &Method,
@@ -190,6 +207,7 @@ impl Life<'_> {
 
     fn pass_on(mut self, answer: Answer, standings: &[Standing], closes: bool) -> Response<ReplyBody> {
         self.record.status = Some(answer.status.as_u16());
+        self.record.fate = Some(answer.fate);
         let mut out = HeaderMap::with_capacity(8);
         for name in PASSED_ON {
             if let Some(value) = answer.headers.get(&name) {

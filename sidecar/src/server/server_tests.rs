@@ -473,3 +473,46 @@ async fn a_shutdown_lets_requests_in_flight_end_and_then_returns() {
     timeout(Duration::from_secs(5), world.served).await.expect("serve returns").unwrap();
     drop(idle);
 }
+
+#[tokio::test]
+async fn a_shutdown_whose_time_is_over_tells_every_client_in_its_own_words() {
+    let mut world = world().await;
+    let mut streams = Vec::new();
+    for (path, name, words) in [
+        ("/api/chat", "a", "{\"error\":\"This pod is shutting down"),
+        ("/v1/chat/completions", "b", "data: {\"error\":{"),
+        ("/v1/messages", "c", "event: error\ndata: {"),
+    ] {
+        let body =
+            format!(r#"{{"model":"{name}","stream":true,"max_tokens":9,"messages":[],"user":"forever"}}"#);
+        streams.push((words, tokio::spawn(read_all(world.send(&post(path, "", &body)).await))));
+    }
+    world.until(|world| world.core.gauges().in_flight == 3).await;
+    let queued = tokio::spawn(read_all(world.send(&post("/api/chat", "", r#"{"model":"a"}"#)).await));
+    world.until(|world| world.core.gauges().queued == 1).await;
+    sleep(Duration::from_millis(100)).await;
+    let begun = Instant::now();
+    drop(world.stop.take());
+    world.core.health.cut_running();
+    for (words, stream) in streams {
+        let told = stream.await.unwrap();
+        assert!(told.starts_with("HTTP/1.1 200") && told.contains(words), "{told}");
+        assert!(told.contains("This pod is shutting down") && told.ends_with("\r\n0\r\n\r\n"), "{told}");
+    }
+    let told = queued.await.unwrap();
+    assert!(status(&told) == 503 && told.contains("retry-after: "), "{told}");
+    world.served.await.unwrap();
+    assert!(Instant::now() - begun < Duration::from_secs(1));
+}
+
+#[tokio::test]
+async fn a_client_that_takes_nothing_does_not_keep_a_cut_shutdown_waiting() {
+    let mut world = world().await;
+    let _half = world.send("POST /api/chat HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{").await;
+    let never = tokio::spawn(read_all(world.send(&post("/api/chat", "", r#"{"model":"never"}"#)).await));
+    world.until(|world| world.core.gauges().in_flight == 1).await;
+    drop(world.stop.take());
+    world.core.health.cut_running();
+    assert_eq!(status(&never.await.unwrap()), 503);
+    timeout(LAST_WORDS * 2, world.served).await.expect("serve returns").unwrap();
+}
