@@ -248,6 +248,10 @@ mod tests {
             (vec!["--policy", "p.yaml", "--num-parallel", "0"], "--num-parallel"),
             (vec!["--policy", "p.yaml", "--drain-timeout", "10"], "30s"),
             (vec!["--polices", "p.yaml"], "--polices"),
+            (vec!["--policy", "p.yaml", "--upstream", "http://127.0.0.1"], "http://HOST:PORT"),
+            (vec!["--policy", "p.yaml", "--upstream", "http://localhost:11434"], "itself listens (--listen"),
+            (vec!["--policy", "p.yaml", "--listen", "0.0.0.0:11435"], "itself listens (--listen"),
+            (vec!["--policy", "p.yaml", "--upstream", "http://127.0.0.1:11436"], "(--admin-listen"),
         ] {
             let line = wrong(&args);
             assert!(line.contains(told), "{args:?}: {line}");

@@ -73,6 +73,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
 pub async fn start(settings: Settings) -> Result<Running, RunError> {
     let Prepared { store, source, exchange } = Prepared::from(&settings)?;
     let core = Arc::clone(store.core());
+    let upstream = settings.proxy.upstream;
     let (listener, clients) = bind(settings.listen).await?;
     let (admin_listener, admin) = bind(settings.admin_listen).await?;
     let control = Control {
@@ -80,7 +81,7 @@ pub async fn start(settings: Settings) -> Result<Running, RunError> {
         admin: Arc::new(Admin::new(Arc::clone(&core), exchange, settings.drain)),
         store,
         source,
-        upstream: settings.proxy.upstream,
+        upstream,
         health: settings.health,
         drain: settings.drain,
     };
@@ -92,7 +93,7 @@ pub async fn start(settings: Settings) -> Result<Running, RunError> {
         let _ = server_ended.await;
     });
     let server = tokio::spawn(serving);
-    info!(%clients, %admin, version = env!("CARGO_PKG_VERSION"), "serving");
+    info!(listen = %clients, %admin, upstream = %format_args!("http://{upstream}"), version = env!("CARGO_PKG_VERSION"), "serving");
     Ok(Running { core, clients, admin, server, end_server, end_control, control })
 }
 

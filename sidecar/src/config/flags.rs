@@ -218,6 +218,8 @@ impl Flags {
             settings.drain.timeout = self.times.drain_timeout.unwrap_or(Duration::from_mins(5));
         }
         settings.mode = mode;
+        not_itself("--listen", settings.listen, self.upstream)?;
+        not_itself("--admin-listen", settings.admin_listen, self.upstream)?;
         Ok(settings)
     }
 
@@ -285,6 +287,18 @@ impl Flags {
             shutdown_grace: SHUTDOWN_GRACE,
         }
     }
+}
+
+/// A sidecar in front of itself would ask itself for ever.
+fn not_itself(flag: &str, listen: SocketAddr, upstream: SocketAddr) -> Result<(), Stop> {
+    let everywhere = listen.ip().is_unspecified() && upstream.ip().is_loopback();
+    let same = everywhere || listen.ip() == upstream.ip() || upstream.ip().is_unspecified();
+    if !same || listen.port() != upstream.port() {
+        return Ok(());
+    }
+    Err(Stop::Wrong(format!(
+        "--upstream http://{upstream} is where this sidecar itself listens ({flag} {listen}): give Ollama a port of its own, such as OLLAMA_HOST=127.0.0.1:11435, and name that with --upstream"
+    )))
 }
 
 fn loopback(port: u16) -> SocketAddr {

@@ -18,7 +18,7 @@ pub enum BadValue {
     #[error("a pool is named namespace/name")]
     Pool,
     /// Not an address of Ollama.
-    #[error("an upstream is http://HOST:PORT, without a path")]
+    #[error("an upstream is http://HOST:PORT, such as http://127.0.0.1:11435, without a path")]
     Upstream,
     /// Nobody knows the name.
     #[error("the name {0} has no address")]
@@ -58,7 +58,9 @@ pub(super) fn upstream(text: &str) -> Result<SocketAddr, BadValue> {
     let host = authority.host().trim_start_matches('[').trim_end_matches(']');
     // A laptop's `localhost` need not be asked of a resolver, which a static binary may not have.
     let host = if host.eq_ignore_ascii_case("localhost") { "127.0.0.1" } else { host };
-    let found = (host, authority.port_u16().unwrap_or(80)).to_socket_addrs().ok();
+    // Nobody who leaves the port out means 80, and which of Ollama's is meant cannot be known.
+    let port = authority.port_u16().ok_or(BadValue::Upstream)?;
+    let found = (host, port).to_socket_addrs().ok();
     found.and_then(|mut addresses| addresses.next()).ok_or_else(|| BadValue::Unresolved(host.to_owned()))
 }
 
@@ -84,8 +86,16 @@ mod tests {
         assert_eq!(shown("http://127.0.0.1:11435").unwrap(), "127.0.0.1:11435");
         assert_eq!(shown("http://[::1]:9/").unwrap(), "[::1]:9");
         assert_eq!(shown("http://localhost:5").unwrap(), "127.0.0.1:5");
-        assert_eq!(shown("http://10.0.0.1").unwrap(), "10.0.0.1:80");
-        for bad in ["https://a:1", "127.0.0.1:1", "http://a:1/x", "http://u:p@a:1", "http://a:1?q", ""] {
+        assert_eq!(shown("http://10.0.0.1:80").unwrap(), "10.0.0.1:80");
+        for bad in [
+            "https://a:1",
+            "127.0.0.1:1",
+            "http://10.0.0.1",
+            "http://a:1/x",
+            "http://u:p@a:1",
+            "http://a:1?q",
+            "",
+        ] {
             assert_eq!(shown(bad), Err(BadValue::Upstream), "{bad:?}");
         }
     }

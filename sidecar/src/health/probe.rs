@@ -24,8 +24,14 @@ const SHORTEST_INTERVAL: Duration = Duration::from_millis(10);
 /// Probes until it is dropped.
 pub async fn watch(upstream: SocketAddr, settings: HealthSettings, health: Arc<Health>) {
     let mut silence = Silence::default();
+    let mut first = true;
     loop {
-        let sign = probe(upstream, settings.probe_timeout).await;
+        let seen = look(upstream, settings.probe_timeout).await;
+        if first && let Err(error) = &seen {
+            tracing::warn!("{}", trouble(upstream, error));
+        }
+        first = false;
+        let sign = sign(&seen);
         health.saw(sign);
         health.set_wedged(silence.longer_than(settings.wedged_after, sign, Instant::now()));
         sleep(interval(&settings, health.upstream())).await;
@@ -59,27 +65,50 @@ impl Silence {
 
 /// Asks once.
 pub async fn probe(upstream: SocketAddr, within: Duration) -> Sign {
-    match timeout(within, ask(upstream)).await {
-        Ok(Ok(status)) if status.is_success() => Sign::Answer,
-        Ok(Err(AskError::Connect(error))) if error.kind() == io::ErrorKind::ConnectionRefused => {
-            Sign::Refused
-        }
-        Ok(Ok(_) | Err(_)) | Err(_) => Sign::NoAnswer,
+    sign(&look(upstream, within).await)
+}
+
+async fn look(upstream: SocketAddr, within: Duration) -> Result<(), AskError> {
+    let status = timeout(within, ask(upstream)).await.map_err(|_| AskError::TooSlow(within))??;
+    if status.is_success() { Ok(()) } else { Err(AskError::Status(status)) }
+}
+
+fn sign(seen: &Result<(), AskError>) -> Sign {
+    match seen {
+        Ok(()) => Sign::Answer,
+        Err(AskError::Refused) => Sign::Refused,
+        Err(_) => Sign::NoAnswer,
     }
+}
+
+/// What to tell a person who has just started this sidecar in front of nothing.
+fn trouble(upstream: SocketAddr, error: &AskError) -> String {
+    format!(
+        "{error} at http://{upstream}: is Ollama running there? Start it with OLLAMA_HOST={upstream}, or name its address with --upstream"
+    )
 }
 
 #[derive(Debug, thiserror::Error)]
 enum AskError {
-    #[error("cannot connect: {0}")]
+    #[error("connection refused")]
+    Refused,
+    #[error("cannot connect ({0})")]
     Connect(io::Error),
-    #[error("no answer: {0}")]
+    #[error("no answer within {0:?}")]
+    TooSlow(Duration),
+    #[error("status {0} instead of Ollama's version")]
+    Status(http::StatusCode),
+    #[error("no answer ({0})")]
     Http(#[from] hyper::Error),
-    #[error("the question cannot be put: {0}")]
+    #[error("the question cannot be put ({0})")]
     Request(#[from] http::Error),
 }
 
 async fn ask(upstream: SocketAddr) -> Result<http::StatusCode, AskError> {
-    let stream = TcpStream::connect(upstream).await.map_err(AskError::Connect)?;
+    let stream = TcpStream::connect(upstream).await.map_err(|error| match error.kind() {
+        io::ErrorKind::ConnectionRefused => AskError::Refused,
+        _ => AskError::Connect(error),
+    })?;
     let (mut sender, connection) = hyper::client::conn::http1::handshake(TokioIo::new(stream)).await?;
     let request = Request::get("/api/version").header("host", "localhost").body(Empty::<Bytes>::new())?;
     let answer = sender.send_request(request);
@@ -127,6 +156,17 @@ mod tests {
         assert_eq!(probe(answering("").await, SOON).await, Sign::NoAnswer);
         let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
         assert_eq!(probe(gone, SOON).await, Sign::Refused);
+    }
+
+    #[tokio::test]
+    async fn whoever_starts_in_front_of_nothing_is_told_where_and_why() {
+        let gone = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
+        let told = trouble(gone, &look(gone, SOON).await.unwrap_err());
+        assert!(told.starts_with(&format!("connection refused at http://{gone}: ")), "{told}");
+        assert!(told.contains(&format!("OLLAMA_HOST={gone}")), "{told}");
+        let silent = answering("").await;
+        let told = trouble(silent, &look(silent, SOON).await.unwrap_err());
+        assert!(told.starts_with("no answer within 300ms at "), "{told}");
     }
 
     #[tokio::test(start_paused = true)]
