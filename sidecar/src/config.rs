@@ -244,6 +244,8 @@ mod tests {
             (vec!["--pool", "chat", "--pod-uid", "u"], "namespace/name"),
             (vec!["--policy", "p.yaml", "--pool", "a/b"], "cannot be used with"),
             (vec!["--policy", "p.yaml", "--listen", "here"], "--listen"),
+            (vec!["--policy", "p.yaml", "--listen", ":11434"], "such as 127.0.0.1:11434"),
+            (vec!["--policy", "p.yaml", "--admin-listen", "11436"], "--admin-listen"),
             (vec!["--policy", "p.yaml", "--upstream", "https://x"], "http://"),
             (vec!["--policy", "p.yaml", "--num-parallel", "0"], "--num-parallel"),
             (vec!["--policy", "p.yaml", "--drain-timeout", "10"], "30s"),

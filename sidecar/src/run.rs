@@ -12,6 +12,7 @@ use std::time::Duration;
 
 use corral_limiter::LimiterSettings;
 use corral_limiter::queue::SlotBounds;
+use corral_wire::ports;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
@@ -35,7 +36,7 @@ pub enum RunError {
     #[error(transparent)]
     Policies(#[from] FileError),
     /// A port is taken, or not ours to take.
-    #[error("cannot listen on {address}: {error}")]
+    #[error("cannot listen on {address}: {error}{}", hint(*address, error))]
     Listen {
         /// Which.
         address: SocketAddr,
@@ -51,6 +52,19 @@ pub enum RunError {
     /// The task that serves clients has ended before its time.
     #[error("clients are no longer served: {0}")]
     Serve(String),
+}
+
+/// What a taken port most probably means.
+fn hint(address: SocketAddr, error: &io::Error) -> &'static str {
+    match (error.kind(), address.port()) {
+        (io::ErrorKind::AddrInUse, ports::CLIENT) => {
+            "; is Ollama itself on it? Start Ollama with OLLAMA_HOST=127.0.0.1:11435"
+        }
+        (io::ErrorKind::AddrInUse, _) => {
+            "; is another sidecar on it? Choose other ports with --listen and --admin-listen"
+        }
+        _ => "",
+    }
 }
 
 /// A sidecar that serves.
@@ -323,5 +337,21 @@ async fn serve_when_undirected(store: Arc<PlanStore>, patience: Duration) {
             Ok(Some(due)) => tokio::time::sleep_until(clock.instant(due)).await,
             Ok(None) | Err(_) => return,
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_taken_port_comes_with_what_to_do() {
+        let told = |port, kind: io::ErrorKind| {
+            let address = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+            RunError::Listen { address, error: kind.into() }.to_string()
+        };
+        assert!(told(11434, io::ErrorKind::AddrInUse).contains("OLLAMA_HOST=127.0.0.1:11435"));
+        assert!(told(11436, io::ErrorKind::AddrInUse).contains("--admin-listen"));
+        assert!(told(11434, io::ErrorKind::PermissionDenied).ends_with("permission denied"));
     }
 }

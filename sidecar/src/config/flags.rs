@@ -1,5 +1,6 @@
 //! The flags as clap reads them, and how they become [`Settings`].
 
+use std::io::IsTerminal;
 use std::net::{Ipv4Addr, Ipv6Addr, SocketAddr};
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -8,7 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use corral_wire::{PoolRef, ports};
 
-use super::value::{duration, pool, upstream};
+use super::value::{duration, listen, pool, upstream};
 use super::{
     Command, DrainSettings, HealthSettings, LogSettings, Mode, PodSettings, Policies, Settings, SlotSettings,
     Stop,
@@ -57,10 +58,10 @@ pub(super) struct Flags {
     #[arg(long, env = "CORRAL_POLICY", value_name = "FILE", conflicts_with = "pool")]
     policy: Vec<PathBuf>,
     /// Where clients connect [default: [::]:11434 in a pod, 127.0.0.1:11434 standalone].
-    #[arg(long, env = "CORRAL_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "CORRAL_LISTEN", value_name = "ADDRESS:PORT", value_parser = listen)]
     listen: Option<SocketAddr>,
     /// Where probes, metrics and the exchange are answered [default: port 11436].
-    #[arg(long, env = "CORRAL_ADMIN_LISTEN", value_name = "ADDRESS:PORT")]
+    #[arg(long, env = "CORRAL_ADMIN_LISTEN", value_name = "ADDRESS:PORT", value_parser = listen)]
     admin_listen: Option<SocketAddr>,
     /// Ollama's address; a name is resolved once, at the start.
     #[arg(long, env = "CORRAL_UPSTREAM", value_name = "URL", default_value = "http://127.0.0.1:11435", value_parser = upstream)]
@@ -80,9 +81,9 @@ pub(super) struct Flags {
     bounds: BoundFlags,
     #[command(flatten)]
     times: TimeFlags,
-    /// How the log is written, to standard error.
-    #[arg(long, env = "CORRAL_LOG_FORMAT", value_enum, default_value = "json")]
-    log_format: LogFormat,
+    /// How the log is written, to standard error [default: text for a standalone sidecar on a terminal, else json].
+    #[arg(long, env = "CORRAL_LOG_FORMAT", value_enum)]
+    log_format: Option<LogFormat>,
     /// What is logged: error, warn, info, debug, trace, or a filter by module.
     #[arg(long, env = "CORRAL_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
@@ -186,8 +187,10 @@ impl Cli {
             Some(Sub::Selftest) => Ok(Command::Selftest),
             Some(Sub::Drain { state_dir }) => Ok(Command::Drain { state_dir }),
             None => {
-                let log = LogSettings { format: self.flags.log_format, filter: self.flags.log.clone() };
-                Ok(Command::Serve(Box::new(self.flags.settings()?), log))
+                let (asked, filter) = (self.flags.log_format, self.flags.log.clone());
+                let settings = self.flags.settings()?;
+                let format = log_format(asked, &settings.mode, std::io::stderr().is_terminal());
+                Ok(Command::Serve(Box::new(settings), LogSettings { format, filter }))
             }
         }
     }
@@ -289,6 +292,12 @@ impl Flags {
     }
 }
 
+/// Whoever starts a sidecar by hand reads its log; of a pod, a collector does.
+fn log_format(asked: Option<LogFormat>, mode: &Mode, terminal: bool) -> LogFormat {
+    let by_hand = terminal && matches!(mode, Mode::Standalone(_));
+    asked.unwrap_or(if by_hand { LogFormat::Text } else { LogFormat::Json })
+}
+
 /// A sidecar in front of itself would ask itself for ever.
 fn not_itself(flag: &str, listen: SocketAddr, upstream: SocketAddr) -> Result<(), Stop> {
     let everywhere = listen.ip().is_unspecified() && upstream.ip().is_loopback();
@@ -307,4 +316,18 @@ fn loopback(port: u16) -> SocketAddr {
 
 fn everybody(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_a_person_at_a_terminal_reads_text_unless_asked_for() {
+        let standalone = Mode::Standalone(Policies::Files(Vec::new()));
+        assert_eq!(log_format(None, &standalone, true), LogFormat::Text);
+        assert_eq!(log_format(None, &standalone, false), LogFormat::Json);
+        assert_eq!(log_format(Some(LogFormat::Json), &standalone, true), LogFormat::Json);
+        assert_eq!(log_format(Some(LogFormat::Text), &standalone, false), LogFormat::Text);
+    }
 }

@@ -1,6 +1,6 @@
 //! Values of flags that have a form of their own: durations, a pool's name, Ollama's address.
 
-use std::net::{SocketAddr, ToSocketAddrs};
+use std::net::{Ipv4Addr, SocketAddr, ToSocketAddrs};
 use std::time::Duration;
 
 use corral_wire::PoolRef;
@@ -17,6 +17,11 @@ pub enum BadValue {
     /// Not a pool's name.
     #[error("a pool is named namespace/name")]
     Pool,
+    /// Not an address to listen on.
+    #[error(
+        "an address and a port, such as 127.0.0.1:11434 for this machine alone or [::]:11434 for everybody"
+    )]
+    Listen,
     /// Not an address of Ollama.
     #[error("an upstream is http://HOST:PORT, such as http://127.0.0.1:11435, without a path")]
     Upstream,
@@ -49,6 +54,13 @@ pub(super) fn pool(text: &str) -> Result<PoolRef, BadValue> {
     }
 }
 
+/// An address to listen on: `ADDRESS:PORT`, or `localhost:PORT`. A port alone would not say for whom.
+pub(super) fn listen(text: &str) -> Result<SocketAddr, BadValue> {
+    let local = text.strip_prefix("localhost:").and_then(|port| port.parse().ok());
+    let local = local.map(|port: u16| SocketAddr::from((Ipv4Addr::LOCALHOST, port)));
+    local.or_else(|| text.parse().ok()).ok_or(BadValue::Listen)
+}
+
 /// Ollama's address, from `http://HOST:PORT`.
 pub(super) fn upstream(text: &str) -> Result<SocketAddr, BadValue> {
     let uri: http::Uri = text.parse().map_err(|_| BadValue::Upstream)?;
@@ -77,6 +89,16 @@ mod tests {
             ["", "10", "s", "-1s", "1.5s", "25h", "99999999999999999999s", "18446744073709551615h", "1 s"]
         {
             assert_eq!(duration(bad), Err(BadValue::Duration), "{bad:?}");
+        }
+    }
+
+    #[test]
+    fn an_address_to_listen_on_says_for_whom() {
+        let shown = |text: &str| listen(text).map(|address| address.to_string());
+        assert_eq!(shown("localhost:11434").unwrap(), "127.0.0.1:11434");
+        assert_eq!(shown("[::]:0").unwrap(), "[::]:0");
+        for bad in ["11434", ":11434", "localhost", "localhost:x", "127.0.0.1", "http://127.0.0.1:1", ""] {
+            assert_eq!(shown(bad), Err(BadValue::Listen), "{bad:?}");
         }
     }
 
