@@ -6,8 +6,8 @@
 //!
 //! | metric | unit | labels |
 //! | --- | --- | --- |
-//! | `corral_requests_total` | requests answered | `endpoint`: chat, generate, embed, metadata; `outcome`: served, limited (429), invalid (other 4xx), unavailable (503), failed (other 5xx) |
-//! | `corral_request_duration_seconds` | from the end of the head to the end of the answer | `endpoint` |
+//! | `corral_requests_total` | requests, each with exactly one outcome | `endpoint`: chat, generate, embed, metadata, none (no such endpoint, or a head in doubt); `outcome`: see [`Outcome`] |
+//! | `corral_request_duration_seconds` | from the end of the head to the end of the answer, or until the client left | `endpoint` |
 //! | `corral_refusals_total` | requests refused by something other than a limit | `reason`: `queue_full`, `queue_timeout`, unavailable, `bad_request` |
 //! | `corral_limit_decisions_total` | decisions of each limit in force | `policy`, `limit`; `decision`: admitted, refused, `would_refuse` (shadow) |
 //! | `corral_limit_overflow_total` | admissions counted in a bucket that several clients share | `policy`, `limit` |
@@ -46,6 +46,56 @@ use prometheus_client::registry::Registry;
 
 pub use classic::{CONTENT_TYPE as CLASSIC_CONTENT_TYPE, classic};
 pub use standing::Standing;
+
+/// What became of a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Outcome {
+    /// `served`: answered in full, by Ollama or by the sidecar itself.
+    Served,
+    /// `limited`: a limit refused it.
+    Limited,
+    /// `queue_full`: the queue was full, or the wait it foresaw too long, or there was no room for its body.
+    QueueFull,
+    /// `queue_timeout`: it waited as long as it may.
+    QueueTimeout,
+    /// `invalid`: the request itself was wrong, in the eyes of the sidecar or of Ollama.
+    Invalid,
+    /// `unavailable`: 503.
+    Unavailable,
+    /// `failed`: Ollama answered with an error of its own, or its answer ended before its end.
+    Failed,
+    /// `client_gone`: the client left before the end of its answer.
+    ClientGone,
+    /// `drained`: cut by the shutdown of this sidecar.
+    Drained,
+}
+
+impl Outcome {
+    /// By the status of an answer that came in full.
+    pub(crate) fn of_status(status: u16) -> Self {
+        match status {
+            0..=399 => Self::Served,
+            429 => Self::Limited,
+            400..=499 => Self::Invalid,
+            503 => Self::Unavailable,
+            _ => Self::Failed,
+        }
+    }
+
+    fn word(self) -> Word {
+        match self {
+            Self::Served => "served",
+            Self::Limited => "limited",
+            Self::QueueFull => "queue_full",
+            Self::QueueTimeout => "queue_timeout",
+            Self::Invalid => "invalid",
+            Self::Unavailable => "unavailable",
+            Self::Failed => "failed",
+            Self::ClientGone => "client_gone",
+            Self::Drained => "drained",
+        }
+    }
+}
 
 /// Why a request was refused by something other than a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -168,7 +218,7 @@ impl Metrics {
         let registry = &mut self.registry;
         registry.register(
             "requests",
-            "Requests answered, by endpoint class and what came of them",
+            "Requests, by endpoint class and what came of them",
             self.requests.clone(),
         );
         registry.register(
@@ -229,10 +279,10 @@ impl Metrics {
         self.connections.dec();
     }
 
-    /// An allow-listed request was answered with `status`, `took` after its head was read.
-    pub fn answered(&self, class: EndpointClass, status: u16, took: Duration) {
-        let endpoint = endpoint(class);
-        self.requests.get_or_create(&ByOutcome { endpoint, outcome: outcome(status) }).inc();
+    /// A request is over, `took` after its head was read; `class` is none where there is no such endpoint.
+    pub fn ended(&self, class: Option<EndpointClass>, outcome: Outcome, took: Duration) {
+        let endpoint = class.map_or("none", endpoint);
+        self.requests.get_or_create(&ByOutcome { endpoint, outcome: outcome.word() }).inc();
         self.durations.get_or_create(&ByEndpoint { endpoint }).observe(took.as_secs_f64());
     }
 
@@ -323,16 +373,6 @@ fn endpoint(class: EndpointClass) -> Word {
     }
 }
 
-fn outcome(status: u16) -> Word {
-    match status {
-        0..=399 => "served",
-        429 => "limited",
-        400..=499 => "invalid",
-        503 => "unavailable",
-        _ => "failed",
-    }
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -345,7 +385,8 @@ mod tests {
     fn every_answer_is_counted_once_by_class_and_outcome() {
         let metrics = Metrics::new();
         for status in [200, 200, 429, 404, 503, 502] {
-            metrics.answered(EndpointClass::Chat, status, Duration::from_millis(30));
+            let outcome = Outcome::of_status(status);
+            metrics.ended(Some(EndpointClass::Chat), outcome, Duration::from_millis(30));
         }
         let text = rendered(&metrics);
         for (outcome, count) in

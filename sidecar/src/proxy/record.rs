@@ -12,6 +12,7 @@ use http::Method;
 use super::ending;
 use super::route::Endpoint;
 use crate::core::Core;
+use crate::metrics::Outcome;
 
 /// What becomes known of a request. Dropped: it is over.
 pub(crate) struct Record {
@@ -30,6 +31,8 @@ pub(crate) struct Record {
     pub(crate) status: Option<u16>,
     /// How Ollama's answer ended, if before its end.
     pub(crate) fate: Option<Arc<OnceLock<ending::End>>>,
+    /// What a refusal came to; none if it was not refused.
+    pub(crate) refused: Option<Outcome>,
     sent: u64,
     end: End,
 }
@@ -64,6 +67,7 @@ impl Record {
             waited: Nanos::ZERO,
             status: None,
             fate: None,
+            refused: None,
             sent: 0,
             end: End::Gone,
         }
@@ -91,6 +95,15 @@ impl Record {
         self.end = End::Drained;
     }
 
+    fn outcome(&self, end: End, status: u16) -> Outcome {
+        match end {
+            End::Gone => Outcome::ClientGone,
+            End::Cut => Outcome::Failed,
+            End::Drained => Outcome::Drained,
+            End::Complete => self.refused.unwrap_or_else(|| Outcome::of_status(status)),
+        }
+    }
+
     /// How it ended, all things known: an error event is the orderly end of an answer that was cut.
     fn end(&self) -> End {
         let fate = self.fate.as_ref().and_then(|fate| fate.get());
@@ -113,9 +126,7 @@ impl Drop for Record {
         if end == End::Gone {
             metrics.client_gone();
         }
-        if let (Some(endpoint), Some(status)) = (self.endpoint, self.status) {
-            metrics.answered(endpoint.class, status, took);
-        }
+        metrics.ended(self.endpoint.map(|endpoint| endpoint.class), self.outcome(end, status), took);
         tracing::info!(
             id = %self.id,
             client = %self.client,

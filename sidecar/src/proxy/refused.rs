@@ -9,7 +9,7 @@ use super::head::HeadFault;
 use super::inspect::{BadBody, BodyFault, ModelFault};
 use super::route::RouteFault;
 use crate::health::Unavailable;
-use crate::metrics::RefusedBy;
+use crate::metrics::{Outcome, RefusedBy};
 
 /// Why a request is refused. [`super::respond`] turns each into an answer.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -139,6 +139,17 @@ impl Refused {
     pub(crate) fn is_bad_request(&self) -> bool {
         matches!(self, Self::Encoded | Self::UnwantedBody | Self::Content(_))
             || matches!(self, Self::Body(fault) if *fault != BodyFault::NoRoom)
+    }
+
+    /// What became of the request, as the metrics name it.
+    pub(crate) fn outcome(&self) -> Outcome {
+        match self.reason() {
+            None => Outcome::Limited,
+            Some(RefusedBy::QueueFull) => Outcome::QueueFull,
+            Some(RefusedBy::QueueTimeout) => Outcome::QueueTimeout,
+            Some(RefusedBy::Unavailable) => Outcome::Unavailable,
+            Some(RefusedBy::BadRequest) => Outcome::Invalid,
+        }
     }
 
     /// As the metrics name it; none for a limit, which counts for itself.

@@ -198,7 +198,10 @@ impl Life<'_> {
         let mut response = match outcome {
             Ok(Outcome::Answer(answer)) => return self.pass_on(answer, &standings, closes),
             Ok(Outcome::Own(bytes)) => own(bytes, &standings),
-            Err(refused) => self.refuse(&refused, &standings),
+            Err(refused) => {
+                self.record.refused = Some(refused.outcome());
+                self.refuse(&refused, &standings)
+            }
         };
         self.seal(response.headers_mut(), closes);
         self.record.status = Some(response.status().as_u16());

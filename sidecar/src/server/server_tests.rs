@@ -516,3 +516,26 @@ async fn a_client_that_takes_nothing_does_not_keep_a_cut_shutdown_waiting() {
     assert_eq!(status(&never.await.unwrap()), 503);
     timeout(LAST_WORDS * 2, world.served).await.expect("serve returns").unwrap();
 }
+
+/// How many requests a scrape counts with this endpoint and outcome.
+fn counted(world: &World, endpoint: &str, outcome: &str) -> bool {
+    let text = world.core.metrics.render(&crate::metrics::Standing::default());
+    text.contains(&format!("corral_requests_total{{endpoint=\"{endpoint}\",outcome=\"{outcome}\"}} 1\n"))
+}
+
+#[tokio::test]
+async fn every_request_has_exactly_one_outcome() {
+    let world = world_with(3, |_| ()).await;
+    let never = world.send(&post("/api/chat", "", r#"{"model":"never"}"#)).await;
+    world.until(|world| world.core.gauges().in_flight == 1).await;
+    drop(never);
+    world.until(|world| counted(world, "chat", "client_gone")).await;
+    world.post("/api/generate", r#"{"model":"tiny"}"#).await;
+    world.until(|world| counted(world, "generate", "served")).await;
+    world.post("/v1/completions", r#"{"model":"cut"}"#).await;
+    world.until(|world| counted(world, "generate", "failed")).await;
+    world.post("/api/embed", r#"{"model":"tiny"}"#).await;
+    world.until(|world| counted(world, "embed", "limited")).await;
+    world.raw("GET /api/nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    world.until(|world| counted(world, "none", "invalid")).await;
+}
