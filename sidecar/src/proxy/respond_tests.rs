@@ -114,7 +114,7 @@ fn every_refusal_has_one_status_type_and_code_in_each_family() {
 #[test]
 fn a_limit_is_told_by_its_name_its_numbers_and_the_exact_wait() {
     let (_, headers, body) = answer(&limited(Unit::Requests, exact(1970)), Family::Ollama);
-    let told = "Rate limit \"llm/fair-use/per-client\" reached: limit 60 requests per 1m, used 10 of 10 at once. Retry in 1.97s.";
+    let told = "Rate limit \"llm/fair-use/per-client\" reached: 60 requests per 1m, 10 used of a burst of 10. Retry in 1.97s.";
     assert_eq!(body["error"], told);
     assert_eq!(header(&headers, "x-corral-limit"), Some("llm/fair-use/per-client"));
     assert_eq!(header(&headers, "retry-after"), Some("2"));

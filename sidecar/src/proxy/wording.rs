@@ -23,7 +23,7 @@ fn exceeded(violation: &Violation) -> String {
     let Violation { limit, unit, used, allowed, .. } = violation;
     match limit.rate.filter(|_| *unit == Unit::Requests) {
         Some(rate) => format!(
-            "Rate limit \"{limit}\" reached: limit {} {unit} per {}, used {used} of {allowed} at once.",
+            "Rate limit \"{limit}\" reached: {} {unit} per {}, {used} used of a burst of {allowed}.",
             count(&rate),
             window(rate.window)
         ),
