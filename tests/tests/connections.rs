@@ -175,3 +175,35 @@ async fn a_drain_lets_streams_end_and_tells_every_connection_to_close() {
     stopping.await.unwrap().unwrap();
     assert!(Instant::now() - began < Duration::from_secs(2));
 }
+
+/// Sends a head, waits until it has surely been read, then its body.
+async fn send_apart(socket: &mut TcpStream, framing: &str, body: &[u8]) {
+    let head = format!("POST /api/generate HTTP/1.1\r\nHost: localhost\r\n{framing}\r\n\r\n");
+    socket.write_all(head.as_bytes()).await.unwrap();
+    sleep(Duration::from_millis(50)).await;
+    socket.write_all(body).await.unwrap();
+}
+
+#[tokio::test]
+async fn a_refusal_before_the_body_keeps_the_connection_when_the_body_comes_later() {
+    let (ollama, sidecar) = spent().await;
+    let mut socket = TcpStream::connect(sidecar.client().address()).await.unwrap();
+    let length = format!("Content-Length: {}", BODY.len());
+    for _ in 0..3 {
+        send_apart(&mut socket, &length, BODY.as_bytes()).await;
+        let answer = read_some(&mut socket).await.to_lowercase();
+        assert!(answer.starts_with("http/1.1 429 ") && !answer.contains("connection: close"), "{answer}");
+    }
+    assert_eq!(ollama.record().inferences().len(), 1);
+}
+
+#[tokio::test]
+async fn a_refusal_before_a_body_that_is_not_worth_reading_says_that_the_connection_closes() {
+    let (_ollama, sidecar) = spent().await;
+    for framing in ["Content-Length: 262145", "Transfer-Encoding: chunked"] {
+        let mut socket = TcpStream::connect(sidecar.client().address()).await.unwrap();
+        send_apart(&mut socket, framing, b"").await;
+        let answer = read_some(&mut socket).await.to_lowercase();
+        assert!(answer.starts_with("http/1.1 429 ") && answer.contains("connection: close"), "{answer}");
+    }
+}

@@ -3,6 +3,7 @@
 pub(crate) mod admission;
 mod body;
 mod dice;
+mod discard;
 mod ending;
 mod forward;
 mod framing;

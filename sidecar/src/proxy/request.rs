@@ -11,6 +11,7 @@ use http_body::Body;
 
 use super::admission::Entered;
 use super::body::ReplyBody;
+use super::discard::discard;
 use super::forward::{self, Answer, Hold, Job};
 use super::inspect::{self, Asked, Held};
 use super::record::Record;
@@ -35,20 +36,28 @@ pub(crate) async fn handle<B>(
 where
     B: Body<Data = Bytes> + Unpin,
 {
-    let (parts, body) = request.into_parts();
+    let (parts, mut body) = request.into_parts();
     let plan = proxy.core.plan();
     let trusted = plan.as_deref().map_or(&[][..], Plan::trusted_proxies);
     let client = identify::client_ip(connection.peer, &parts.headers, trusted);
     let id = head::request_id(&parts.headers).map_or_else(|| proxy.dice.request_id(), str::to_owned);
     let record = Record::begin(&proxy.core, id, client, parts.method.clone());
-    let mut life = Life { proxy: &proxy, family: route::family_of(parts.uri.path()), facts: None, record };
+    let mut life = Life {
+        proxy: &proxy,
+        family: route::family_of(parts.uri.path()),
+        facts: None,
+        body_read: false,
+        record,
+    };
     let fault = connection.next_fault();
     let outcome = match fault {
         Some(fault) => Err(fault.head.into()),
-        None => life.run_unless_cut(&parts, body).await,
+        None => life.run_unless_cut(&parts, &mut body).await,
     };
-    let closes =
-        fault.is_some() || proxy.core.health.draining() || proxy.core.clock().now() >= connection.ages_out;
+    let ends =
+        fault.is_some() || outcome.as_ref().is_err_and(Refused::closes) || proxy.core.health.draining();
+    let in_step = !ends && (life.body_read || discard(body, &parts.headers, &proxy.settings).await);
+    let closes = !in_step || proxy.core.health.draining() || proxy.core.clock().now() >= connection.ages_out;
     life.answer(outcome, closes)
 }
 
@@ -58,6 +67,8 @@ struct Life<'a> {
     family: Family,
     /// Once its limits are looked at.
     facts: Option<HeadFacts>,
+    /// Nothing of the body is left on the connection.
+    body_read: bool,
     record: Record,
 }
 
@@ -151,6 +162,7 @@ impl Life<'_> {
             return Err(Refused::Encoded);
         }
         let held = inspect::read(body, &self.proxy.budget, &self.proxy.settings).await?;
+        self.body_read = true;
         let Asked { model, stream } = inspect::scan_body(held.bytes(), action)?;
         self.record.model = Some(model);
         self.record.stream = stream.unwrap_or(route.endpoint.streams_by_default);

@@ -116,7 +116,7 @@ fn append(bytes: &mut BytesMut, data: Bytes, announced: usize) {
 }
 
 /// By when the next piece must come: a stall's length, plus what the bytes so far have earned, within the whole.
-fn deadline(start: Instant, received: usize, settings: &ProxySettings) -> Instant {
+pub(crate) fn deadline(start: Instant, received: usize, settings: &ProxySettings) -> Instant {
     let earned = Duration::from_millis(received as u64 * 1000 / MIN_BYTES_PER_SECOND);
     start + (settings.stall_timeout + earned).min(settings.body_timeout)
 }
