@@ -102,11 +102,14 @@ async fn converse(
     if stream.set_nodelay(true).is_err() {
         return;
     }
+    let Ok(local) = stream.local_addr() else {
+        return;
+    };
     let _counted = Counted::new(&proxy.core);
     let (core, settings) = (&proxy.core, &proxy.settings);
     let age = proxy.dice.about(settings.max_connection_age);
     let ages_out = core.clock().now().plus(age.into());
-    let connection = Arc::new(Connection::new(peer.ip(), ages_out));
+    let connection = Arc::new(Connection::new(peer.ip(), local.ip(), ages_out));
     let io = GuardedIo::new(stream, Arc::clone(&connection), settings.head_timeout, settings.stall_timeout);
     let idle_timeout = settings.idle_timeout;
     let service = service_fn(|request| {

@@ -197,7 +197,7 @@ async fn ollama_gets_the_same_bytes_in_a_frame_of_our_own() {
     let chunked = format!(
         "POST /api/generate HTTP/1.1\r\nHost: {}\r\nTransfer-Encoding: chunked\r\nAuthorization: Bearer secret\r\n\
          X-API-Key: secret\r\nCookie: secret\r\nX-Forwarded-For: 1.2.3.4\r\nForwarded: for=1.2.3.4\r\n\
-         Origin: http://evil.example\r\nProxy-Authorization: Basic secret\r\nTE: trailers\r\n\
+         Origin: http://localhost\r\nProxy-Authorization: Basic secret\r\nTE: trailers\r\n\
          Connection: Upgrade, close\r\nUpgrade: h2c\r\n\r\n5\r\n{}\r\n{:x}\r\n{}\r\n0\r\nAuthorization: secret\r\n\r\n",
         client.address(),
         &body[..5],
@@ -245,7 +245,7 @@ async fn one_byte_over_the_body_cap_is_413_however_it_is_framed() {
     let over = client.send(Method::POST, "/api/generate", body(2001)).await.unwrap();
     assert_eq!(over.status, StatusCode::PAYLOAD_TOO_LARGE);
     let chunked = format!(
-        "POST /api/generate HTTP/1.1\r\nHost: x\r\nTransfer-Encoding: chunked\r\n\r\n7d1\r\n{}\r\n0\r\n\r\n",
+        "POST /api/generate HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n7d1\r\n{}\r\n0\r\n\r\n",
         body(2001)
     );
     let answer = client.raw(chunked.as_bytes(), CLOSES_WITHIN).await.unwrap();
@@ -257,9 +257,9 @@ async fn one_byte_over_the_body_cap_is_413_however_it_is_framed() {
 async fn slow_clients_are_closed_and_hold_nothing() {
     let (ollama, sidecar) = spent(&strict()).await;
     let client = sidecar.client();
-    let half_head = b"POST /api/generate HTTP/1.1\r\nHost: x\r\n";
+    let half_head = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\n";
     assert!(client.raw(half_head, CLOSES_WITHIN).await.unwrap().closed);
-    let half_body = b"POST /api/generate HTTP/1.1\r\nHost: x\r\nContent-Length: 100\r\n\r\n{";
+    let half_body = b"POST /api/generate HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{";
     assert!(client.raw(half_body, CLOSES_WITHIN).await.unwrap().closed);
     assert_nothing_new(&ollama, "slow clients");
 }
@@ -336,4 +336,32 @@ fn whatever_reaches_inference_was_charged_to_the_model_that_runs() {
     });
     assert!(outcome.is_ok(), "{outcome:?}");
     assert!(ollama.record().inferences().len() > 5, "the other model ran");
+}
+
+#[tokio::test]
+async fn a_request_of_a_foreign_web_page_is_refused_in_the_words_of_its_api() {
+    let ollama = ScriptedOllama::plain().await.unwrap();
+    let sidecar = Sidecar::start(&ollama, &PolicyFile::open()).await.unwrap();
+    for (name, value, header) in [
+        ("origin", "https://evil.example", "Origin"),
+        ("origin", "null", "Origin"),
+        ("host", "evil.example:11434", "Host"),
+    ] {
+        let client = sidecar.client().with(name, value);
+        for (target, message) in [
+            ("/api/generate", "/error"),
+            ("/v1/chat/completions", "/error/message"),
+            ("/v1/messages", "/error/message"),
+        ] {
+            let answer = client.send(Method::POST, target, BODY).await.unwrap();
+            assert_eq!(answer.status, StatusCode::FORBIDDEN, "{target} {value}");
+            let told: serde_json::Value = serde_json::from_slice(&answer.body).unwrap();
+            let told = told.pointer(message).and_then(serde_json::Value::as_str).unwrap();
+            assert!(told.contains(header), "{told}");
+        }
+    }
+    assert_eq!(ollama.record().arrivals().iter().filter(|one| one.method == "POST").count(), 0);
+    let local = sidecar.client().with("origin", "http://localhost:3000");
+    let answer = local.send(Method::POST, "/api/generate", BODY).await.unwrap();
+    assert_eq!(answer.status, StatusCode::OK);
 }

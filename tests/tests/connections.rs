@@ -24,7 +24,7 @@ async fn spent() -> (ScriptedOllama, Sidecar) {
 
 fn post(target: &str, headers: &str, body: &str) -> String {
     let length = body.len();
-    format!("POST {target} HTTP/1.1\r\nHost: x\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
+    format!("POST {target} HTTP/1.1\r\nHost: localhost\r\n{headers}Content-Length: {length}\r\n\r\n{body}")
 }
 
 #[tokio::test]
@@ -32,8 +32,8 @@ async fn the_body_of_a_refused_request_is_never_read_as_a_request() {
     let (ollama, sidecar) = spent().await;
     let hidden = post("/api/version", "", "");
     for target in ["/api/generate", "/api/nope", "/api/pull", "/api/tags"] {
-        let raw =
-            post(target, "", &hidden) + "GET /api/version HTTP/1.1\r\nHost: x\r\nConnection: close\r\n\r\n";
+        let raw = post(target, "", &hidden)
+            + "GET /api/version HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n";
         let answer = sidecar.client().raw(raw.as_bytes(), Duration::from_secs(3)).await.unwrap();
         let statuses = answer.statuses();
         assert!(answer.closed, "{target}");
@@ -75,7 +75,7 @@ async fn a_body_is_asked_for_only_when_it_will_be_read() {
     let ollama = ScriptedOllama::plain().await.unwrap();
     let sidecar = Sidecar::start(&ollama, &PolicyFile::limits(&[ONE])).await.unwrap();
     let head = format!(
-        "POST /api/generate HTTP/1.1\r\nHost: x\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
+        "POST /api/generate HTTP/1.1\r\nHost: localhost\r\nExpect: 100-continue\r\nContent-Length: {}\r\n\r\n",
         BODY.len()
     );
     let mut socket = TcpStream::connect(sidecar.client().address()).await.unwrap();

@@ -278,7 +278,8 @@ async fn a_client_that_reads_nothing_is_given_up_and_its_slot_comes_back() {
     let mut deaf = TcpStream::connect(sidecar.client().address()).await.unwrap();
     let (target, _, body) = endpoints(3).remove(0);
     let body = body.to_string();
-    let head = format!("POST {target} HTTP/1.1\r\nHost: x\r\nContent-Length: {}\r\n\r\n{body}", body.len());
+    let head =
+        format!("POST {target} HTTP/1.1\r\nHost: localhost\r\nContent-Length: {}\r\n\r\n{body}", body.len());
     deaf.write_all(head.as_bytes()).await.unwrap();
     assert!(soon(|| ollama.record().load().max_running == 1).await);
     let (target, _, next) = endpoints(1).remove(0);

@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 mod body;
+mod cross_site;
 mod dice;
 mod discard;
 mod ending;
@@ -61,6 +62,8 @@ impl Proxy {
 pub(crate) struct Connection {
     /// The TCP peer.
     pub(crate) peer: IpAddr,
+    /// Our own address that it came in on.
+    pub(crate) local: IpAddr,
     /// From when on the next answer closes it.
     pub(crate) ages_out: Nanos,
     /// The first request of it whose framing is in doubt; set by whoever reads its bytes.
@@ -69,8 +72,8 @@ pub(crate) struct Connection {
 }
 
 impl Connection {
-    pub(crate) fn new(peer: IpAddr, ages_out: Nanos) -> Self {
-        Self { peer, ages_out, fault: Mutex::new(None), served: AtomicU64::new(0) }
+    pub(crate) fn new(peer: IpAddr, local: IpAddr, ages_out: Nanos) -> Self {
+        Self { peer, local, ages_out, fault: Mutex::new(None), served: AtomicU64::new(0) }
     }
 
     /// Counts one more request, and says what is wrong with its framing.

@@ -5,6 +5,7 @@ use corral_limiter::{Nanos, Refusal, Retry};
 use http::StatusCode;
 
 use super::admission::Denied;
+use super::cross_site::CrossSite;
 use super::head::HeadFault;
 use super::inspect::{BadBody, BodyFault, ModelFault};
 use super::route::RouteFault;
@@ -16,6 +17,8 @@ use crate::metrics::{Outcome, RefusedBy};
 pub(crate) enum Refused {
     #[error(transparent)]
     Head(#[from] HeadFault),
+    #[error(transparent)]
+    CrossSite(#[from] CrossSite),
     #[error(transparent)]
     Route(#[from] RouteFault),
     #[error("an encoded body cannot be inspected: send it without Content-Encoding")]
@@ -74,9 +77,9 @@ impl Refused {
             Self::Head(HeadFault::Expectation) => StatusCode::EXPECTATION_FAILED,
             Self::Route(RouteFault::Unknown) => StatusCode::NOT_FOUND,
             Self::Route(RouteFault::Method { .. }) => StatusCode::METHOD_NOT_ALLOWED,
-            Self::Route(RouteFault::Closed) | Self::Content(BadBody::Model(ModelFault::Cloud)) => {
-                StatusCode::FORBIDDEN
-            }
+            Self::CrossSite(_)
+            | Self::Route(RouteFault::Closed)
+            | Self::Content(BadBody::Model(ModelFault::Cloud)) => StatusCode::FORBIDDEN,
             Self::Head(_)
             | Self::Route(_)
             | Self::UnwantedBody

@@ -1,5 +1,6 @@
 //! One request from its head to its answer, readable from top to bottom.
 
+use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -18,7 +19,7 @@ use super::record::Record;
 use super::refused::Refused;
 use super::respond::{self, Context};
 use super::route::{self, Action, Family, Route};
-use super::{Connection, Proxy, head, headers, identify, limits, upstream};
+use super::{Connection, Proxy, cross_site, head, headers, identify, limits, upstream};
 use crate::health::Unavailable;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -45,6 +46,7 @@ where
     let mut life = Life {
         proxy: &proxy,
         family: route::family_of(parts.uri.path()),
+        local: connection.local,
         facts: None,
         body_read: false,
         record,
@@ -65,6 +67,8 @@ where
 struct Life<'a> {
     proxy: &'a Arc<Proxy>,
     family: Family,
+    /// Our address that it came in on.
+    local: IpAddr,
     /// Once its limits are looked at.
     facts: Option<HeadFacts>,
     /// Nothing of the body is left on the connection.
@@ -108,6 +112,7 @@ impl Life<'_> {
         B: Body<Data = Bytes> + Unpin,
     {
         head::check(headers)?;
+        cross_site::check(headers, self.local)?;
         let route = route::find(method, uri)?;
         let endpoint = route.endpoint;
         self.family = endpoint.family;

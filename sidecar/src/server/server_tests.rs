@@ -102,7 +102,7 @@ impl World {
 }
 
 fn post(path: &str, lines: &str, body: &str) -> String {
-    format!("POST {path} HTTP/1.1\r\nHost: a\r\n{lines}Content-Length: {}\r\n\r\n{body}", body.len())
+    format!("POST {path} HTTP/1.1\r\nHost: localhost\r\n{lines}Content-Length: {}\r\n\r\n{body}", body.len())
 }
 
 async fn read_all(mut stream: TcpStream) -> String {
@@ -120,7 +120,7 @@ fn status(answer: &str) -> u16 {
 async fn a_stream_passes_piece_by_piece_and_ollama_sees_only_what_it_should() {
     let world = world().await;
     let body = r#"{"model":"tiny","messages":[]}"#;
-    let lines = "Authorization: Bearer secret\r\nOrigin: http://evil\r\nX-Forwarded-For: 1.2.3.4\r\nCookie: a\r\n\
+    let lines = "Authorization: Bearer secret\r\nOrigin: http://localhost\r\nX-Forwarded-For: 1.2.3.4\r\nCookie: a\r\n\
                  Accept: */*\r\nX-Request-Id: mine-1\r\n";
     let mut stream = world.send(&post("/api/chat", lines, body)).await;
     let mut arrivals = Vec::new();
@@ -259,25 +259,31 @@ async fn heads_in_doubt_are_refused_and_the_connection_closed() {
     let world = world().await;
     for (lines, expected) in [
         (
-            "POST /api/chat HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nTransfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
             400,
         ),
         (
-            "POST /api/chat HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n",
+            "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\nContent-Length: 2\r\n\r\n0\r\n\r\n",
             400,
         ),
-        ("POST /api/chat HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n", 400),
-        ("POST /api/chat HTTP/1.1\r\nHost: a\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}", 400),
+        (
+            "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: gzip, chunked\r\n\r\n0\r\n\r\n",
+            400,
+        ),
+        (
+            "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 2\r\nContent-Length: 2\r\n\r\n{}",
+            400,
+        ),
         ("GET / HTTP/1.1\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: a\r\nHost: a\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nHost: localhost\r\n\r\n", 400),
         ("GET / HTTP/1.1\nHost: a\n\n", 400),
-        ("GET /#f HTTP/1.1\r\nHost: a\r\n\r\n", 400),
-        ("GET / HTTP/1.0\r\nHost: a\r\n\r\n", 505),
-        ("GET / HTTP/1.1\r\nHost: a\r\nConnection: authorization\r\n\r\n", 400),
-        ("GET http://evil/ HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 400),
-        ("OPTIONS * HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 400),
-        ("CONNECT a:80 HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n", 400),
-        ("GET / HTTP/1.1\r\nHost: a\r\nContent-Length: 3\r\n\r\nabc", 400),
+        ("GET /#f HTTP/1.1\r\nHost: localhost\r\n\r\n", 400),
+        ("GET / HTTP/1.0\r\nHost: localhost\r\n\r\n", 505),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nConnection: authorization\r\n\r\n", 400),
+        ("GET http://evil/ HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
+        ("OPTIONS * HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
+        ("CONNECT a:80 HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n", 400),
+        ("GET / HTTP/1.1\r\nHost: localhost\r\nContent-Length: 3\r\n\r\nabc", 400),
     ] {
         let answer = world.raw(lines).await;
         assert_eq!(status(&answer), expected, "{lines:?} {answer}");
@@ -289,7 +295,7 @@ async fn heads_in_doubt_are_refused_and_the_connection_closed() {
 async fn a_second_request_hidden_behind_the_first_is_refused_and_the_first_is_served() {
     let world = world().await;
     let first = post("/api/chat", "", r#"{"model":"whole"}"#);
-    let answer = world.raw(&format!("{first}GET / HTTP/1.1\r\nHost: a\r\nHost: b\r\n\r\n")).await;
+    let answer = world.raw(&format!("{first}GET / HTTP/1.1\r\nHost: localhost\r\nHost: b\r\n\r\n")).await;
     assert_eq!(answer.matches("HTTP/1.1 200 OK").count(), 1, "{answer}");
     assert_eq!(answer.matches("HTTP/1.1 400").count(), 1, "{answer}");
 }
@@ -297,7 +303,7 @@ async fn a_second_request_hidden_behind_the_first_is_refused_and_the_first_is_se
 #[tokio::test]
 async fn malformed_chunks_reach_nobody() {
     let world = world().await;
-    let head = "POST /api/chat HTTP/1.1\r\nHost: a\r\nTransfer-Encoding: chunked\r\n\r\n";
+    let head = "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nTransfer-Encoding: chunked\r\n\r\n";
     for body in ["2 \r\n{}\r\n0\r\n\r\n", "2;x\r\n{}\r\n0\r\n\r\n", "zz\r\n"] {
         let answer = world.raw(&format!("{head}{body}")).await;
         assert!(answer.is_empty() || status(&answer) == 400, "{answer}");
@@ -310,7 +316,7 @@ async fn malformed_chunks_reach_nobody() {
         body.len() - 5,
         &body[5..]
     );
-    let chunked = chunked.replace("Host: a\r\n", "Host: a\r\nConnection: close\r\n");
+    let chunked = chunked.replace("Host: localhost\r\n", "Host: localhost\r\nConnection: close\r\n");
     assert_eq!(status(&world.raw(&chunked).await), 200);
     assert!(world.seen.requests.lock()[0].contains(&format!("content-length: {}\r\n", body.len())));
 }
@@ -335,7 +341,7 @@ async fn bodies_that_cannot_be_read_or_are_too_large_are_refused() {
 #[tokio::test]
 async fn a_client_that_goes_on_sending_still_reads_why_it_should_not() {
     let world = world().await;
-    let head = "POST /api/chat HTTP/1.1\r\nHost: a\r\nContent-Length: 99999999\r\n\r\n";
+    let head = "POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 99999999\r\n\r\n";
     let mut stream = world.send(head).await;
     for _ in 0..20 {
         let _ = stream.write_all(&[b' '; 16384]).await;
@@ -361,13 +367,13 @@ async fn metadata_takes_no_slot_and_management_is_closed() {
     let world = world().await;
     let busy = world.send(&post("/api/chat", "", r#"{"model":"forever"}"#)).await;
     world.until(|world| world.core.gauges().in_flight == 1).await;
-    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n");
+    let get = |path: &str| format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n");
     for path in ["/", "/api/tags", "/api/ps", "/api/version", "/v1/models", "/v1/models/tiny"] {
         let answer = world.raw(&get(path)).await;
         assert_eq!(status(&answer), 200, "{path} {answer}");
     }
     assert_eq!(status(&world.post("/api/show", r#"{"name":"whole"}"#).await), 200);
-    let head = world.raw("HEAD / HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let head = world.raw("HEAD / HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     assert!(
         status(&head) == 200 && head.contains("content-length: 17\r\n") && head.ends_with("\r\n\r\n"),
         "{head}"
@@ -382,7 +388,7 @@ async fn metadata_takes_no_slot_and_management_is_closed() {
 #[tokio::test]
 async fn metadata_is_bounded_per_client() {
     let world = world().await;
-    let get = "GET /api/version HTTP/1.1\r\nHost: a\r\n\r\n".repeat(60);
+    let get = "GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n".repeat(60);
     let mut stream = world.send(&get).await;
     let mut text = String::new();
     while text.matches("HTTP/1.1 ").count() < 60 {
@@ -400,7 +406,8 @@ async fn metadata_is_bounded_per_client() {
 async fn the_caller_can_ask_what_limits_apply() {
     let world = world().await;
     world.post("/api/chat", r#"{"model":"whole"}"#).await;
-    let answer = world.raw("GET /corral/v1/limits HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let answer =
+        world.raw("GET /corral/v1/limits HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     let (_, body) = answer.split_once("\r\n\r\n").unwrap();
     let body: serde_json::Value = serde_json::from_str(body).unwrap();
     assert_eq!((&body["client"], &body["pods"]), (&"127.0.0.1".into(), &1.into()), "{body}");
@@ -422,7 +429,8 @@ async fn without_ollama_or_plan_the_answer_is_503_and_nothing_is_charged() {
     assert_eq!(world.core.health.unavailable(), Some(crate::health::Unavailable::OllamaDown));
     let down = world.post("/v1/chat/completions", r#"{"model":"tiny"}"#).await;
     assert!(down.contains("Ollama is down"), "{down}");
-    let limits = world.raw("GET /corral/v1/limits HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;
+    let limits =
+        world.raw("GET /corral/v1/limits HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     assert!(limits.contains("\"remaining\":1,"), "{limits}");
 }
 
@@ -435,7 +443,7 @@ async fn slow_and_silent_clients_are_let_go() {
     })
     .await;
     for (sent, within) in
-        [("", 100), ("GET / HT", 100), ("GET /api/version HTTP/1.1\r\nHost: a\r\n\r\n", 300)]
+        [("", 100), ("GET / HT", 100), ("GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n", 300)]
     {
         let begun = Instant::now();
         read_all(world.send(sent).await).await;
@@ -443,20 +451,21 @@ async fn slow_and_silent_clients_are_let_go() {
         let within = Duration::from_millis(within);
         assert!(took >= within && took < within + Duration::from_millis(700), "{sent:?} {took:?}");
     }
-    let slow =
-        read_all(world.send("POST /api/chat HTTP/1.1\r\nHost: a\r\nContent-Length: 100\r\n\r\n{").await)
-            .await;
+    let slow = read_all(
+        world.send("POST /api/chat HTTP/1.1\r\nHost: localhost\r\nContent-Length: 100\r\n\r\n{").await,
+    )
+    .await;
     assert_eq!(status(&slow), 408, "{slow}");
 }
 
 #[tokio::test]
 async fn a_connection_closes_with_an_answer_once_it_is_old_or_the_pod_drains() {
     let world = world_with(1000, |settings| settings.max_connection_age = Duration::ZERO).await;
-    let answer = world.raw("GET /api/version HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let answer = world.raw("GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(answer.contains("connection: close\r\n"), "{answer}");
     let world = self::world().await;
     world.core.health.begin_drain();
-    let answer = world.raw("GET /api/version HTTP/1.1\r\nHost: a\r\n\r\n").await;
+    let answer = world.raw("GET /api/version HTTP/1.1\r\nHost: localhost\r\n\r\n").await;
     assert!(status(&answer) == 200 && answer.contains("connection: close\r\n"), "{answer}");
     world.core.health.refuse_new();
     assert_eq!(status(&world.post("/api/chat", r#"{"model":"tiny"}"#).await), 503);

@@ -7,8 +7,8 @@ use http_body_util::Full;
 
 use crate::proxy::route::{Action, Route};
 
-/// Builds it. The client's headers stay here: credentials (which Ollama would hand to its cloud), `Origin` (which it
-/// refuses), forwarded addresses, everything about the connection. `Host` is one that Ollama takes for local.
+/// Builds it. The client's headers stay here: credentials (which Ollama would hand to its cloud), `Origin` (judged
+/// already), forwarded addresses, everything about the connection. `Host` is one that Ollama takes for local.
 pub(crate) fn build(
     route: &Route<'_>,
     method: Method,
