@@ -31,7 +31,7 @@ pub(crate) enum Refused {
     Content(#[from] BadBody),
     #[error("{}", super::wording::limits(.0))]
     Limit(Refusal),
-    #[error("The queue of this pod is full. Retry in about {}.", super::wording::seconds(.0.estimated_wait))]
+    #[error("{}", super::wording::queue(.0))]
     QueueFull(QueueRefusal),
     #[error("No slot came free within {}. Retry in about {}.", super::wording::seconds(*.waited), super::wording::seconds(*.waited))]
     QueueTimeout { waited: Nanos },

@@ -42,7 +42,11 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
 }
 
 fn queue_full() -> Refused {
-    Refused::QueueFull(QueueRefusal { reason: QueueFull::Depth, estimated_wait: Nanos::from_secs(3) })
+    Refused::QueueFull(QueueRefusal {
+        reason: QueueFull::Depth,
+        estimated_wait: Nanos::from_secs(3),
+        max_wait: Nanos::from_secs(30),
+    })
 }
 
 /// How each kind is told by the `OpenAI` API (type and code) and by Anthropic's.

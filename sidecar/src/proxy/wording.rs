@@ -2,6 +2,7 @@
 
 use std::fmt::Write;
 
+use corral_limiter::queue::{QueueFull, QueueRefusal};
 use corral_limiter::{Nanos, Rate, Refusal, Unit, Violation};
 
 use crate::health::Unavailable;
@@ -28,6 +29,18 @@ fn exceeded(violation: &Violation) -> String {
             window(rate.window)
         ),
         None => format!("Limit \"{limit}\" reached: {used} of {allowed} requests at one time."),
+    }
+}
+
+/// Which bound of the queue is in the way, and when to come back.
+pub(crate) fn queue(refusal: &QueueRefusal) -> String {
+    let wait = seconds(refusal.estimated_wait);
+    match refusal.reason {
+        QueueFull::Depth => format!("The queue of this pod is full. Retry in about {wait}."),
+        QueueFull::Wait => format!(
+            "This request would wait about {wait}, longer than the {} this pool allows. Retry in about {wait}.",
+            seconds(refusal.max_wait)
+        ),
     }
 }
 
@@ -77,6 +90,19 @@ mod tests {
         assert_eq!(window(Nanos::from_secs(60)), "1m");
         assert_eq!(window(Nanos::from_secs(90)), "90s");
         assert_eq!(window(Nanos::from_secs(7200)), "2h");
+    }
+
+    #[test]
+    fn a_full_queue_and_a_long_one_are_told_apart() {
+        let told = |reason| {
+            let (estimated_wait, max_wait) = (Nanos::from_secs(40), Nanos::from_secs(30));
+            queue(&QueueRefusal { reason, estimated_wait, max_wait })
+        };
+        assert_eq!(told(QueueFull::Depth), "The queue of this pod is full. Retry in about 40s.");
+        assert_eq!(
+            told(QueueFull::Wait),
+            "This request would wait about 40s, longer than the 30s this pool allows. Retry in about 40s."
+        );
     }
 
     #[test]

@@ -62,6 +62,8 @@ pub struct QueueRefusal {
     pub reason: QueueFull,
     /// How long it would have waited, by what was learned of the model; 1 s when nothing was. An estimate.
     pub estimated_wait: Nanos,
+    /// The longest that one may wait, as the bounds were.
+    pub max_wait: Nanos,
 }
 
 /// A bound of the queue.
@@ -69,7 +71,8 @@ pub struct QueueRefusal {
 pub enum QueueFull {
     /// `max_depth` wait already.
     Depth,
-    /// It would probably wait longer than `max_wait`.
+    /// Others wait for the model, and one more would probably wait longer than `max_wait`. Where none waits, the
+    /// estimate refuses nobody: it may be wrong, and only those who are let in can correct it.
     Wait,
 }
 
@@ -210,12 +213,14 @@ impl SlotQueue {
 
     fn check_bounds(&self, model: &ModelName) -> Result<(), QueueRefusal> {
         let estimate = self.estimate(model);
-        let refuse = |reason| Err(QueueRefusal { reason, estimated_wait: estimate.unwrap_or(UNKNOWN_WAIT) });
+        let max_wait = self.bounds.max_wait;
+        let estimated_wait = estimate.unwrap_or(UNKNOWN_WAIT);
+        let refuse = |reason| Err(QueueRefusal { reason, estimated_wait, max_wait });
         if self.waiting.len() >= usize::try_from(self.bounds.max_depth).unwrap_or(usize::MAX) {
             return refuse(QueueFull::Depth);
         }
         match estimate {
-            Some(wait) if wait > self.bounds.max_wait => refuse(QueueFull::Wait),
+            Some(wait) if wait > max_wait && self.somebody_waits_for(model) => refuse(QueueFull::Wait),
             _ => Ok(()),
         }
     }
@@ -227,6 +232,10 @@ impl SlotQueue {
         let slots = u64::from(self.slots.per_model.min(self.slots.total));
         let work = self.times.mean(model)?.0.saturating_mul(before.saturating_add(1));
         work.checked_div(slots).map(Nanos)
+    }
+
+    fn somebody_waits_for(&self, model: &ModelName) -> bool {
+        self.groups.get(model).is_some_and(|group| group.depth() > 0)
     }
 
     fn has_slot(&self, model: &ModelName) -> bool {

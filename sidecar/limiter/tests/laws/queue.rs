@@ -78,7 +78,10 @@ impl Watch {
                 assert!(!free || could_go);
                 match refusal.reason {
                     QueueFull::Depth => assert_eq!(self.waiting.len(), bounds.max_depth as usize),
-                    QueueFull::Wait => assert!(refusal.estimated_wait > bounds.max_wait),
+                    QueueFull::Wait => {
+                        assert!(refusal.estimated_wait > bounds.max_wait);
+                        assert!(self.waiting.iter().any(|(_, waiting, _)| *waiting == number));
+                    }
                 }
                 self.over.insert(id);
             }
@@ -208,6 +211,19 @@ fn who_would_wait_too_long_is_told_at_once() {
     assert!(queue.arrive(WaiterId(3), &model, Nanos::from_secs(4)).is_ok());
     let refusal = queue.arrive(WaiterId(4), &model, Nanos::from_secs(4)).unwrap_err();
     assert_eq!((refusal.reason, refusal.estimated_wait), (QueueFull::Wait, Nanos::from_secs(8)));
+}
+
+#[test]
+fn an_estimate_alone_refuses_nobody_while_none_waits_for_the_model() {
+    let (mut queue, model) = queue(9, 5);
+    assert_eq!(queue.arrive(WaiterId(1), &model, Nanos(0)), Ok(Arrival::Start));
+    queue.release(WaiterId(1), Nanos::from_secs(60));
+    assert_eq!(queue.arrive(WaiterId(2), &model, Nanos::from_secs(60)), Ok(Arrival::Start));
+    let waits = Ok(Arrival::Wait { deadline: Nanos::from_secs(65) });
+    assert_eq!(queue.arrive(WaiterId(3), &model, Nanos::from_secs(60)), waits);
+    let refusal = queue.arrive(WaiterId(4), &model, Nanos::from_secs(60)).unwrap_err();
+    assert_eq!((refusal.reason, refusal.max_wait), (QueueFull::Wait, Nanos::from_secs(5)));
+    assert_eq!(queue.expire(Nanos::from_secs(65)).as_slice(), [WaiterId(3)]);
 }
 
 #[test]
