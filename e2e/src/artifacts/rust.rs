@@ -1,12 +1,11 @@
 //! Our own binaries, static, as a release has them.
 
-use std::fs::{self, DirEntry};
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
 use anyhow::Result;
 
-use crate::machine::cache::{Cache, digest, remove};
+use crate::machine::cache::{Cache, digest};
 use crate::machine::command::Cmd;
 use crate::machine::console::{long_step, step};
 use crate::machine::settings::Settings;
@@ -48,51 +47,14 @@ pub fn build(binary: Binary, cache: &Cache, settings: &Settings) -> Result<PathB
     Ok(target.join(TARGET).join("release").join(binary.package))
 }
 
-/// A target folder that all checkouts share, named by the compiler; those that nobody uses any more are dropped.
+/// The target folder of this checkout, named by compiler and place; those that nobody uses any more are dropped.
+///
+/// Not shared between checkouts: cargo takes a source for unchanged by its time alone, and calls the crates of two
+/// checkouts by the same names.
 pub fn target_folder(cache: &Cache, settings: &Settings, profile: &str) -> Result<PathBuf> {
     let compiler = Cmd::words(["rustc", "--version", "--verbose"]).dir(&settings.repository).read()?;
-    let id = format!("target-{profile}-{}", digest([compiler]));
+    let place = settings.repository.as_os_str().as_encoded_bytes();
+    let id = format!("target-{profile}-{}", digest([compiler.as_bytes(), place]));
     cache.drop_stale(&id)?;
-    let folder = cache.folder(&id)?;
-    forget_other_checkout(&folder, &settings.repository)?;
-    Ok(folder)
-}
-
-/// Cargo takes a source for unchanged by its time alone, and two checkouts call their crates by the same names: what
-/// another one built of ours is built again. What it built of our dependencies stays.
-fn forget_other_checkout(target: &Path, repository: &Path) -> Result<()> {
-    let (note, here) = (target.join("checkout"), repository.as_os_str().as_encoded_bytes());
-    if fs::read(&note).is_ok_and(|there| there == here) {
-        return Ok(());
-    }
-    for profile in ["debug", "release", "x86_64-unknown-linux-gnu/release"] {
-        let Ok(entries) = fs::read_dir(target.join(profile).join(".fingerprint")) else { continue };
-        let ours = |entry: &DirEntry| entry.file_name().to_string_lossy().starts_with("corral-");
-        for entry in entries.filter_map(Result::ok).filter(ours) {
-            remove(&entry.path())?;
-        }
-    }
-    Ok(fs::write(note, here)?)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn what_another_checkout_built_of_our_crates_is_built_again() {
-        let target = std::env::temp_dir().join(format!("corral-target-{}", std::process::id()));
-        let prints = target.join("debug/.fingerprint");
-        let (ours, theirs) = (prints.join("corral-wire-1"), prints.join("serde-1"));
-        let build = || [&ours, &theirs].map(|print| fs::create_dir_all(print).unwrap());
-        build();
-        forget_other_checkout(&target, Path::new("/a")).unwrap();
-        assert!(!ours.exists() && theirs.exists());
-        build();
-        forget_other_checkout(&target, Path::new("/a")).unwrap();
-        assert!(ours.exists(), "the same checkout again");
-        forget_other_checkout(&target, Path::new("/b")).unwrap();
-        assert!(!ours.exists());
-        remove(&target).unwrap();
-    }
+    cache.folder(&id)
 }
