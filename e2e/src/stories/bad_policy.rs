@@ -3,7 +3,6 @@
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::condition;
 use super::pool::policy;
 use super::scene::Scene;
 use super::traffic::{names_limit, one_token, sort};
@@ -120,7 +119,5 @@ fn make_broken(scene: &Scene) -> Result<()> {
         let made = scene.cluster.kubectl(apply).input(broken.to_string()).attempt()?;
         Ok(if made.status.success() { Ok(()) } else { Err(made.tail()) })
     })?;
-    let now = scene.get("ollamapool/broken")?;
-    ensure!(condition::of(&now, "Ready").is_none(), "nobody can say that this is ready: {now}");
-    Ok(())
+    scene.until_reason("ollamapool/broken", "Ready", "False", "InvalidSpec").map(drop)
 }
