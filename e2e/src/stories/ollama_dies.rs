@@ -26,7 +26,7 @@ pub fn run(scene: &Scene) -> Result<()> {
     it_says_when_to_come_back(&unavailable)?;
     the_others_go_on(scene, pod, service)?;
     let watch = Stopwatch::start();
-    let back = scene.pool_serves(POOL, 2)?;
+    let back = it_comes_back(scene, pod)?;
     scene.tell(&format!("back {} after the last kill", seconds(watch.elapsed())));
     it_is_the_same_pod(pod, &back)?;
     scene.warm_up(&back)
@@ -63,6 +63,15 @@ fn the_others_go_on(scene: &Scene, pod: &PoolPod, service: SocketAddr) -> Result
         }
         Ok(Ok(()))
     })
+}
+
+/// Right after a kill Kubernetes may still call the pod Ready: only an answer of its own proves that it is back.
+fn it_comes_back(scene: &Scene, pod: &PoolPod) -> Result<Vec<PoolPod>> {
+    scene.until("the pod answers again", || {
+        let answer = scene.http(pod.client_port()?, &one_token())?;
+        Ok(if answer.status == 200 { Ok(()) } else { Err(format!("{} {}", answer.status, answer.text())) })
+    })?;
+    scene.pool_serves(POOL, 2)
 }
 
 fn ready_endpoints(scene: &Scene) -> Result<Vec<String>> {
