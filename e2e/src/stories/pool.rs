@@ -214,12 +214,11 @@ impl Scene {
 pub fn describe(pods: &[PoolPod]) -> String {
     let words = pods.iter().map(|pod| {
         let ready = if pod.ready { "ready" } else { "not ready" };
-        format!(
-            "{} on {} {ready} {:?}",
-            pod.name,
-            if pod.node.is_empty() { "no node" } else { &pod.node },
-            pod.restarts
-        )
+        let node = if pod.node.is_empty() { "no node" } else { &pod.node };
+        let restarted = pod.restarts.iter().filter(|(_, count)| *count > 0);
+        let restarts: Vec<_> =
+            restarted.map(|(name, count)| format!(", {name} restarted {count}x")).collect();
+        format!("{} {ready} on {node}{}", pod.name, restarts.concat())
     });
     words.collect::<Vec<_>>().join(", ")
 }
