@@ -10,7 +10,7 @@ use std::time::Duration;
 use anyhow::Result;
 
 use crate::cluster::{Cluster, up};
-use crate::machine::clock::{Deadline, Stopwatch};
+use crate::machine::clock::{Deadline, Stopwatch, seconds};
 use crate::machine::console::say;
 use crate::machine::preflight;
 use crate::machine::settings::Settings;
@@ -27,7 +27,8 @@ const LIMIT: Duration = Duration::from_mins(5);
 const NAMESPACE_LIMIT: Duration = Duration::from_mins(1);
 
 /// A demo under way.
-struct Demo {
+#[derive(Debug)]
+pub struct Demo {
     scene: Scene,
     /// Where the manifests lie, as a person can edit and apply them afterwards.
     folder: PathBuf,
@@ -42,15 +43,22 @@ pub fn run(settings: &Settings, name: &str, down: &str) -> Result<()> {
     title("A real Kubernetes with two nodes of four GPUs each, and Corral on it by Helm");
     say("  (The scheduler sees these GPUs; the tiny models compute on the CPU.)");
     let cluster = up::up(settings, name)?;
-    let mut demo = Demo::begin(&cluster)?;
-    demo.numbers.cluster = watch.elapsed();
-    demo.play()?;
-    demo.numbers.whole = watch.elapsed();
-    title("What happened, in numbers");
-    say(demo.numbers.to_string());
+    let stood = watch.elapsed();
+    let demo = play(&cluster)?;
+    let (stood, whole) = (seconds(stood), seconds(watch.elapsed()));
+    say(format!("  {stood} until a two-node cluster stood with Corral on it, {whole} in all"));
     say(demo.how_to_go_on());
     say(up::how_to_reach(&cluster, down));
     Ok(())
+}
+
+/// Plays all acts on a cluster that stands, and sums them up.
+pub fn play(cluster: &Cluster) -> Result<Demo> {
+    let mut demo = Demo::begin(cluster)?;
+    demo.play()?;
+    title("What happened, in numbers");
+    say(demo.numbers.to_string());
+    Ok(demo)
 }
 
 impl Demo {

@@ -9,8 +9,6 @@ use crate::machine::clock::seconds;
 /// All figures of one demo.
 #[derive(Debug, Default)]
 pub(super) struct Numbers {
-    /// Until the cluster stood with Corral on it.
-    pub(super) cluster: Duration,
     /// From `kubectl apply` of the pool until all its pods served.
     pub(super) pool: Duration,
     pub(super) pods: usize,
@@ -25,8 +23,6 @@ pub(super) struct Numbers {
     pub(super) pieces: usize,
     pub(super) first_piece: Duration,
     pub(super) middle_gap: Duration,
-    /// Of everything.
-    pub(super) whole: Duration,
 }
 
 impl Numbers {
@@ -46,7 +42,6 @@ impl Numbers {
 impl fmt::Display for Numbers {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let Self { pods, served, refused, pieces, .. } = self;
-        writeln!(f, "  {} until a two-node cluster stood with Corral on it", seconds(self.cluster))?;
         writeln!(
             f,
             "  {} from kubectl apply until {pods} Ollamas on {pods} GPUs served",
@@ -64,11 +59,10 @@ impl fmt::Display for Numbers {
             self.first_piece.as_millis(),
             self.middle_gap.as_millis()
         )?;
-        writeln!(
+        write!(
             f,
             "  {served} requests served, {refused} refused: told to wait {} ms, and served then",
             self.waited.as_millis()
-        )?;
-        write!(f, "  {} in all", seconds(self.whole))
+        )
     }
 }

@@ -32,7 +32,8 @@ impl Tally {
         results.map(one_result).fold(Self::default(), Self::plus)
     }
 
-    fn plus(self, other: Self) -> Self {
+    /// Both together.
+    pub(super) fn plus(self, other: Self) -> Self {
         Self { passed: self.passed + other.passed, failed: self.failed + other.failed }
     }
 }
