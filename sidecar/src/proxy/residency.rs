@@ -87,9 +87,9 @@ impl Residency {
         flight.aboard = head == Head::Stream;
         let need = flight.need.clone();
         if head == Head::Error {
-            self.doubt(&need)
+            self.doubt(&need);
         } else {
-            self.remember(&need)
+            self.remember(&need);
         }
         self.part(&need);
     }

@@ -24,8 +24,8 @@ fn other_shape() -> Need {
     need("a", r#""num_ctx":9"#)
 }
 
-fn names(models: &[&str]) -> Option<Vec<ModelName>> {
-    Some(models.iter().map(|model| ModelName::parse(model).unwrap()).collect())
+fn names(models: &[&str]) -> Vec<ModelName> {
+    models.iter().map(|model| ModelName::parse(model).unwrap()).collect()
 }
 
 impl Sky {
@@ -88,7 +88,7 @@ fn after_an_answer_it_is_for_ollama_to_say_whether_the_model_is_still_loaded() {
     sky.serve(&plain(), Head::Whole);
     let id = sky.send(&plain());
     assert!(!sky.arrived(id));
-    assert_eq!(sky.table.witnesses(id), names(&["a"]));
+    assert_eq!(sky.table.witnesses(id), Some(names(&["a"])));
 }
 
 #[test]
@@ -195,7 +195,7 @@ fn an_error_in_another_shape_may_have_changed_the_runner_and_one_in_its_own_has_
     sky.serve(&plain(), Head::Whole);
     sky.serve(&plain(), Head::Error);
     let id = sky.send(&plain());
-    assert_eq!(sky.table.witnesses(id), names(&["a"]));
+    assert_eq!(sky.table.witnesses(id), Some(names(&["a"])));
     sky.serve(&other_shape(), Head::Error);
     assert_eq!(sky.table.witnesses(id), None);
 }
@@ -209,15 +209,15 @@ fn whoever_may_stand_in_front_must_be_loaded_too() {
     let id = sky.send(&plain());
     assert_eq!(sky.table.witnesses(id), None, "b may be loading");
     sky.head(front, Head::Whole);
-    assert_eq!(sky.table.witnesses(id), names(&["a"]), "its answer has begun: it stands nowhere");
+    assert_eq!(sky.table.witnesses(id), Some(names(&["a"])), "its answer has begun: it stands nowhere");
     sky.end(front);
     sky.wait(500);
     let beside = sky.send(&need("b", ""));
-    assert_eq!(sky.table.witnesses(id), names(&["a", "b"]), "it may have overtaken on the way");
+    assert_eq!(sky.table.witnesses(id), Some(names(&["a", "b"])), "it may have overtaken on the way");
     sky.end(beside);
     sky.wait(500);
     sky.send(&need("c", ""));
-    assert_eq!(sky.table.witnesses(id), names(&["a"]), "it came too late to be in front");
+    assert_eq!(sky.table.witnesses(id), Some(names(&["a"])), "it came too late to be in front");
 }
 
 #[test]
@@ -228,7 +228,7 @@ fn who_is_aboard_stands_in_nobodys_way() {
     let front = sky.send(&need("b", ""));
     assert!(sky.arrived(front));
     let id = sky.send(&plain());
-    assert_eq!(sky.table.witnesses(id), names(&["a"]));
+    assert_eq!(sky.table.witnesses(id), Some(names(&["a"])));
 }
 
 #[test]
