@@ -14,9 +14,10 @@ use super::admission::Entered;
 use super::body::ReplyBody;
 use super::discard::discard;
 use super::forward::{self, Answer, Hold, Job};
-use super::inspect::{self, Asked, Held};
+use super::inspect::{self, Asked, Held, Shape};
 use super::record::Record;
 use super::refused::Refused;
+use super::residency::Need;
 use super::respond::{self, Context};
 use super::route::{self, Action, Family, Route};
 use super::{Connection, Proxy, cross_site, head, headers, identify, limits, upstream};
@@ -49,6 +50,7 @@ where
         local: connection.local,
         facts: None,
         body_read: false,
+        shape: Shape::default(),
         record,
     };
     let fault = connection.next_fault();
@@ -73,6 +75,8 @@ struct Life<'a> {
     facts: Option<HeadFacts>,
     /// Nothing of the body is left on the connection.
     body_read: bool,
+    /// What it asks of its model's runner.
+    shape: Shape,
     record: Record,
 }
 
@@ -168,8 +172,9 @@ impl Life<'_> {
         }
         let held = inspect::read(body, &self.proxy.budget, &self.proxy.settings).await?;
         self.body_read = true;
-        let Asked { model, stream } = inspect::scan_body(held.bytes(), action)?;
+        let Asked { model, stream, tuning } = inspect::scan_body(held.bytes(), action)?;
         self.record.model = Some(model);
+        self.shape = tuning.shape(route.endpoint.reads());
         self.record.stream = stream.unwrap_or(route.endpoint.streams_by_default);
         Ok(Some(held))
     }
@@ -180,10 +185,11 @@ impl Life<'_> {
         let Some(model) = model.filter(|_| route.endpoint.needs_slot()) else {
             return entered.pass(model).map(Hold::Passed).map_err(Refused::Limit);
         };
+        let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
         let permit = entered.queue(model)?.slot().await?;
         self.record.waited = permit.waited();
         self.proxy.core.metrics.queue_wait(permit.waited().into());
-        Ok(Hold::Slot(permit))
+        Ok(Hold::Slot(permit, need))
     }
 
     /// Has the exchange with Ollama, up to the head of its answer.
@@ -197,8 +203,7 @@ impl Life<'_> {
     ) -> Result<Answer, Refused> {
         let bytes = body.as_ref().map_or_else(Bytes::new, |held| held.bytes().clone());
         let request = upstream::build(route, method.clone(), headers, bytes);
-        let model = self.record.model.clone();
-        let job = Job { request, body, hold, model, ending: route.endpoint.ending };
+        let job = Job { request, body, hold, ending: route.endpoint.ending };
         match forward::start(self.proxy, job).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {

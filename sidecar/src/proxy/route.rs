@@ -7,6 +7,8 @@ use corral_limiter::ModelName;
 use corral_wire::EndpointClass;
 use http::{Method, Uri};
 
+use super::inspect::Reads;
+
 /// Whose API a path belongs to: it decides the shape of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -208,6 +210,15 @@ impl Endpoint {
     /// Whether a slot of Ollama is needed to answer it.
     pub(crate) fn needs_slot(&self) -> bool {
         self.action == Action::Infer
+    }
+
+    /// What of a body says which runner is needed. Ollama's compatibility APIs have no say in it.
+    pub(crate) fn reads(&self) -> Reads {
+        match (self.family, self.class) {
+            (Ollama, Embed) => Reads::Options,
+            (Ollama, Chat | Generate) => Reads::OptionsAndShift,
+            _ => Reads::Nothing,
+        }
     }
 }
 

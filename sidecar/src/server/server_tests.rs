@@ -1,3 +1,5 @@
+#[path = "departed_tests.rs"]
+mod departed;
 #[path = "fake.rs"]
 mod fake;
 
@@ -55,6 +57,10 @@ async fn world() -> World {
 }
 
 async fn world_with(burst: u64, change: impl FnOnce(&mut ProxySettings)) -> World {
+    world_of(1, burst, change).await
+}
+
+async fn world_of(per_model: u32, burst: u64, change: impl FnOnce(&mut ProxySettings)) -> World {
     let (upstream, seen) = fake::start().await;
     let health = Arc::new(Health::new());
     health.told_to_serve();
@@ -62,7 +68,7 @@ async fn world_with(burst: u64, change: impl FnOnce(&mut ProxySettings)) -> Worl
     health.upstream_answered();
     let settings = CoreSettings {
         limiter: LimiterSettings { hash_key: [1; 16], keys_per_limit: 100 },
-        slots: SlotBounds { per_model: 1, total: 3 },
+        slots: SlotBounds { per_model, total: 3 },
     };
     let core = Arc::new(Core::new(settings, health, Arc::new(Metrics::new())));
     core.take_plan(Arc::new(compile(&plan(burst)).unwrap()), NonZeroU32::MIN);
