@@ -6,7 +6,7 @@
 //!
 //! | metric | unit | labels |
 //! | --- | --- | --- |
-//! | `corral_requests_total` | requests, each with exactly one outcome | `endpoint`: chat, generate, embed, metadata, none (no such endpoint, or a head in doubt); `outcome`: see [`Outcome`] |
+//! | `corral_requests_total` | requests, each with exactly one outcome | `endpoint`: chat, generate, embed, metadata, none (no such endpoint, a head in doubt, or a preflight); `outcome`: see [`Outcome`] |
 //! | `corral_request_duration_seconds` | from the end of the head to the end of the answer, or until the client left | `endpoint` |
 //! | `corral_refusals_total` | requests refused by something other than a limit | `reason`: `queue_full`, `queue_timeout`, unavailable, `bad_request` |
 //! | `corral_limit_decisions_total` | decisions of each limit in force | `policy`, `limit`; `decision`: admitted, refused, `would_refuse` (shadow) |

@@ -12,6 +12,7 @@ use http_body::Body;
 
 use super::admission::Entered;
 use super::body::ReplyBody;
+use super::cross_site::{self, Page};
 use super::discard::discard;
 use super::forward::{self, Answer, Hold, Job};
 use super::inspect::{self, Asked, Held};
@@ -19,7 +20,7 @@ use super::record::Record;
 use super::refused::Refused;
 use super::respond::{self, Context};
 use super::route::{self, Action, Family, Route};
-use super::{Connection, Proxy, cross_site, head, headers, identify, limits, upstream};
+use super::{Connection, Proxy, cors, head, headers, identify, limits, upstream};
 use crate::health::Unavailable;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -47,6 +48,7 @@ where
         proxy: &proxy,
         family: route::family_of(parts.uri.path()),
         local: connection.local,
+        page: Page::of(&parts.headers),
         facts: None,
         body_read: false,
         record,
@@ -69,6 +71,8 @@ struct Life<'a> {
     family: Family,
     /// Our address that it came in on.
     local: IpAddr,
+    /// For which it was sent.
+    page: Page,
     /// Once its limits are looked at.
     facts: Option<HeadFacts>,
     /// Nothing of the body is left on the connection.
@@ -82,6 +86,8 @@ enum Outcome {
     Answer(Answer),
     /// Corral itself does, in JSON.
     Own(Bytes),
+    /// A browser is told what pages may send.
+    Preflight,
 }
 
 impl Life<'_> {
@@ -112,7 +118,10 @@ impl Life<'_> {
         B: Body<Data = Bytes> + Unpin,
     {
         head::check(headers)?;
-        cross_site::check(headers, self.local)?;
+        cross_site::check(&self.page, headers, self.local)?;
+        if cors::is_preflight(&self.page, method, headers) {
+            return route::exists(uri).map(|()| Outcome::Preflight).map_err(Refused::from);
+        }
         let route = route::find(method, uri)?;
         let endpoint = route.endpoint;
         self.family = endpoint.family;
@@ -215,6 +224,7 @@ impl Life<'_> {
         let mut response = match outcome {
             Ok(Outcome::Answer(answer)) => return self.pass_on(answer, &standings, closes),
             Ok(Outcome::Own(bytes)) => own(bytes, &standings),
+            Ok(Outcome::Preflight) => preflight(),
             Err(refused) => {
                 self.record.refused = Some(refused.outcome());
                 self.refuse(&refused, &standings)
@@ -267,6 +277,7 @@ impl Life<'_> {
         if let Ok(id) = HeaderValue::try_from(&self.record.id) {
             out.insert(REQUEST_ID, id);
         }
+        cors::insert(out, &self.page);
         if closes {
             out.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -277,5 +288,12 @@ fn own(bytes: Bytes, standings: &[Standing]) -> Response<Bytes> {
     let mut response = Response::new(bytes);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers::insert(response.headers_mut(), standings, None);
+    response
+}
+
+fn preflight() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = cors::preflight();
     response
 }

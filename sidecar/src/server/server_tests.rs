@@ -1,3 +1,5 @@
+#[path = "cors_tests.rs"]
+mod cors;
 #[path = "fake.rs"]
 mod fake;
 
