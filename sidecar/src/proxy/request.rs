@@ -5,7 +5,7 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use corral_limiter::{HeadFacts, Plan, Standing};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
@@ -26,8 +26,7 @@ use crate::health::Unavailable;
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The parts of Ollama's head that go on to the client. The rest is about its connection, or about itself.
-const PASSED_ON: [HeaderName; 4] =
-    [CONTENT_TYPE, http::header::CACHE_CONTROL, http::header::RETRY_AFTER, http::header::VARY];
+const PASSED_ON: [HeaderName; 4] = [CONTENT_TYPE, CACHE_CONTROL, RETRY_AFTER, VARY];
 
 /// Answers one request of a connection.
 pub(crate) async fn handle<B>(
@@ -243,6 +242,9 @@ impl Life<'_> {
             if let Some(value) = answer.headers.get(&name) {
                 out.insert(name, value.clone());
             }
+        }
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE && !out.contains_key(RETRY_AFTER) {
+            respond::insert_busy(&mut out, &self.proxy.dice);
         }
         // Of a HEAD, the length of what a GET would bring.
         if let Some(length) = answer.headers.get(CONTENT_LENGTH) {

@@ -437,6 +437,15 @@ async fn without_ollama_or_plan_the_answer_is_503_and_nothing_is_charged() {
 }
 
 #[tokio::test]
+async fn a_busy_ollama_says_when_to_come_back_as_an_estimate() {
+    let world = world().await;
+    let busy = world.post("/api/chat", r#"{"model":"busy"}"#).await;
+    assert!(status(&busy) == 503 && busy.ends_with("{\"error\":\"server busy\"}"), "{busy}");
+    assert!(busy.contains("retry-after: ") && busy.contains("retry-after-ms: 5"), "{busy}");
+    assert!(busy.contains("x-corral-retry: estimate\r\n"), "{busy}");
+}
+
+#[tokio::test]
 async fn slow_and_silent_clients_are_let_go() {
     let world = world_with(1000, |settings| {
         settings.head_timeout = Duration::from_millis(100);
