@@ -119,7 +119,10 @@ fn documents(text: &str) -> serde_yaml::Deserializer<'_> {
 /// Refuses what is too much, before anything is made of it.
 fn weigh(text: &str) -> Result<(), ReadErrors> {
     if let Some(line) = weight::bristling(text) {
-        let message = format!("line {line}: a document may hold at most {} brackets", weight::MAX_BRACKETS);
+        let message = format!(
+            "line {line}: a document may hold at most {} brackets, and fewer if it is long",
+            weight::MAX_BRACKETS
+        );
         return Err(ReadErrors::whole(message));
     }
     let mut left = weight::MAX_WEIGHT;

@@ -1,6 +1,6 @@
 //! Bounds on a file before anything is made of it: YAML can say much in a few bytes.
 //!
-//! The parser takes time by the square of how deep brackets nest, and aliases repeat what they stand for, so the brackets
+//! The parser takes time by how deep brackets nest times how long a document is, and aliases repeat what they stand for, so the brackets
 //! of each document are counted in its text, and all that it says is weighed with every alias followed.
 
 use std::fmt;
@@ -11,19 +11,22 @@ use serde::de::{
 
 /// The most opening brackets of a document, whether they nest or not, in texts and comments too.
 pub(super) const MAX_BRACKETS: usize = 4000;
+/// The most brackets times bytes of a document: 1000 in 256 KiB.
+const MAX_WORK: usize = 1000 * 256 * 1024;
 /// The most bytes of all that a document says, and one for each of its values.
 pub(super) const MAX_WEIGHT: usize = 4 * super::MAX_FILE_BYTES;
 
-/// In which line, from 1, a document has one bracket too many.
+/// In which line, from 1, a document has one bracket too many, or too many for its length.
 pub(super) fn bristling(text: &str) -> Option<usize> {
-    let mut brackets = 0;
+    let (mut brackets, mut bytes) = (0_usize, 0_usize);
     for (before, line) in text.lines().enumerate() {
         // Nowhere in YAML, not even in a text of many lines, can such a line be anything else than a new document.
         if line == "---" || line.starts_with("--- ") {
-            brackets = 0;
+            (brackets, bytes) = (0, 0);
         }
         brackets += line.bytes().filter(|byte| matches!(byte, b'[' | b'{')).count();
-        if brackets > MAX_BRACKETS {
+        bytes += line.len();
+        if brackets > MAX_BRACKETS || brackets.saturating_mul(bytes) > MAX_WORK {
             return Some(before + 1);
         }
     }
@@ -146,5 +149,7 @@ mod tests {
         assert_eq!(bristling(&format!("---\n{half}\n--- {half}\n{half}")), None);
         assert_eq!(bristling(&format!("---\n{half}\n--- {half}\n{half}{{")), Some(4));
         assert_eq!(bristling(&format!("{half}\n---{half}{{")), Some(2));
+        assert_eq!(bristling(&format!("{half}\n{}", "x".repeat(200_000))), Some(2));
+        assert_eq!(bristling(&"x: [y]\n".repeat(3000)), None);
     }
 }
