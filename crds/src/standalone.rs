@@ -70,7 +70,7 @@ fn errors(
         .zip(&merged.policies)
         .flat_map(|((document, _), outcome)| outcome.problems.iter().map(|problem| (*document, problem)));
     let all = of_pool.chain(of_policies);
-    all.map(|(document, problem)| ReadError::of_problem(text, document, problem.clone())).collect()
+    all.map(|(document, problem)| ReadError::of_problem(text, document, problem)).collect()
 }
 
 fn policy(manifest: &Manifest) -> Option<(usize, PolicyInput<'_>)> {

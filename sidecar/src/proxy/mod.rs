@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 mod body;
+mod cors;
 mod cross_site;
 mod departed;
 mod dice;

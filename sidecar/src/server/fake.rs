@@ -85,6 +85,10 @@ async fn answer(stream: &mut TcpStream, request: &str, seen: &Seen) -> bool {
             _ = gone_within(stream, Duration::from_secs(20)) => return false,
         }
     }
+    if says("\"busy\"") {
+        let head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 23\r\n\r\n";
+        return write(stream, head).await && write(stream, "{\"error\":\"server busy\"}").await;
+    }
     if request.starts_with("HEAD") {
         return write(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 17\r\n\r\n")
             .await;

@@ -1,3 +1,5 @@
+#[path = "cors_tests.rs"]
+mod cors;
 #[path = "departed_tests.rs"]
 mod departed;
 #[path = "fake.rs"]
@@ -438,6 +440,15 @@ async fn without_ollama_or_plan_the_answer_is_503_and_nothing_is_charged() {
     let limits =
         world.raw("GET /corral/v1/limits HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     assert!(limits.contains("\"remaining\":1,"), "{limits}");
+}
+
+#[tokio::test]
+async fn a_busy_ollama_says_when_to_come_back_as_an_estimate() {
+    let world = world().await;
+    let busy = world.post("/api/chat", r#"{"model":"busy"}"#).await;
+    assert!(status(&busy) == 503 && busy.ends_with("{\"error\":\"server busy\"}"), "{busy}");
+    assert!(busy.contains("retry-after: ") && busy.contains("retry-after-ms: 5"), "{busy}");
+    assert!(busy.contains("x-corral-retry: estimate\r\n"), "{busy}");
 }
 
 #[tokio::test]
