@@ -10,8 +10,8 @@ use http::{HeaderMap, HeaderValue};
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 
-/// The most items of a list.
-const MAX_ITEMS: usize = 8;
+/// The most limits that one answer tells of.
+pub(crate) const MAX_ITEMS: usize = 8;
 
 /// Writes both headers; `refused` is what a 429 says about coming back.
 pub(crate) fn insert(headers: &mut HeaderMap, standings: &[Standing], refused: Option<&Retry>) {

@@ -9,9 +9,9 @@ use http::{HeaderMap, HeaderValue, Response};
 use serde_json::{Value, json};
 
 use super::dice::Dice;
-use super::headers;
 use super::refused::{Kind, Refused, about};
 use super::route::{Family, RouteFault};
+use super::{headers, wording};
 
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -79,11 +79,15 @@ fn insert_retry(headers: &mut HeaderMap, retry: &Retry, dice: &Dice) {
     }
 }
 
-/// Every exceeded limit by its identity.
+/// The limits that the message tells of, by their identities.
 fn insert_limits(headers: &mut HeaderMap, refusal: &Refusal) {
-    let mut names: Vec<String> =
-        refusal.violations.iter().map(|violation| violation.limit.to_string()).collect();
-    names.dedup();
+    let mut names: Vec<String> = Vec::new();
+    for violation in wording::told(refusal) {
+        let name = violation.limit.to_string();
+        if !names.contains(&name) {
+            names.push(name);
+        }
+    }
     if let Ok(value) = HeaderValue::try_from(names.join(", ")) {
         headers.insert(LIMIT, value);
     }

@@ -131,6 +131,43 @@ fn a_limit_is_told_by_its_name_its_numbers_and_the_exact_wait() {
     assert_eq!(header(&headers, "x-should-retry"), None);
     assert_eq!(header(&headers, "connection"), None);
 }
+#[test]
+fn of_many_exceeded_limits_the_eight_with_the_longest_waits_are_told() {
+    let violation = |number: u64| {
+        let limit = Arc::new(LimitInfo { name: format!("l{number:02}"), ..(*limit()).clone() });
+        Violation { limit, unit: Unit::Requests, used: 10, allowed: 10, wait: Nanos::from_secs(number) }
+    };
+    let refused = |count| {
+        let violations = (1..=count).map(violation).collect();
+        answer(&Refused::Limit(Refusal { violations, retry: exact(count * 1000) }), Family::Ollama)
+    };
+    let told = |count: u64| {
+        let last = count.saturating_sub(8) + 1;
+        (last..=count).rev().map(|number| format!("llm/fair-use/l{number:02}")).collect::<Vec<_>>().join(", ")
+    };
+    for count in [1, 8, 9, 60] {
+        let (_, headers, body) = refused(count);
+        assert_eq!(header(&headers, "x-corral-limit"), Some(&*told(count)));
+        let text = body["error"].as_str().unwrap();
+        assert_eq!(text.matches("Rate limit").count() as u64, count.min(8), "{text}");
+        assert_eq!(text.contains("More limits are reached."), count > 8, "{text}");
+        assert!(text.ends_with(&format!("Retry in {count}s.")), "{text}");
+    }
+}
+
+#[test]
+fn a_limit_exceeded_in_both_its_units_is_named_once() {
+    let violation = |unit, wait| Violation { limit: limit(), unit, used: 4, allowed: 4, wait: Nanos(wait) };
+    let other = Arc::new(LimitInfo { name: "other".into(), ..(*limit()).clone() });
+    let violations = smallvec![
+        violation(Unit::Concurrency, 1),
+        Violation { limit: other, ..violation(Unit::Requests, 2) },
+        violation(Unit::Requests, 3),
+    ];
+    let (_, headers, _) = answer(&Refused::Limit(Refusal { violations, retry: exact(1000) }), Family::Ollama);
+    assert_eq!(header(&headers, "x-corral-limit"), Some("llm/fair-use/per-client, llm/fair-use/other"));
+}
+
 
 #[test]
 fn concurrency_is_told_as_an_estimate() {

@@ -1,18 +1,32 @@
 //! The words in which a client is told of limits and waits.
 
+use std::cmp::Reverse;
 use std::fmt::Write;
 
 use corral_limiter::queue::{QueueFull, QueueRefusal};
 use corral_limiter::{Nanos, Rate, Refusal, Unit, Violation};
 
+use super::headers::MAX_ITEMS;
 use crate::health::Unavailable;
 
-/// Every limit that was exceeded, what is used of it, and when to come back.
+/// The limits that a client is told of: of those exceeded the ones that make it wait longest, longest first.
+pub(crate) fn told(refusal: &Refusal) -> Vec<&Violation> {
+    let mut violations: Vec<_> = refusal.violations.iter().collect();
+    violations.sort_by_key(|violation| Reverse(violation.wait));
+    violations.truncate(MAX_ITEMS);
+    violations
+}
+
+/// Which limits were exceeded, what is used of them, and when to come back.
 pub(crate) fn limits(refusal: &Refusal) -> String {
     let mut text = String::with_capacity(160);
-    for violation in &refusal.violations {
+    let told = told(refusal);
+    for violation in &told {
         text.push_str(&exceeded(violation));
         text.push(' ');
+    }
+    if told.len() < refusal.violations.len() {
+        text.push_str("More limits are reached. ");
     }
     let about = if refusal.retry.estimate { "about " } else { "" };
     // Writing to a string does not fail.
