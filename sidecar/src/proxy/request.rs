@@ -1,4 +1,12 @@
 //! One request from its head to its answer, readable from top to bottom.
+//!
+//! A request that is itself at fault counts once in the request limits that its head decides, so that nothing is asked
+//! for nothing. Some are charged to nobody:
+//!
+//! - what does not exist, by its path, as it is spelt, or for its method, and what is closed: saying so is all the work
+//!   there is, no limit is about it, and a 429 would have its client ask again in vain;
+//! - one for a foreign page: the page would spend what belongs to its visitor;
+//! - one whose head is in doubt: so is who sent it. It ends its connection, which bounds how fast it comes again.
 
 use std::net::IpAddr;
 use std::sync::Arc;

@@ -82,7 +82,6 @@ fn every_refusal() -> Vec<(Refused, u16, [&'static str; 3])> {
         (HeadFault::Connection.into(), 400, INVALID),
         (HeadFault::TwoCredentials.into(), 400, INVALID),
         (RouteFault::Spelling.into(), 400, INVALID),
-        (RouteFault::ModelName.into(), 400, INVALID),
         (RouteFault::Closed.into(), 403, FORBIDDEN),
         (RouteFault::Unknown.into(), 404, NOT_FOUND),
         (RouteFault::Method { allow: "POST" }.into(), 405, INVALID),
@@ -131,6 +130,7 @@ fn a_limit_is_told_by_its_name_its_numbers_and_the_exact_wait() {
     assert_eq!(header(&headers, "x-should-retry"), None);
     assert_eq!(header(&headers, "connection"), None);
 }
+
 #[test]
 fn of_many_exceeded_limits_the_eight_with_the_longest_waits_are_told() {
     let violation = |number: u64| {
@@ -167,7 +167,6 @@ fn a_limit_exceeded_in_both_its_units_is_named_once() {
     let (_, headers, _) = answer(&Refused::Limit(Refusal { violations, retry: exact(1000) }), Family::Ollama);
     assert_eq!(header(&headers, "x-corral-limit"), Some("llm/fair-use/per-client, llm/fair-use/other"));
 }
-
 
 #[test]
 fn concurrency_is_told_as_an_estimate() {

@@ -3,7 +3,6 @@
 //! Nothing is normalised. Ollama decodes and cleans a path before it looks it up, so every spelling but the literal
 //! one is refused here, and what is forwarded is the literal from this table, never the client's own spelling.
 
-use corral_limiter::ModelName;
 use corral_wire::EndpointClass;
 use http::{Method, Uri};
 
@@ -66,7 +65,7 @@ pub(crate) struct Endpoint {
 #[derive(Debug, PartialEq)]
 pub(crate) struct Route<'a> {
     pub(crate) endpoint: &'static Endpoint,
-    /// The model named in the path, as the client spelt it.
+    /// The model named in the path, as the client spelt it: it may be no model's name.
     pub(crate) model: Option<&'a str>,
 }
 
@@ -94,9 +93,6 @@ pub(crate) enum RouteFault {
         /// Which it takes, as an `Allow` header says it.
         allow: &'static str,
     },
-    /// The model in the path has a name that no model can have.
-    #[error("the path does not end in a model's name")]
-    ModelName,
 }
 
 const GET: &[Method] = &[Method::GET];
@@ -187,7 +183,6 @@ pub(crate) fn find<'a>(method: &Method, uri: &'a Uri) -> Result<Route<'a>, Route
         return endpoint.take(method, None);
     }
     if let Some(model) = path.strip_prefix(ONE_MODEL.path).filter(|rest| !rest.is_empty()) {
-        ModelName::parse(model).map_err(|_| RouteFault::ModelName)?;
         return ONE_MODEL.take(method, Some(model));
     }
     let closed = |entry: &&str| path == *entry || (entry.ends_with('/') && path.starts_with(*entry));
@@ -307,10 +302,10 @@ mod tests {
     }
 
     #[test]
-    fn a_model_in_the_path_must_have_a_models_name() {
+    fn a_model_in_the_path_is_as_the_client_spelt_it() {
         let uri: Uri = "/v1/models/Tiny:latest".parse().unwrap();
         assert_eq!(find(&Method::GET, &uri).unwrap().model, Some("Tiny:latest"));
-        assert_eq!(try_find(&Method::GET, "/v1/models/@sha256:00"), Err(RouteFault::ModelName));
+        assert_eq!(try_find(&Method::POST, "/v1/models/tiny"), Err(RouteFault::Method { allow: "GET" }));
         assert_eq!(try_find(&Method::GET, "/v1/models/"), Err(RouteFault::Unknown));
     }
 

@@ -9,9 +9,10 @@ use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 
 use corral_limiter::queue::SlotBounds;
-use corral_limiter::{LimiterSettings, compile};
+use corral_limiter::{HeadFacts, LimiterSettings, compile};
 use corral_wire::{
-    IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc, Scope,
+    EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
+    Scope,
 };
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::sync::oneshot;
@@ -408,6 +409,47 @@ async fn metadata_is_bounded_per_client() {
     let served = text.matches("HTTP/1.1 200").count();
     assert!((1..60).contains(&served), "{served}");
     assert!(text.contains("corral.dev/built-in/metadata"), "{text}");
+}
+
+/// Puts a limit on metadata in force that forgets nothing within a test.
+fn limit_metadata(world: &World) {
+    let [limit] = plan(1).limits.try_into().unwrap();
+    let requests = Some(RateDoc { count_milli: 1000, window_seconds: 3600, burst: 10 });
+    let limit = LimitDoc { endpoints: vec![EndpointClass::Metadata], requests, name: "slow".into(), ..limit };
+    let doc = PlanDoc { limits: vec![limit], ..plan(1) };
+    world.core.take_plan(Arc::new(compile(&doc).unwrap()), NonZeroU32::MIN);
+}
+
+/// How many requests it has counted.
+fn metadata_charged(world: &World) -> u64 {
+    let facts = HeadFacts { client_ip: [127, 0, 0, 1].into(), endpoint: EndpointClass::Metadata };
+    let standings = world.core.standing(&facts, None);
+    let slow = standings.iter().find(|standing| standing.limit.name == "slow").unwrap();
+    slow.capacity - slow.remaining
+}
+
+#[tokio::test]
+async fn a_request_that_is_itself_at_fault_counts_once_where_its_head_decides() {
+    let get = |path: &str, lines: &str| {
+        format!("GET {path} HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n{lines}\r\n")
+    };
+    for (request, expected, charged) in [
+        (get("/v1/models/@sha256:00", ""), 400, 1),
+        (get("/v1/models/x:cloud", ""), 403, 1),
+        (get("/api/tags", "Content-Length: 2\r\n") + "{}", 400, 1),
+        (get("//api/tags", ""), 400, 0),
+        (get("/api/tags?a=b", ""), 400, 0),
+        (get("/api/nothing", ""), 404, 0),
+        (get("/api/pull", ""), 403, 0),
+        (get("/api/chat", ""), 405, 0),
+        (get("/api/tags", "Origin: http://example.com\r\n"), 403, 0),
+        (get("/api/tags", "Authorization: a\r\nAuthorization: b\r\n"), 400, 0),
+    ] {
+        let world = world().await;
+        limit_metadata(&world);
+        let answer = world.raw(&request).await;
+        assert_eq!((status(&answer), metadata_charged(&world)), (expected, charged), "{request:?} {answer}");
+    }
 }
 
 #[tokio::test]
