@@ -13,6 +13,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
+use corral_limiter::queue::SlotBounds;
 use corral_wire::PoolRef;
 
 use crate::proxy::ProxySettings;
@@ -110,6 +111,15 @@ pub struct SlotSettings {
     pub per_model: Option<NonZeroU32>,
     /// The most models loaded at one time; over all of them, slots are this many times [`Self::per_model`].
     pub loaded_models: NonZeroU32,
+}
+
+impl SlotSettings {
+    /// The slots, given how many per model the pool in the policy file has, if there is one. A flag wins over it.
+    pub fn bounds(self, in_file: Option<NonZeroU32>) -> SlotBounds {
+        let per_model = self.per_model.or(in_file).unwrap_or(NonZeroU32::MIN);
+        let total = per_model.saturating_mul(self.loaded_models);
+        SlotBounds { per_model: per_model.get(), total: total.get() }
+    }
 }
 
 /// How Ollama's health is judged.

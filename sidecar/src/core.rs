@@ -24,7 +24,7 @@ use crate::metrics::Metrics;
 pub struct CoreSettings {
     /// How the limiter hashes and bounds its keys.
     pub limiter: LimiterSettings,
-    /// How many requests Ollama is sent at one time.
+    /// How many requests Ollama is sent at one time, at first.
     pub slots: SlotBounds,
 }
 
@@ -35,7 +35,6 @@ pub struct Core {
     plan: ArcSwapOption<Plan>,
     tally: Tally,
     clock: Clock,
-    slots: SlotBounds,
     /// The health of Ollama and of this sidecar.
     pub health: Arc<Health>,
     /// Every metric of this sidecar.
@@ -62,7 +61,6 @@ impl Core {
             plan: ArcSwapOption::empty(),
             tally: Tally::default(),
             clock: Clock::start(),
-            slots: settings.slots,
             health,
             metrics,
         }
@@ -71,10 +69,25 @@ impl Core {
     /// Puts a plan in force, with the number of pods that share its pool-wide limits. Counters live on where
     /// their limits do; requests that wait stay.
     pub fn take_plan(&self, plan: Arc<Plan>, divisor: NonZeroU32) -> SwapSummary {
+        self.take_plan_and_slots(plan, divisor, None)
+    }
+
+    /// The same, and in the same moment another number of slots, unless it is to stay: new ones go to whoever waits for
+    /// them, and requests that run beyond fewer ones end as they would.
+    pub fn take_plan_and_slots(
+        &self,
+        plan: Arc<Plan>,
+        divisor: NonZeroU32,
+        slots: Option<SlotBounds>,
+    ) -> SwapSummary {
         let now = self.clock.now();
         let mut state = self.lock();
         let summary = state.limiter.swap(Arc::clone(&plan), divisor, now);
         state.queue.set_bounds(plan.queue());
+        if let Some(slots) = slots {
+            state.queue.set_slots(slots);
+            state.dispatch(now);
+        }
         self.plan.store(Some(plan));
         summary
     }
@@ -114,9 +127,12 @@ impl Core {
     /// How things stand now.
     pub fn gauges(&self) -> Gauges {
         let now = self.clock.now();
-        let gauges = self.lock().queue.gauges(now);
+        let (gauges, slots) = {
+            let queue = &self.lock().queue;
+            (queue.gauges(now), queue.slots())
+        };
         Gauges {
-            slots: self.slots.per_model,
+            slots: slots.per_model,
             in_flight: u32::try_from(gauges.in_flight).unwrap_or(u32::MAX),
             queued: u32::try_from(gauges.depth).unwrap_or(u32::MAX),
             oldest_wait_ms: gauges.oldest_wait.0 / 1_000_000,

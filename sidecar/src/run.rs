@@ -11,7 +11,6 @@ use std::thread;
 use std::time::Duration;
 
 use corral_limiter::LimiterSettings;
-use corral_limiter::queue::SlotBounds;
 use corral_wire::ports;
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -195,7 +194,7 @@ impl Prepared {
         match &settings.mode {
             Mode::Pod(pod) => Self::pod(settings, pod),
             Mode::Standalone(Policies::Files(paths)) => {
-                let (files, first) = PolicyFiles::open(paths.clone())?;
+                let (files, first) = PolicyFiles::open(paths.clone(), settings.slots)?;
                 Self::standalone(settings, first, Source::Files(files))
             }
             Mode::Standalone(Policies::Text(text)) => {
@@ -226,11 +225,9 @@ impl Prepared {
 fn core(settings: &Settings, in_file: Option<NonZeroU32>) -> Result<Arc<Core>, RunError> {
     let mut hash_key = [0; 16];
     getrandom::fill(&mut hash_key).map_err(RunError::Random)?;
-    let per_model = settings.slots.per_model.or(in_file).unwrap_or(NonZeroU32::MIN);
-    let total = per_model.saturating_mul(settings.slots.loaded_models);
     let settings = CoreSettings {
         limiter: LimiterSettings { hash_key, keys_per_limit: settings.keys_per_limit },
-        slots: SlotBounds { per_model: per_model.get(), total: total.get() },
+        slots: settings.slots.bounds(in_file),
     };
     Ok(Arc::new(Core::new(settings, Arc::new(Health::new()), Arc::new(Metrics::new()))))
 }

@@ -4,6 +4,9 @@
 //! every policy applies, whichever pool it targets. With one, a policy that targets another pool is an error: a limit
 //! that silently applies to nobody is the mistake that files like these are prone to.
 //!
+//! All three are followed: with a changed `ollama.numParallel` goes the number of slots, unless a flag gives it. Ollama
+//! itself must have at least as many, or it keeps a queue of its own.
+//!
 //! A changed file is taken when two looks in a row find the same content, so that half a file is not taken while an
 //! editor is still writing it. Files that are bad in any way leave the last good plan in force.
 
@@ -22,6 +25,7 @@ use tracing::error;
 use super::mount::read_bounded;
 use super::read::PlanError;
 use super::store::{Offered, PlanStore};
+use crate::config::SlotSettings;
 use crate::metrics::PlanSource;
 
 /// How often the files are looked at; a change is taken at the second look after it.
@@ -98,6 +102,7 @@ pub struct Standalone {
 #[derive(Debug)]
 pub struct PolicyFiles {
     paths: Vec<PathBuf>,
+    slots: SlotSettings,
     /// What was offered last, good or bad.
     offered: Vec<Vec<u8>>,
     /// What the last look found, if it was not that.
@@ -107,10 +112,11 @@ pub struct PolicyFiles {
 
 impl PolicyFiles {
     /// Reads the files for the first time. Here an error is final: there is no last good plan yet.
-    pub fn open(paths: Vec<PathBuf>) -> Result<(Self, Standalone), FileError> {
+    pub fn open(paths: Vec<PathBuf>, slots: SlotSettings) -> Result<(Self, Standalone), FileError> {
         let contents = contents(&paths)?;
         let standalone = parse(&paths, &contents, FIRST_SEQUENCE)?;
-        Ok((Self { paths, offered: contents, changing: None, sequence: FIRST_SEQUENCE }, standalone))
+        let files = Self { paths, slots, offered: contents, changing: None, sequence: FIRST_SEQUENCE };
+        Ok((files, standalone))
     }
 
     /// Offers what the files say now, if it has changed and has stopped changing.
@@ -133,7 +139,8 @@ impl PolicyFiles {
     fn offer(&mut self, contents: &[Vec<u8>], store: &PlanStore) {
         match parse(&self.paths, contents, self.sequence + 1) {
             Ok(standalone) => {
-                if store.offer(Ok(standalone.doc), NonZeroU32::MIN, PlanSource::File) == Offered::Taken {
+                let slots = self.slots.bounds(standalone.slots_per_model);
+                if store.offer_with_slots(standalone.doc, slots) == Offered::Taken {
                     self.sequence += 1;
                 }
             }

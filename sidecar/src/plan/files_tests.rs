@@ -47,12 +47,21 @@ impl Laptop {
     }
 
     fn open(&self) -> (PolicyFiles, Standalone) {
-        PolicyFiles::open(self.paths()).unwrap()
+        self.open_with(None)
+    }
+
+    /// With the number of slots that a flag gives.
+    fn open_with(&self, flag: Option<u32>) -> (PolicyFiles, Standalone) {
+        PolicyFiles::open(self.paths(), slots(flag)).unwrap()
     }
 
     fn error(&self) -> String {
-        PolicyFiles::open(self.paths()).unwrap_err().to_string()
+        PolicyFiles::open(self.paths(), slots(None)).unwrap_err().to_string()
     }
+}
+
+fn slots(flag: Option<u32>) -> SlotSettings {
+    SlotSettings { per_model: flag.and_then(NonZeroU32::new), loaded_models: NonZeroU32::new(3).unwrap() }
 }
 
 fn store(first: PlanDoc) -> PlanStore {
@@ -101,7 +110,7 @@ fn what_is_wrong_with_files_is_told_with_the_place() {
         assert!(error.contains(told), "{told}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
-    let missing = PolicyFiles::open(vec![PathBuf::from("/nowhere/policy.yaml")]).unwrap_err();
+    let missing = PolicyFiles::open(vec![PathBuf::from("/nowhere/policy.yaml")], slots(None)).unwrap_err();
     assert!(missing.to_string().contains("/nowhere/policy.yaml"));
 }
 
@@ -121,6 +130,41 @@ fn a_changed_file_is_taken_once_it_has_stopped_changing() {
     files.look(&store);
     files.look(&store);
     assert_eq!(rate(&store), (3, 60_000), "what was there before is a change too");
+}
+
+/// Slots per model, the most that wait, and how many proxies are trusted.
+fn pool_in_force(store: &PlanStore) -> (u32, u32, usize) {
+    let plan = store.core().plan().unwrap();
+    (store.core().gauges().slots, plan.queue().max_depth, plan.trusted_proxies().len())
+}
+
+#[test]
+fn a_changed_pool_gives_slots_queue_and_trusted_proxies_at_once() {
+    let laptop = Laptop::with(&[("a.yaml", POLICY), ("b.yaml", POOL)]);
+    let (mut files, first) = laptop.open();
+    let store = store(first.doc);
+    let mut take = |pool: &str| {
+        laptop.write("b.yaml", pool);
+        files.look(&store);
+        files.look(&store);
+        pool_in_force(&store)
+    };
+    let rest = "  capacity: { queue: { maxDepth: 7 } }\n  identity: { trustedProxies: [10.0.0.0/8] }\n";
+    assert_eq!(take(&format!("{POOL}{rest}")), (4, 7, 1));
+    assert_eq!(take(&POOL.replace('4', "2")), (2, 64, 0));
+    assert_eq!(take(&POOL.replace('4', "0")), (2, 64, 0), "a bad pool changes nothing");
+    assert_eq!(take(&POLICY.replace("fair-use", "more")), (1, 64, 0), "without a pool there is one slot");
+}
+
+#[test]
+fn a_flag_for_the_slots_wins_over_a_changed_pool() {
+    let laptop = Laptop::with(&[("a.yaml", POLICY), ("b.yaml", POOL)]);
+    let (mut files, first) = laptop.open_with(Some(3));
+    let store = store(first.doc);
+    laptop.write("b.yaml", &POOL.replace('4', "8"));
+    files.look(&store);
+    files.look(&store);
+    assert_eq!(pool_in_force(&store).0, 3);
 }
 
 #[test]

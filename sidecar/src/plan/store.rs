@@ -7,6 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
+use corral_limiter::queue::SlotBounds;
 use corral_limiter::{Nanos, Plan, SwapSummary};
 use corral_wire::{PlanDoc, PoolRef, Position, ServePermission};
 use parking_lot::Mutex;
@@ -50,6 +51,15 @@ pub struct Orders {
     pub serve: ServePermission,
 }
 
+/// What comes into force along with a plan.
+#[derive(Debug, Clone, Copy)]
+struct Terms {
+    /// D.
+    divisor: NonZeroU32,
+    /// The slots of Ollama; none: as they are.
+    slots: Option<SlotBounds>,
+}
+
 /// A directive is not above what this pod has obeyed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
 #[error("the position is not above what was obeyed")]
@@ -75,6 +85,12 @@ pub struct StoreView {
     pub serve: bool,
     /// Why the newest plan offered was not taken.
     pub plan_error: Option<String>,
+}
+
+impl Terms {
+    fn of(divisor: NonZeroU32) -> Self {
+        Self { divisor, slots: None }
+    }
 }
 
 impl PlanStore {
@@ -106,7 +122,7 @@ impl PlanStore {
         self.core.set_divisor(kept.divisor);
         if let Some(doc) = kept.plan {
             match compiled(&doc, &self.pool) {
-                Ok(plan) => self.enforce(&mut held, doc, plan, kept.divisor),
+                Ok(plan) => self.enforce(&mut held, doc, plan, Terms::of(kept.divisor)),
                 Err(error) => {
                     self.core.metrics.plan_refused(PlanSource::Disk);
                     warn!(%error, "the kept plan is ignored");
@@ -120,14 +136,24 @@ impl PlanStore {
 
     /// Offers a plan that did not come by a directive. `divisor` counts only as long as no directive was ever obeyed.
     pub fn offer(&self, doc: Result<PlanDoc, PlanError>, divisor: NonZeroU32, source: PlanSource) -> Offered {
+        self.offer_on(Terms::of(divisor), doc, source)
+    }
+
+    /// Offers the plan of policy files, and the slots to have once it is in force.
+    pub fn offer_with_slots(&self, doc: PlanDoc, slots: SlotBounds) -> Offered {
+        let terms = Terms { slots: Some(slots), ..Terms::of(NonZeroU32::MIN) };
+        self.offer_on(terms, Ok(doc), PlanSource::File)
+    }
+
+    fn offer_on(&self, terms: Terms, doc: Result<PlanDoc, PlanError>, source: PlanSource) -> Offered {
         let mut held = self.held.lock();
-        let divisor = if held.obeyed == Position::default() { divisor } else { self.core.divisor() };
+        let divisor = if held.obeyed == Position::default() { terms.divisor } else { self.core.divisor() };
         let moved = divisor != self.core.divisor();
         if moved {
             self.core.set_divisor(divisor);
         }
         let same = doc.as_ref().ok() == held.doc.as_ref();
-        let offered = self.consider(&mut held, doc, divisor);
+        let offered = self.consider(&mut held, doc, Terms { divisor, ..terms });
         match &offered {
             Offered::Taken => held.error = None,
             Offered::Refused(error) => self.complain(&mut held, error, source),
@@ -173,7 +199,7 @@ impl PlanStore {
     fn ordered(&self, held: &mut Held, plan: Result<PlanDoc, PlanError>, divisor: NonZeroU32) -> bool {
         let sequence = plan.as_ref().map_or(0, |doc| doc.sequence);
         let same = plan.as_ref().ok() == held.doc.as_ref();
-        let error = match self.consider(held, plan, divisor) {
+        let error = match self.consider(held, plan, Terms::of(divisor)) {
             Offered::Taken => {
                 held.error = None;
                 return true;
@@ -192,7 +218,7 @@ impl PlanStore {
         false
     }
 
-    fn consider(&self, held: &mut Held, doc: Result<PlanDoc, PlanError>, divisor: NonZeroU32) -> Offered {
+    fn consider(&self, held: &mut Held, doc: Result<PlanDoc, PlanError>, terms: Terms) -> Offered {
         let doc = match doc {
             Ok(doc) => doc,
             Err(error) => return Offered::Refused(error),
@@ -202,16 +228,24 @@ impl PlanStore {
         }
         match compiled(&doc, &self.pool) {
             Ok(plan) => {
-                self.enforce(held, doc, plan, divisor);
+                self.enforce(held, doc, plan, terms);
                 Offered::Taken
             }
             Err(error) => Offered::Refused(error),
         }
     }
 
-    fn enforce(&self, held: &mut Held, doc: PlanDoc, plan: Arc<Plan>, divisor: NonZeroU32) {
-        let SwapSummary { fresh, gone } = self.core.take_plan(plan, divisor);
-        info!(sequence = doc.sequence, divisor, fresh = fresh.len(), gone = gone.len(), "plan in force");
+    fn enforce(&self, held: &mut Held, doc: PlanDoc, plan: Arc<Plan>, Terms { divisor, slots }: Terms) {
+        let SwapSummary { fresh, gone } = self.core.take_plan_and_slots(plan, divisor, slots);
+        let slots = self.core.gauges().slots;
+        info!(
+            sequence = doc.sequence,
+            divisor,
+            slots,
+            fresh = fresh.len(),
+            gone = gone.len(),
+            "plan in force"
+        );
         for (limit, unit) in fresh {
             debug!(%limit, %unit, "starts fresh");
         }

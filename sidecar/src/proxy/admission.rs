@@ -52,7 +52,7 @@ impl Hall {
 impl State {
     /// Hands every free slot to who is next for it. One that leaves at this moment still holds its [`Slot`], and
     /// gives it back when it takes the lock.
-    fn dispatch(&mut self, now: Nanos) {
+    pub(crate) fn dispatch(&mut self, now: Nanos) {
         let Self { queue, hall, .. } = self;
         let present = |id| hall.waiting.get(&id).is_some_and(|wake| !wake.is_closed());
         for id in queue.dispatch(now, present) {

@@ -94,6 +94,29 @@ async fn a_slot_that_comes_back_goes_to_who_waited_longest() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn more_slots_go_to_waiters_at_once_and_fewer_wait_for_who_runs() {
+    let doc = plan(10, 60_000, vec![]);
+    let core = core(1, &doc);
+    let slots = |per_model| {
+        let slots = SlotBounds { per_model, total: per_model * 2 };
+        core.take_plan_and_slots(Arc::new(compile(&doc).unwrap()), NonZeroU32::MIN, Some(slots));
+    };
+    let first = place(&core, "m").unwrap().slot().await.unwrap();
+    let second = tokio::spawn(place(&core, "m").unwrap().slot());
+    let third = tokio::spawn(place(&core, "m").unwrap().slot());
+    slots(2);
+    let second = second.await.unwrap().unwrap();
+    assert_eq!((load(&core), core.gauges().slots), ((1, 2), 2));
+    slots(1);
+    assert_eq!((load(&core), core.gauges().slots), ((1, 2), 1), "nobody is cut");
+    drop(first);
+    assert_eq!(load(&core), (1, 1), "one still runs, and one is all there is");
+    drop(second);
+    assert_eq!(third.await.unwrap().unwrap().waited(), Nanos::ZERO);
+    assert_eq!(load(&core), (0, 0));
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_full_model_blocks_nobody_who_wants_another() {
     let core = core(1, &plan(10, 60_000, vec![]));
     let _held = place(&core, "a").unwrap().slot().await.unwrap();

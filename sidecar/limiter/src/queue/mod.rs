@@ -1,8 +1,8 @@
 //! The queue in front of Ollama: first come first served for each model, bounded in number and in time.
 //!
 //! A full model blocks nobody who waits for another. The queue only says who is next; the caller tells them. After
-//! every `arrive` that waits, and after `leave`, `release`, `expire` and `set_bounds`, call [`SlotQueue::dispatch`]: it
-//! hands free slots to waiters, so that no waiter who may go stays beside a free slot.
+//! every `arrive` that waits, and after `leave`, `release`, `expire`, `set_bounds` and `set_slots`, call
+//! [`SlotQueue::dispatch`]: it hands free slots to waiters, so that no waiter who may go stays beside a free slot.
 
 mod estimate;
 mod group;
@@ -28,6 +28,12 @@ pub struct SlotBounds {
     pub per_model: u32,
     /// Over all models; at least 1 (0 is taken as 1).
     pub total: u32,
+}
+
+impl SlotBounds {
+    fn at_least_one(self) -> Self {
+        Self { per_model: self.per_model.max(1), total: self.total.max(1) }
+    }
 }
 
 /// How many wait, and how long.
@@ -119,7 +125,7 @@ impl SlotQueue {
     /// Empty, and letting nobody wait until [`Self::set_bounds`].
     pub fn new(slots: SlotBounds) -> Self {
         Self {
-            slots: SlotBounds { per_model: slots.per_model.max(1), total: slots.total.max(1) },
+            slots: slots.at_least_one(),
             bounds: QueueBounds { max_depth: 0, max_wait: Nanos::ZERO },
             groups: HashMap::new(),
             waiting: HashMap::new(),
@@ -133,6 +139,17 @@ impl SlotQueue {
     /// New bounds, for those who come from now on. Who waits already stays, with the deadline it has.
     pub fn set_bounds(&mut self, bounds: QueueBounds) {
         self.bounds = bounds;
+    }
+
+    /// Another number of slots. The next [`Self::dispatch`] hands out those that are new; of those that are no more,
+    /// the requests that have them keep them until they are done.
+    pub fn set_slots(&mut self, slots: SlotBounds) {
+        self.slots = slots.at_least_one();
+    }
+
+    /// How many requests may run at one time.
+    pub fn slots(&self) -> SlotBounds {
+        self.slots
     }
 
     /// A request comes: it gets a slot, waits, or is refused and leaves no trace. It never overtakes a waiter who might
