@@ -5,6 +5,7 @@
 //! Ollama, reads its policies from files, and serves at once.
 
 mod flags;
+mod memory;
 mod value;
 
 use std::net::SocketAddr;
@@ -59,6 +60,9 @@ pub struct Settings {
     pub slots: SlotSettings,
     /// The most clients that one limit tells apart; beyond them some share a bucket.
     pub keys_per_limit: usize,
+    /// How many bytes of memory the container may take, as far as known: told in the log, for it bounds
+    /// [`ProxySettings::body_budget_bytes`] and [`ProxySettings::max_body_bytes`] where no flag does.
+    pub memory_limit_bytes: Option<u64>,
     /// Every bound and time of the data path, and where Ollama listens.
     pub proxy: ProxySettings,
     /// How Ollama's health is judged.
@@ -246,6 +250,18 @@ mod tests {
     }
 
     #[test]
+    fn the_memory_limit_bounds_bodies_where_no_flag_does() {
+        let room = |args: &[&str]| {
+            let settings = serve(&[&POD, args].concat());
+            (settings.proxy.max_body_bytes >> 20, settings.proxy.body_budget_bytes >> 20)
+        };
+        assert_eq!(room(&[]), (32, 256));
+        assert_eq!(room(&["--memory-limit-bytes=268435456"]), (32, 64));
+        assert_eq!(room(&["--memory-limit-bytes=67108864"]), (16, 16));
+        assert_eq!(room(&["--memory-limit-bytes=67108864", "--body-budget-bytes=104857600"]), (32, 100));
+    }
+
+    #[test]
     fn a_wrong_flag_is_told_in_one_line_that_names_it() {
         for (args, told) in [
             (vec![], "--policy"),
@@ -259,6 +275,10 @@ mod tests {
             (vec!["--policy", "p.yaml", "--upstream", "https://x"], "http://"),
             (vec!["--policy", "p.yaml", "--num-parallel", "0"], "--num-parallel"),
             (vec!["--policy", "p.yaml", "--drain-timeout", "10"], "30s"),
+            (
+                vec!["--policy", "p.yaml", "--body-budget-bytes=2048", "--max-body-bytes=4096"],
+                "no room for one",
+            ),
             (vec!["--polices", "p.yaml"], "--polices"),
             (vec!["--policy", "p.yaml", "--upstream", "http://127.0.0.1"], "http://HOST:PORT"),
             (vec!["--policy", "p.yaml", "--upstream", "http://localhost:11434"], "itself listens (--listen"),

@@ -25,6 +25,7 @@ use crate::health::{Drain, Health, probe};
 use crate::metrics::{Metrics, PlanSource};
 use crate::plan::files::{self, FileError, PolicyFiles, Standalone};
 use crate::plan::{PlanStore, StateDir, mount};
+use crate::proxy::ProxySettings;
 use crate::shutdown::{drive, reached};
 use crate::{control_socket, server};
 
@@ -85,6 +86,7 @@ pub async fn run(settings: Settings, shutdown: impl Future<Output = ()>) -> Resu
 /// Starts a sidecar. When this returns both ports are bound.
 pub async fn start(settings: Settings) -> Result<Running, RunError> {
     let Prepared { store, source, exchange } = Prepared::from(&settings)?;
+    tell_room(&settings);
     let core = Arc::clone(store.core());
     let upstream = settings.proxy.upstream;
     let (listener, clients) = bind(settings.listen).await?;
@@ -108,6 +110,20 @@ pub async fn start(settings: Settings) -> Result<Running, RunError> {
     let server = tokio::spawn(serving);
     info!(listen = %clients, %admin, upstream = %format_args!("http://{upstream}"), version = env!("CARGO_PKG_VERSION"), "serving");
     Ok(Running { core, clients, admin, server, end_server, end_control, control })
+}
+
+/// Bodies that must be smaller than usual surprise clients: whoever looks for the reason finds it here.
+fn tell_room(settings: &Settings) {
+    let ProxySettings { max_body_bytes, body_budget_bytes, .. } = settings.proxy;
+    let memory_limit_bytes = settings.memory_limit_bytes;
+    info!(memory_limit_bytes, max_body_bytes, body_budget_bytes, "room for request bodies");
+    let usual = ProxySettings::new(settings.proxy.upstream).max_body_bytes;
+    if memory_limit_bytes.is_some() && max_body_bytes == body_budget_bytes && max_body_bytes < usual {
+        warn!(
+            max_body_bytes,
+            "the memory limit is low: request bodies must be smaller than the usual 32 MiB"
+        );
+    }
 }
 
 impl Running {

@@ -9,6 +9,7 @@ use std::time::Duration;
 use clap::{Args, Parser, Subcommand, ValueEnum};
 use corral_wire::{PoolRef, ports};
 
+use super::memory::{BodyBounds, Known};
 use super::value::{duration, listen, pool, upstream};
 use super::{
     Command, DrainSettings, HealthSettings, LogSettings, Mode, PodSettings, Policies, Settings, SlotSettings,
@@ -73,7 +74,7 @@ pub(super) struct Flags {
     /// Models loaded at one time: what Ollama has as `OLLAMA_MAX_LOADED_MODELS`.
     #[arg(long, env = "CORRAL_MAX_LOADED_MODELS", value_name = "N", default_value = "3", value_parser = clap::value_parser!(u32).range(1..=256))]
     max_loaded_models: u32,
-    /// The most clients that one limit tells apart.
+    /// The most clients that one limit tells apart; each takes about 120 bytes of memory.
     #[arg(long, env = "CORRAL_KEYS_PER_LIMIT", value_name = "N", default_value = "50000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     keys_per_limit: u32,
     /// How the log is written, to standard error [default: text for a standalone sidecar on a terminal, else json].
@@ -120,6 +121,9 @@ struct PodFlags {
     /// How long a newcomer that nobody directs waits before it serves.
     #[arg(long, env = "CORRAL_SERVE_WITHOUT_DIRECTIVE", value_name = "DURATION", default_value = "30s", value_parser = duration)]
     serve_without_directive: Duration,
+    /// The memory limit of this container, of which bodies get a quarter.
+    #[arg(long, env = "CORRAL_MEMORY_LIMIT_BYTES", value_name = "BYTES")]
+    memory_limit_bytes: Option<u64>,
 }
 
 /// Bounds on clients.
@@ -129,12 +133,13 @@ struct BoundFlags {
     /// The most open connections of clients.
     #[arg(long, env = "CORRAL_MAX_CONNECTIONS", value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
     max_connections: u32,
-    /// The most bytes of a request's body.
-    #[arg(long, env = "CORRAL_MAX_BODY_BYTES", value_name = "BYTES", default_value = "33554432", value_parser = clap::value_parser!(u32).range(1024..))]
-    max_body_bytes: u32,
-    /// The most bytes of all bodies held at one time.
-    #[arg(long, env = "CORRAL_BODY_BUDGET_BYTES", value_name = "BYTES", default_value = "268435456", value_parser = clap::value_parser!(u32).range(1024..))]
-    body_budget_bytes: u32,
+    /// The most bytes of a request's body [default: 32 MiB, or the room for all bodies if that is less].
+    #[arg(long, env = "CORRAL_MAX_BODY_BYTES", value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1024..))]
+    max_body_bytes: Option<u32>,
+    /// The most bytes of all bodies held at one time [default: a quarter of the memory limit, at least one body, at most
+    /// 256 MiB].
+    #[arg(long, env = "CORRAL_BODY_BUDGET_BYTES", value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1024..))]
+    body_budget_bytes: Option<u32>,
 }
 
 /// How long things may take.
@@ -225,6 +230,7 @@ impl Flags {
             settings.drain.timeout = self.times.drain_timeout.unwrap_or(Duration::from_mins(5));
         }
         settings.mode = mode;
+        self.bodies().check()?;
         not_itself("--listen", settings.listen, self.upstream)?;
         not_itself("--admin-listen", settings.admin_listen, self.upstream)?;
         Ok(settings)
@@ -262,6 +268,7 @@ impl Flags {
                 loaded_models: NonZeroU32::new(self.max_loaded_models).unwrap_or(NonZeroU32::MIN),
             },
             keys_per_limit: self.keys_per_limit as usize,
+            memory_limit_bytes: self.pod.memory_limit_bytes,
             proxy: self.proxy(upstream),
             health: HealthSettings {
                 probe_interval: times.probe_interval,
@@ -276,12 +283,18 @@ impl Flags {
         }
     }
 
+    fn bodies(&self) -> BodyBounds {
+        let said = |bytes: Option<u32>| bytes.map(|bytes| bytes as usize);
+        let (budget, body) = (said(self.bounds.body_budget_bytes), said(self.bounds.max_body_bytes));
+        Known { limit: self.pod.memory_limit_bytes, budget, body }.bounds()
+    }
+
     fn proxy(&self, upstream: SocketAddr) -> ProxySettings {
-        let (bounds, times) = (&self.bounds, &self.times);
+        let (bounds, times, bodies) = (&self.bounds, &self.times, self.bodies());
         ProxySettings {
             upstream,
-            max_body_bytes: bounds.max_body_bytes as usize,
-            body_budget_bytes: bounds.body_budget_bytes as usize,
+            max_body_bytes: bodies.body,
+            body_budget_bytes: bodies.budget,
             max_connections: bounds.max_connections as usize,
             head_timeout: times.head_timeout,
             idle_timeout: times.idle_timeout,
@@ -338,7 +351,7 @@ mod tests {
         for id in ["policy", "listen", "upstream", "num_parallel", "log", "log_format"] {
             assert_eq!(heading(id), "", "{id}");
         }
-        for id in ["pool", "pod_uid", "plan_file", "keys_dir", "state_dir", "serve_without_directive"] {
+        for id in ["pool", "pod_uid", "plan_file", "keys_dir", "state_dir", "memory_limit_bytes"] {
             assert_eq!(heading(id), "In a pool pod, set by the operator", "{id}");
         }
         assert_eq!(heading("max_body_bytes"), "Bounds on clients");

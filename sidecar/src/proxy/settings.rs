@@ -8,9 +8,10 @@ use std::time::Duration;
 pub struct ProxySettings {
     /// Where Ollama listens. Default 127.0.0.1:11435.
     pub upstream: SocketAddr,
-    /// The most bytes of one request body. Default 32 MiB; a longer one gets 413.
+    /// The most bytes of one request body. Default 32 MiB, less where memory is scarce; a longer one gets 413.
     pub max_body_bytes: usize,
-    /// The most bytes of all request bodies held at one time. Default 256 MiB; at the bound new ones get 429.
+    /// The most bytes of all request bodies held at one time. Default a quarter of the memory limit, at most 256 MiB; at
+    /// the bound new ones get 429.
     pub body_budget_bytes: usize,
     /// The most client connections at one time. Default 10,000; at the bound a new one is closed at once.
     pub max_connections: usize,

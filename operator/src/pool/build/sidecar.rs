@@ -5,8 +5,9 @@
 use corral_crds::IntOrString;
 use k8s_openapi::api::core::v1::{
     Container, ContainerPort, EnvVar, EnvVarSource, ExecAction, Lifecycle, LifecycleHandler,
-    ObjectFieldSelector, ResourceRequirements,
+    ObjectFieldSelector, ResourceFieldSelector, ResourceRequirements,
 };
+use k8s_openapi::apimachinery::pkg::api::resource::Quantity;
 
 use super::Defaults;
 use super::values::{env, mount, probe, quantity, restricted};
@@ -30,7 +31,11 @@ pub fn container(pool: &ValidPool, defaults: &Defaults) -> Container {
         image: Some(image.clone()),
         restart_policy: Some("Always".to_owned()),
         args: Some(args(pool)),
-        env: Some(vec![field("CORRAL_POD_NAME", "metadata.name"), field("CORRAL_POD_UID", "metadata.uid")]),
+        env: Some(vec![
+            field("CORRAL_POD_NAME", "metadata.name"),
+            field("CORRAL_POD_UID", "metadata.uid"),
+            memory_limit(),
+        ]),
         ports: Some(vec![
             port("client", corral_wire::ports::CLIENT),
             port("admin", corral_wire::ports::ADMIN),
@@ -70,6 +75,20 @@ fn field(name: &str, path: &str) -> EnvVar {
     let field = ObjectFieldSelector { api_version: Some("v1".to_owned()), field_path: path.to_owned() };
     let source = EnvVarSource { field_ref: Some(field), ..EnvVarSource::default() };
     EnvVar { value: None, value_from: Some(source), ..env(name, "") }
+}
+
+/// Its own memory limit in bytes, or the node's memory where it has none: it bounds what clients can make it hold.
+fn memory_limit() -> EnvVar {
+    let resource = ResourceFieldSelector {
+        // Not named, it is the container itself. By name, a kubelet takes an init container without a limit for one
+        // with a limit of 0, and an old one does not find it.
+        container_name: None,
+        // Said, not left to the server, so that what is read back is what was written.
+        divisor: Some(Quantity("1".to_owned())),
+        resource: "limits.memory".to_owned(),
+    };
+    let source = EnvVarSource { resource_field_ref: Some(resource), ..EnvVarSource::default() };
+    EnvVar { value: None, value_from: Some(source), ..env("CORRAL_MEMORY_LIMIT_BYTES", "") }
 }
 
 fn port(name: &str, port: u16) -> ContainerPort {
