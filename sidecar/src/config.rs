@@ -61,7 +61,7 @@ pub struct Settings {
     /// The most clients that one limit tells apart; beyond them some share a bucket.
     pub keys_per_limit: usize,
     /// How many bytes of memory the container may take, as far as known: told in the log, for it bounds
-    /// [`ProxySettings::body_budget_bytes`] and [`ProxySettings::max_body_bytes`] where no flag does.
+    /// bodies and connections in [`Self::proxy`] where no flag does.
     pub memory_limit_bytes: Option<u64>,
     /// Every bound and time of the data path, and where Ollama listens.
     pub proxy: ProxySettings,
@@ -250,15 +250,17 @@ mod tests {
     }
 
     #[test]
-    fn the_memory_limit_bounds_bodies_where_no_flag_does() {
+    fn the_memory_limit_bounds_what_clients_take_where_no_flag_does() {
         let room = |args: &[&str]| {
-            let settings = serve(&[&POD, args].concat());
-            (settings.proxy.max_body_bytes >> 20, settings.proxy.body_budget_bytes >> 20)
+            let proxy = serve(&[&POD, args].concat()).proxy;
+            (proxy.max_body_bytes >> 20, proxy.body_budget_bytes >> 20, proxy.max_connections)
         };
-        assert_eq!(room(&[]), (32, 256));
-        assert_eq!(room(&["--memory-limit-bytes=268435456"]), (32, 64));
-        assert_eq!(room(&["--memory-limit-bytes=67108864"]), (16, 16));
-        assert_eq!(room(&["--memory-limit-bytes=67108864", "--body-budget-bytes=104857600"]), (32, 100));
+        let (mib_256, mib_64) = ("--memory-limit-bytes=268435456", "--memory-limit-bytes=67108864");
+        assert_eq!(room(&[]), (32, 256, 10_000));
+        assert_eq!(room(&[mib_256]), (32, 64, 1365));
+        assert_eq!(room(&[mib_64]), (16, 16, 341));
+        assert_eq!(room(&[mib_64, "--body-budget-bytes=104857600"]), (32, 100, 341));
+        assert_eq!(room(&[mib_256, "--max-connections=5000"]), (32, 64, 5000));
     }
 
     #[test]

@@ -114,9 +114,9 @@ pub async fn start(settings: Settings) -> Result<Running, RunError> {
 
 /// Bodies that must be smaller than usual surprise clients: whoever looks for the reason finds it here.
 fn tell_room(settings: &Settings) {
-    let ProxySettings { max_body_bytes, body_budget_bytes, .. } = settings.proxy;
+    let ProxySettings { max_body_bytes, body_budget_bytes, max_connections, .. } = settings.proxy;
     let memory_limit_bytes = settings.memory_limit_bytes;
-    info!(memory_limit_bytes, max_body_bytes, body_budget_bytes, "room for request bodies");
+    info!(memory_limit_bytes, max_body_bytes, body_budget_bytes, max_connections, "room for clients");
     let usual = ProxySettings::new(settings.proxy.upstream).max_body_bytes;
     if memory_limit_bytes.is_some() && max_body_bytes == body_budget_bytes && max_body_bytes < usual {
         warn!(

@@ -121,7 +121,7 @@ struct PodFlags {
     /// How long a newcomer that nobody directs waits before it serves.
     #[arg(long, env = "CORRAL_SERVE_WITHOUT_DIRECTIVE", value_name = "DURATION", default_value = "30s", value_parser = duration)]
     serve_without_directive: Duration,
-    /// The memory limit of this container, of which bodies get a quarter.
+    /// The memory limit of this container: connections get half of it, bodies a quarter.
     #[arg(long, env = "CORRAL_MEMORY_LIMIT_BYTES", value_name = "BYTES")]
     memory_limit_bytes: Option<u64>,
 }
@@ -130,9 +130,9 @@ struct PodFlags {
 #[derive(Debug, Args)]
 #[command(next_help_heading = "Bounds on clients")]
 struct BoundFlags {
-    /// The most open connections of clients.
-    #[arg(long, env = "CORRAL_MAX_CONNECTIONS", value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
-    max_connections: u32,
+    /// The most open connections of clients [default: what half of the memory limit holds, at most 10000].
+    #[arg(long, env = "CORRAL_MAX_CONNECTIONS", value_name = "N", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
+    max_connections: Option<u32>,
     /// The most bytes of a request's body [default: 32 MiB, or the room for all bodies if that is less].
     #[arg(long, env = "CORRAL_MAX_BODY_BYTES", value_name = "BYTES", value_parser = clap::value_parser!(u32).range(1024..))]
     max_body_bytes: Option<u32>,
@@ -230,7 +230,7 @@ impl Flags {
             settings.drain.timeout = self.times.drain_timeout.unwrap_or(Duration::from_mins(5));
         }
         settings.mode = mode;
-        self.bodies().check()?;
+        self.memory().bounds().check()?;
         not_itself("--listen", settings.listen, self.upstream)?;
         not_itself("--admin-listen", settings.admin_listen, self.upstream)?;
         Ok(settings)
@@ -283,19 +283,21 @@ impl Flags {
         }
     }
 
-    fn bodies(&self) -> BodyBounds {
+    fn memory(&self) -> Known {
         let said = |bytes: Option<u32>| bytes.map(|bytes| bytes as usize);
         let (budget, body) = (said(self.bounds.body_budget_bytes), said(self.bounds.max_body_bytes));
-        Known { limit: self.pod.memory_limit_bytes, budget, body }.bounds()
+        Known { limit: self.pod.memory_limit_bytes, budget, body }
     }
 
     fn proxy(&self, upstream: SocketAddr) -> ProxySettings {
-        let (bounds, times, bodies) = (&self.bounds, &self.times, self.bodies());
+        let (times, memory) = (&self.times, self.memory());
+        let BodyBounds { body, budget } = memory.bounds();
+        let max_connections = self.bounds.max_connections.unwrap_or_else(|| memory.connections());
         ProxySettings {
             upstream,
-            max_body_bytes: bodies.body,
-            body_budget_bytes: bodies.budget,
-            max_connections: bounds.max_connections as usize,
+            max_body_bytes: body,
+            body_budget_bytes: budget,
+            max_connections: max_connections as usize,
             head_timeout: times.head_timeout,
             idle_timeout: times.idle_timeout,
             body_timeout: times.body_timeout,

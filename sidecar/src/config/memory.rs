@@ -1,24 +1,31 @@
-//! How much memory request bodies may take, so that no client can have the sidecar killed for its memory.
+//! How much memory clients may take, so that none of them can have the sidecar killed for it.
 //!
 //! | what | bytes |
 //! | --- | --- |
 //! | bodies | the budget: a quarter of the container's memory limit, at most 256 MiB |
+//! | connections | 19 KiB each while idle, 87 KiB in the middle of a long head: at most half of the limit |
 //! | buckets | 113 for each client in each rate limit that is kept per client: 5.4 MiB for 50,000 clients |
-//! | connections | 19 KiB each while idle, 87 KiB in the middle of a long head |
 //! | the rest | 6 MiB |
 //!
-//! The figures are measured, and `tests/memory.rs` holds the second. What is left is for what bodies cost besides their
-//! bytes, such as room made ahead while they grow. So ten limits that are kept per client, all full, fit beside the
-//! bodies into the 256 MiB that a pool's sidecar has unless its pool says otherwise.
+//! The figures are measured, and `tests/memory.rs` holds the one of buckets. In the 256 MiB that a pool's sidecar has
+//! unless its pool says otherwise that leaves 58 MiB for buckets: ten limits that are kept per client, all full. A pool
+//! with more gives its sidecar more memory.
 
 use super::Stop;
 
 /// The most bytes of one body where nobody says.
-pub(super) const USUAL_BODY: usize = 32 << 20;
+const USUAL_BODY: usize = 32 << 20;
 /// The most bytes of all bodies where nobody says.
 const USUAL_BUDGET: usize = 256 << 20;
 /// However little memory there is.
 const LEAST_BUDGET: usize = 1024;
+
+/// The most connections where nobody says.
+const USUAL_CONNECTIONS: u32 = 10_000;
+/// However little memory there is.
+const LEAST_CONNECTIONS: u32 = 16;
+/// What a connection takes at most.
+const BYTES_PER_CONNECTION: u64 = 96 << 10;
 
 /// What is known of it; all in bytes.
 #[derive(Debug, Clone, Copy, Default)]
@@ -43,12 +50,24 @@ pub(super) struct BodyBounds {
 impl Known {
     /// What is said wins. Else the budget has room for one whole body, and a body fits the budget.
     pub(super) fn bounds(self) -> BodyBounds {
-        let limit = self.limit.filter(|limit| *limit > 0);
-        let quarter = limit.map_or(USUAL_BUDGET, |limit| usize::try_from(limit / 4).unwrap_or(usize::MAX));
+        let quarter =
+            self.limit().map_or(USUAL_BUDGET, |limit| usize::try_from(limit / 4).unwrap_or(usize::MAX));
         let usual = quarter.clamp(LEAST_BUDGET, USUAL_BUDGET);
         let budget = self.budget.unwrap_or_else(|| usual.max(self.body.unwrap_or_default()));
         let body = self.body.unwrap_or_else(|| budget.min(USUAL_BODY));
         BodyBounds { body, budget }
+    }
+
+    /// The most connections where nobody says: what half of the memory can hold.
+    pub(super) fn connections(self) -> u32 {
+        let fit = self.limit().map_or(USUAL_CONNECTIONS, |limit| {
+            u32::try_from(limit / 2 / BYTES_PER_CONNECTION).unwrap_or(u32::MAX)
+        });
+        fit.clamp(LEAST_CONNECTIONS, USUAL_CONNECTIONS)
+    }
+
+    fn limit(self) -> Option<u64> {
+        self.limit.filter(|limit| *limit > 0)
     }
 }
 
@@ -88,6 +107,14 @@ mod tests {
         assert_eq!(bounds(Some(64 * 1024), None, None), (32, 256));
         assert_eq!(bounds(None, None, None), (32, 256), "a laptop");
         assert_eq!(bounds(Some(0), None, None), (32, 256), "nobody knows");
+    }
+
+    #[test]
+    fn connections_take_half_of_the_memory_and_are_never_more_than_10_000() {
+        let connections = |mib: u64| Known { limit: Some(mib << 20), ..Known::default() }.connections();
+        assert_eq!([connections(256), connections(1024), connections(4096)], [1365, 5461, 10_000]);
+        assert_eq!([connections(1), connections(0)], [16, 10_000]);
+        assert_eq!(Known::default().connections(), 10_000, "a laptop");
     }
 
     #[test]

@@ -13,7 +13,8 @@ pub struct ProxySettings {
     /// The most bytes of all request bodies held at one time. Default a quarter of the memory limit, at most 256 MiB; at
     /// the bound new ones get 429.
     pub body_budget_bytes: usize,
-    /// The most client connections at one time. Default 10,000; at the bound a new one is closed at once.
+    /// The most client connections at one time. Default 10,000, less where memory is scarce; at the bound a new one is
+    /// closed at once.
     pub max_connections: usize,
     /// How long a request head may take, from its first byte. Default 10 s.
     pub head_timeout: Duration,
