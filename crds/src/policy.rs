@@ -44,7 +44,8 @@ pub const TARGET_KIND: &str = "OllamaPool";
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitPolicySpec {
-    /// The pools it applies to, all in its own namespace; 1 to 16. A standalone sidecar takes every policy for its own.
+    /// The pools it applies to, all in its own namespace; 1 to 16. A standalone sidecar whose files hold no pool takes every
+    /// policy for its own; where they hold one, it refuses a policy that does not name it.
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = bounds::MAX_TARGETS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"])))]
     pub target_refs: Vec<TargetRef>,
     /// Whether its limits refuse (`Enforce`, the default) or only count what they would refuse (`Shadow`).
