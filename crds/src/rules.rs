@@ -152,8 +152,8 @@ pub const GLOBAL_ALONE: Rule = rule(
 /// The grammar of rates.
 pub const RATE: Rule = rule(
     "self.matches('^[1-9][0-9]{0,8}([.][0-9]{1,3})?[kMG]?/([1-9][0-9]{0,4})?(s|m|h|d)$')",
-    "this is no rate: write a count (with k, M or G if you like), a slash and a window in s, m, h or d, such as 60/m, \
-     1.5/s, 2k/6h",
+    "this is no rate: write a count from 1 to 999999999 (with k, M or G if you like), a slash and a window in s, m, h or \
+     d, of 31d at most, such as 60/m, 1.5/s, 2k/6h",
 );
 /// A burst is a burst of something.
 pub const BURST_NEEDS_RATE: Rule = rule_at(

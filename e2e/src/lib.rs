@@ -11,11 +11,21 @@
 //! stories     what a user must be able to do, each run on a cluster
 //! verify      every check and test there is, as one list of steps
 //! ```
+//!
+//! All of it is Linux's own; other systems get [`elsewhere`] alone, and are told so in one line.
 
+#[cfg(target_os = "linux")]
 pub mod artifacts;
+#[cfg(target_os = "linux")]
 pub mod cli;
+#[cfg(target_os = "linux")]
 pub mod cluster;
+#[cfg(target_os = "linux")]
 pub mod demo;
+pub mod elsewhere;
+#[cfg(target_os = "linux")]
 pub mod machine;
+#[cfg(target_os = "linux")]
 pub mod stories;
+#[cfg(target_os = "linux")]
 pub mod verify;

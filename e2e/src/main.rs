@@ -1,12 +1,13 @@
-//! `cargo e2e` and `cargo verify`.
+//! `cargo e2e`, `cargo demo` and `cargo verify`.
 
 use std::process::ExitCode;
 
-use clap::Parser;
-use corral_e2e::cli::Cli;
-use corral_e2e::machine::console::say;
-
+#[cfg(target_os = "linux")]
 fn main() -> ExitCode {
+    use clap::Parser;
+    use corral_e2e::cli::Cli;
+    use corral_e2e::machine::console::say;
+
     match Cli::parse().run() {
         Ok(true) => ExitCode::SUCCESS,
         Ok(false) => ExitCode::FAILURE,
@@ -15,4 +16,11 @@ fn main() -> ExitCode {
             ExitCode::FAILURE
         }
     }
+}
+
+#[cfg(not(target_os = "linux"))]
+#[expect(clippy::print_stderr, reason = "all that this program does here")]
+fn main() -> ExitCode {
+    eprintln!("A local cluster needs Linux. {}", corral_e2e::elsewhere::OTHER_WAYS);
+    ExitCode::FAILURE
 }

@@ -6,9 +6,9 @@
 //!
 //! | metric | unit | labels |
 //! | --- | --- | --- |
-//! | `corral_requests_total` | requests, each with exactly one outcome | `endpoint`: chat, generate, embed, metadata, none (no such endpoint, or a head in doubt); `outcome`: see [`Outcome`] |
+//! | `corral_requests_total` | requests, each with exactly one outcome | `endpoint`: chat, generate, embed, metadata, none (no such endpoint, a head in doubt, or a preflight); `outcome`: see [`Outcome`] |
 //! | `corral_request_duration_seconds` | from the end of the head to the end of the answer, or until the client left | `endpoint` |
-//! | `corral_refusals_total` | requests refused by something other than a limit | `reason`: `queue_full`, `queue_timeout`, unavailable, `bad_request` |
+//! | `corral_refusals_total` | requests refused by something other than a limit | `reason`: `queue_full`, `wait_too_long`, `queue_timeout`, unavailable, `bad_request` |
 //! | `corral_limit_decisions_total` | decisions of each limit in force | `policy`, `limit`; `decision`: admitted, refused, `would_refuse` (shadow) |
 //! | `corral_limit_overflow_total` | admissions counted in a bucket that several clients share | `policy`, `limit` |
 //! | `corral_limit_keys` | buckets kept | `policy`, `limit` |
@@ -30,7 +30,6 @@
 //! | `corral_readiness` | 1 for the reason that holds, 0 for all others | `reason`: Ready, Starting, `NoPlan`, … |
 //! | `corral_build_info` | 1 | `version` |
 
-mod classic;
 mod standing;
 
 use std::fmt;
@@ -44,7 +43,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-pub use classic::{CONTENT_TYPE as CLASSIC_CONTENT_TYPE, classic};
 pub use standing::Standing;
 
 /// What became of a request.
@@ -54,8 +52,10 @@ pub enum Outcome {
     Served,
     /// `limited`: a limit refused it.
     Limited,
-    /// `queue_full`: the queue was full, or the wait it foresaw too long, or there was no room for its body.
+    /// `queue_full`: as many waited as may, or there was no room for its body.
     QueueFull,
+    /// `wait_too_long`: it would probably have waited longer than it may.
+    WaitTooLong,
     /// `queue_timeout`: it waited as long as it may.
     QueueTimeout,
     /// `invalid`: the request itself was wrong, in the eyes of the sidecar or of Ollama.
@@ -87,6 +87,7 @@ impl Outcome {
             Self::Served => "served",
             Self::Limited => "limited",
             Self::QueueFull => "queue_full",
+            Self::WaitTooLong => "wait_too_long",
             Self::QueueTimeout => "queue_timeout",
             Self::Invalid => "invalid",
             Self::Unavailable => "unavailable",
@@ -100,8 +101,10 @@ impl Outcome {
 /// Why a request was refused by something other than a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefusedBy {
-    /// The queue was full, or the wait it foresaw too long.
+    /// As many waited as may, or there was no room for its body.
     QueueFull,
+    /// It would probably have waited longer than it may.
+    WaitTooLong,
     /// It waited as long as it may.
     QueueTimeout,
     /// Ollama is down or starting, no plan is in force, or the sidecar drains.
@@ -290,6 +293,7 @@ impl Metrics {
     pub fn refused(&self, by: RefusedBy) {
         let reason = match by {
             RefusedBy::QueueFull => "queue_full",
+            RefusedBy::WaitTooLong => "wait_too_long",
             RefusedBy::QueueTimeout => "queue_timeout",
             RefusedBy::Unavailable => "unavailable",
             RefusedBy::BadRequest => "bad_request",
@@ -348,7 +352,7 @@ impl Metrics {
         self.directives.get_or_create(&ByResult { result }).inc();
     }
 
-    /// All metrics as `OpenMetrics` text; [`classic`] turns it into the older Prometheus text.
+    /// All metrics as `OpenMetrics` text.
     pub fn render(&self, standing: &Standing) -> String {
         let mut text = String::with_capacity(16 * 1024);
         // Writing to a string does not fail.

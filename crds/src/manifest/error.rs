@@ -5,6 +5,10 @@ use std::fmt;
 use super::locate;
 use crate::valid::Problem;
 
+/// How many characters of a long message are shown, of its beginning and of its end.
+const BEGINNING: usize = 200;
+const END: usize = 120;
+
 /// One thing that is wrong with a file.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ReadError {
@@ -54,9 +58,9 @@ impl ReadErrors {
 
 impl ReadError {
     /// A problem that was found after reading; its line is looked up in the file.
-    pub fn of_problem(text: &str, document: usize, problem: Problem) -> Self {
+    pub fn of_problem(text: &str, document: usize, problem: &Problem) -> Self {
         let line = locate::line(text, document, &problem.path);
-        Self { document, line, path: problem.path, message: problem.message }
+        Self { document, line, path: cut(&problem.path), message: cut(&problem.message) }
     }
 
     /// An error of the parser, at the field it was reading.
@@ -64,8 +68,19 @@ impl ReadError {
         let path = if path == "." { "" } else { path };
         let line = error.location().map(|location| location.line());
         let (path, message) = in_their_words(path, bare(&error.to_string(), path));
-        Self { document, line, path, message }
+        Self { document, line, path: cut(&path), message: cut(&message) }
     }
+}
+
+/// Without its middle where it is long: a value that is shown may be the whole file.
+fn cut(text: &str) -> String {
+    let length = text.chars().count();
+    if length <= BEGINNING + END {
+        return text.to_owned();
+    }
+    let beginning: String = text.chars().take(BEGINNING).collect();
+    let end: String = text.chars().skip(length - END).collect();
+    format!("{beginning}…{end}")
 }
 
 /// The parser's message without the place, which is told apart.

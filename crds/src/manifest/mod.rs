@@ -6,8 +6,10 @@
 mod error;
 mod locate;
 mod unknown;
+mod weight;
 
-use serde::{Deserialize, de::DeserializeOwned};
+use serde::Deserialize;
+use serde::de::{DeserializeOwned, DeserializeSeed};
 
 pub use self::error::{ReadError, ReadErrors};
 use crate::{
@@ -18,9 +20,11 @@ use crate::{
 };
 
 /// The most bytes of a file.
-pub const MAX_FILE_BYTES: usize = 4 * 1024 * 1024;
+pub const MAX_FILE_BYTES: usize = 1024 * 1024;
 /// The most documents of a file.
 pub const MAX_DOCUMENTS: usize = 1000;
+/// About how many errors of a file are told: whoever reads the first ones reads no more.
+const MAX_ERRORS: usize = 20;
 /// The namespace of whatever names none.
 pub const DEFAULT_NAMESPACE: &str = "standalone";
 
@@ -80,16 +84,22 @@ fn default_namespace() -> String {
     DEFAULT_NAMESPACE.to_owned()
 }
 
-/// Reads a file, or says everything that is wrong with it. An empty file is refused: one cut short while it is being
-/// written must not lift every limit.
+/// Reads a file, or says what is wrong with it. An empty file is refused: one cut short while it is being written must
+/// not lift every limit.
 pub fn read(text: &str) -> Result<Vec<Manifest>, ReadErrors> {
     if text.len() > MAX_FILE_BYTES {
         return Err(ReadErrors::whole(format!("the file is larger than {MAX_FILE_BYTES} bytes")));
     }
+    weigh(text)?;
     let (mut manifests, mut errors) = (Vec::new(), Vec::new());
-    for (place, head) in heads(text)?.into_iter().enumerate() {
+    for (place, (head, whole)) in documents(text).zip(documents(text)).enumerate() {
+        if errors.len() >= MAX_ERRORS {
+            break;
+        }
+        let head = Option::<Head>::deserialize(head);
+        let head = head.map_err(|error| ReadErrors(vec![ReadError::of_yaml(place + 1, "", &error)]))?;
         let Some(head) = head else { continue };
-        match one(text, place, &head) {
+        match one(Source { text, document: place + 1, whole }, &head) {
             Ok(manifest) => manifests.push(manifest),
             Err(found) => errors.extend(found),
         }
@@ -102,35 +112,53 @@ pub fn read(text: &str) -> Result<Vec<Manifest>, ReadErrors> {
     }
 }
 
-/// Looks at the kind of each document; none for an empty one.
-fn heads(text: &str) -> Result<Vec<Option<Head>>, ReadErrors> {
-    let mut heads = Vec::new();
-    for (place, document) in serde_yaml::Deserializer::from_str(text).enumerate() {
+fn documents(text: &str) -> serde_yaml::Deserializer<'_> {
+    serde_yaml::Deserializer::from_str(text)
+}
+
+/// Refuses what is too much, before anything is made of it.
+fn weigh(text: &str) -> Result<(), ReadErrors> {
+    if let Some(line) = weight::bristling(text) {
+        let message = format!(
+            "line {line}: a document may hold at most {} brackets, and fewer if it is long",
+            weight::MAX_BRACKETS
+        );
+        return Err(ReadErrors::whole(message));
+    }
+    let mut left = weight::MAX_WEIGHT;
+    for (place, document) in documents(text).enumerate() {
         if place >= MAX_DOCUMENTS {
             return Err(ReadErrors::whole(format!("the file has more than {MAX_DOCUMENTS} documents")));
         }
-        let head = Option::<Head>::deserialize(document);
-        heads.push(head.map_err(|error| ReadErrors(vec![ReadError::of_yaml(place + 1, "", &error)]))?);
+        let weighed = weight::Weigh(&mut left).deserialize(document);
+        weighed.map_err(|error| ReadErrors(vec![ReadError::of_yaml(place + 1, "", &error)]))?;
     }
-    Ok(heads)
+    Ok(())
 }
 
-fn one(text: &str, place: usize, head: &Head) -> Result<Manifest, Vec<ReadError>> {
-    let document = place + 1;
+/// A document, and where it stands.
+struct Source<'a> {
+    text: &'a str,
+    document: usize,
+    whole: serde_yaml::Deserializer<'a>,
+}
+
+fn one(source: Source<'_>, head: &Head) -> Result<Manifest, Vec<ReadError>> {
+    let (text, document) = (source.text, source.document);
     let fault = |path: &str, message: String| {
-        vec![ReadError::of_problem(text, document, Problem { path: path.to_owned(), message })]
+        vec![ReadError::of_problem(text, document, &Problem { path: path.to_owned(), message })]
     };
     if head.api_version.as_deref() != Some(API_VERSION) {
         return Err(fault("apiVersion", format!("is not {API_VERSION}")));
     }
     match head.kind.as_deref() {
         Some("RateLimitPolicy") => {
-            let (metadata, spec) = typed::<RateLimitPolicySpec>(text, place)?;
+            let (metadata, spec) = typed::<RateLimitPolicySpec>(source)?;
             refuse_if(text, document, check_policy(&spec))?;
             Ok(Manifest { document, metadata, spec: Spec::Policy(spec) })
         }
         Some("OllamaPool") => {
-            let (metadata, spec) = typed::<OllamaPoolSpec>(text, place)?;
+            let (metadata, spec) = typed::<OllamaPoolSpec>(source)?;
             refuse_if(text, document, check_pool(&metadata.name, &spec))?;
             Ok(Manifest { document, metadata, spec: Spec::Pool(Box::new(spec)) })
         }
@@ -142,17 +170,18 @@ fn refuse_if(text: &str, document: usize, problems: Vec<Problem>) -> Result<(), 
     if problems.is_empty() {
         return Ok(());
     }
-    Err(problems.into_iter().map(|problem| ReadError::of_problem(text, document, problem)).collect())
+    Err(problems
+        .into_iter()
+        .take(MAX_ERRORS)
+        .map(|problem| ReadError::of_problem(text, document, &problem))
+        .collect())
 }
 
-/// Reads the document at `place` as an object with this spec, leaving nothing unread.
-fn typed<S: DeserializeOwned>(text: &str, place: usize) -> Result<(Metadata, S), Vec<ReadError>> {
-    let document = place + 1;
-    let Some(source) = serde_yaml::Deserializer::from_str(text).nth(place) else {
-        return Err(Vec::new());
-    };
+/// Reads a document as an object with this spec, leaving nothing unread.
+fn typed<S: DeserializeOwned>(source: Source<'_>) -> Result<(Metadata, S), Vec<ReadError>> {
+    let Source { text, document, whole } = source;
     let (mut track, mut unread) = (serde_path_to_error::Track::new(), Vec::new());
-    let tracked = serde_path_to_error::Deserializer::new(source, &mut track);
+    let tracked = serde_path_to_error::Deserializer::new(whole, &mut track);
     let read: Result<Document<S>, _> =
         serde_ignored::deserialize(tracked, |path| unread.extend(unknown::path(&path)));
     let read = read.map_err(|error| vec![ReadError::of_yaml(document, &track.path().to_string(), &error)])?;
@@ -287,6 +316,58 @@ spec:
         );
         assert!(errors(&"#".repeat(MAX_FILE_BYTES + 1)).concat().contains("larger"));
         assert!(errors(&"--- {}\n".repeat(MAX_DOCUMENTS + 1)).concat().contains("more than"));
+    }
+
+    #[test]
+    fn what_nests_or_repeats_too_much_is_refused() {
+        let laughs = |key: &str| {
+            let line = |n: usize| format!("  a{n}: &a{n} [{}]\n", vec![format!("*a{}", n - 1); 10].join(","));
+            let lines: String = (1..9).map(line).collect();
+            format!("{POLICY}{key}:\n  a0: &a0 [x, x, x]\n{lines}")
+        };
+        for bomb in [
+            laughs("status"),
+            laughs("unknown"),
+            POLICY.replace("60/m", &"[".repeat(500_000)),
+            POLICY.replace("60/m", &"{a: ".repeat(200_000)),
+            POLICY.replace("60/m", &format!("\n      {}a", "- ".repeat(100_000))),
+            format!("{POLICY}    models: [&a {}, {}]\n", "x".repeat(100_000), vec!["*a"; 50_000].join(",")),
+        ] {
+            let told = errors(&bomb).concat();
+            let known = ["repeat", "limit exceeded", "brackets", "not allowed"];
+            assert!(known.iter().any(|words| told.contains(words)), "{told}");
+        }
+    }
+
+    #[test]
+    fn an_alias_stands_for_what_it_names() {
+        let text = POLICY.replace("[Client]", "&per [Client]");
+        let twice = format!("{text}  - name: more\n    per: *per\n    concurrency: 4\n");
+        assert_eq!(read(&twice).unwrap().len(), 1);
+    }
+
+    #[test]
+    fn a_thousand_documents_are_read_in_one_pass() {
+        let one = |n: usize| format!("---\n{}", POLICY.replace("fair-use", &format!("p{n}")));
+        let text: String = (0..MAX_DOCUMENTS).map(one).collect();
+        assert_eq!(read(&text).unwrap().len(), MAX_DOCUMENTS);
+    }
+
+    #[test]
+    fn no_error_shows_a_value_at_length_and_no_file_all_of_its_errors() {
+        let long = "y".repeat(100_000);
+        for text in [
+            POLICY.replace("requests: 60/m", &format!("concurrency: {long}")),
+            POLICY.replace("[Client]", &format!("[{long}]")),
+            POLICY.replace("60/m", &long),
+            format!("{POLICY}    ? {long}\n    : 1\n"),
+        ] {
+            assert!(errors(&text).concat().len() < 2000, "{:?}", errors(&text));
+        }
+        let fields: Vec<_> = (0..1000).map(|n| format!("    z{n}: 1\n")).collect();
+        assert_eq!(errors(&format!("{POLICY}{}", fields.concat())).len(), MAX_ERRORS);
+        let documents = format!("---\n{}", POLICY.replace("60/m", "0/m")).repeat(100);
+        assert!(errors(&documents).len() < 2 * MAX_ERRORS);
     }
 
     #[test]

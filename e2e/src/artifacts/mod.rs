@@ -6,6 +6,7 @@ pub mod go;
 pub mod images;
 pub mod kubectl;
 pub mod models;
+pub mod promtool;
 pub mod rootfs;
 pub mod rust;
 
@@ -26,6 +27,8 @@ pub struct Parts {
     pub coredns: PathBuf,
     /// kubectl and helm.
     pub clients: kubectl::Clients,
+    /// Prometheus' own judge of metrics.
+    pub promtool: PathBuf,
     /// A read-only Ollama model store with the tiny models.
     pub models: PathBuf,
     /// Image archives to load into each node.
@@ -43,6 +46,7 @@ impl Parts {
             kubernetes: go::kubernetes(&cache, settings)?,
             coredns: go::coredns(&cache, settings)?.join("coredns"),
             clients: kubectl::fetch(&cache)?,
+            promtool: promtool::fetch(&cache)?,
             models: models::store(&cache)?,
             images: images::build_all(&cache, settings)?,
             chart: settings.repository.join("charts/corral"),

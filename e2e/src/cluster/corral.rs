@@ -22,15 +22,15 @@ const LIMIT: Duration = Duration::from_mins(2);
 impl Cluster {
     /// Installs Corral from the chart of this checkout, or upgrades what is installed. Nothing changed, nothing done.
     pub fn install_corral(&self) -> Result<()> {
-        self.install_corral_from(&self.parts.chart)
+        self.install_corral_from(&self.parts.chart, "*")
     }
 
-    /// The same from another folder with a chart.
-    pub fn install_corral_from(&self, chart: &Path) -> Result<()> {
+    /// The same from another folder with a chart, for the pools of one namespace, or of all: `*`.
+    pub fn install_corral_from(&self, chart: &Path, watched: &str) -> Result<()> {
         self.restricted_namespace(NAMESPACE)?;
         let upgrade = self.helm(["upgrade", "--install", RELEASE]).arg(chart);
         let upgrade = upgrade.args(["--namespace", NAMESPACE, "--wait", "--timeout=100s", "--values", "-"]);
-        let installed = upgrade.input(self.values()?.to_string()).limit(LIMIT).run();
+        let installed = upgrade.input(self.values(watched)?.to_string()).limit(LIMIT).run();
         installed.map(drop).with_context(|| self.describe_operator())
     }
 
@@ -51,8 +51,8 @@ impl Cluster {
         test.limit(LIMIT).read()
     }
 
-    /// What the chart is told: our images, every namespace.
-    fn values(&self) -> Result<Value> {
+    /// What the chart is told: our images, and where to look for pools.
+    fn values(&self, watched: &str) -> Result<Value> {
         let image = |package: &str| -> Result<Value> {
             let name = self.own_image(package)?;
             let (repository, tag) = name.rsplit_once(':').context("an image has a tag")?;
@@ -61,7 +61,7 @@ impl Cluster {
         Ok(json!({
             "image": image("corral-operator")?,
             "sidecarImage": image("corral-sidecar")?,
-            "watchNamespaces": ["*"],
+            "watchNamespaces": [watched],
         }))
     }
 

@@ -5,7 +5,7 @@ use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::time::Duration;
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 
 use super::clock::Deadline;
 use super::command::Cmd;
@@ -31,10 +31,13 @@ const NEEDED: [(&str, &str); 14] = [
 
 /// Toolchains that Debian has too old or that people install by their own means: asked for, never installed.
 const EXPECTED: [(&str, &str); 3] = [
-    ("go", "Go 1.24 or newer, to build Kubernetes and Ollama"),
+    ("go", "Go 1.21 or newer, to build Kubernetes and Ollama; it fetches the newer Go that these ask for"),
     ("npm", "npm, to fetch kubectl and helm"),
-    ("python3", "Python 3 with pip, to fetch Ollama's engine"),
+    ("python3", "Python 3, to fetch Ollama's engine"),
 ];
+
+/// The oldest Go that fetches the newer one a module asks for.
+const OLDEST_GO_MINOR: u32 = 21;
 
 const POLICY: &str = "/usr/sbin/policy-rc.d";
 /// Marks a policy file as ours, so that the run after a killed one removes it.
@@ -47,11 +50,23 @@ pub fn ensure() -> Result<()> {
         let found = Cmd::words(["sh", "-c", "command -v \"$0\"", tool]).run();
         found.ok().with_context(|| format!("`{tool}` is missing: please install {what}"))?;
     }
-    let missing = missing(|file| Path::new(file).exists());
+    let go = Cmd::words(["go", "env", "GOVERSION"]).dir(Path::new("/")).read()?;
+    ensure!(go_is_new_enough(&go), "`go` is {go}, and 1.{OLDEST_GO_MINOR} is the oldest that will do");
+    let mut missing = missing(|file| Path::new(file).exists());
+    // Debian's python3 comes without it, and nobody's pip is where Debian's would be.
+    if Cmd::words(["python3", "-m", "pip", "--version"]).run().is_err() {
+        missing.push("python3-pip");
+    }
     if missing.is_empty() {
         return Ok(());
     }
     long_step(&format!("installing {}", missing.join(" ")), "about half a minute", || install(&missing))
+}
+
+/// `go1.26.8`; what has no such form is a build of Go's own developers.
+fn go_is_new_enough(version: &str) -> bool {
+    let minor = version.strip_prefix("go1.").and_then(|rest| rest.split('.').next()?.parse::<u32>().ok());
+    minor.is_none_or(|minor| minor >= OLDEST_GO_MINOR)
 }
 
 fn missing(exists: impl Fn(&str) -> bool) -> Vec<&'static str> {
@@ -105,5 +120,14 @@ mod tests {
     fn only_what_is_missing_is_installed() {
         assert_eq!(missing(|file| file != "/usr/bin/etcd"), ["etcd-server"]);
         assert!(missing(|_| true).is_empty());
+    }
+
+    #[test]
+    fn a_go_that_is_too_old_is_told_apart() {
+        for (version, will_do) in
+            [("go1.19.8", false), ("go1.21.0", true), ("go1.26.8", true), ("devel", true)]
+        {
+            assert_eq!(go_is_new_enough(version), will_do, "{version}");
+        }
     }
 }

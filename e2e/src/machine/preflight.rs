@@ -4,15 +4,11 @@ use std::path::Path;
 
 use anyhow::{Result, ensure};
 
-/// What to do instead, where a cluster of our own cannot run.
-const OTHER_WAYS: &str = "Elsewhere: install charts/corral with Helm on a cluster you have, or run `corral-sidecar --policy policy.yaml` in front of an Ollama on this machine.";
+use crate::elsewhere::OTHER_WAYS;
 
-/// Fails with one line unless this is a Linux machine, of the one architecture that the cached parts are for, and we are root.
+/// Fails with one line unless this machine is of the one architecture that the cached parts are for, and we are root.
 pub fn check() -> Result<()> {
-    ensure!(
-        cfg!(all(target_os = "linux", target_arch = "x86_64")),
-        "A local cluster needs Linux on x86-64. {OTHER_WAYS}"
-    );
+    ensure!(cfg!(target_arch = "x86_64"), "A local cluster needs an x86-64 machine. {OTHER_WAYS}");
     ensure!(
         rustix::process::geteuid().is_root(),
         "A local cluster needs root: it makes network namespaces, mounts and cgroups. {OTHER_WAYS}"

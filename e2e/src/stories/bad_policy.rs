@@ -78,28 +78,75 @@ fn a_pool_that_is_not_there_is_named(scene: &Scene) -> Result<()> {
     Ok(())
 }
 
-/// An object that the operator cannot even read, as an older or newer definition may have let in.
+/// Objects that the operator cannot even read, as an older or newer definition may have let them in.
 fn one_broken_object_stalls_no_other(scene: &Scene) -> Result<()> {
-    let definition = "ollamapools.corral.dev";
-    let good = scene.cluster.get(&["customresourcedefinition", definition])?;
-    let schema = "/spec/versions/0/schema/openAPIV3Schema";
-    let anything = json!([{
-        "op": "replace", "path": schema,
-        "value": { "type": "object", "x-kubernetes-preserve-unknown-fields": true },
-    }]);
-    patch(scene, definition, &anything)?;
-    let made = make_broken(scene);
-    let strict = good.pointer(schema).cloned().context("the definition has a schema")?;
-    patch(scene, definition, &json!([{ "op": "replace", "path": schema, "value": strict }]))?;
-    made?;
-    scene.apply(
-        &policy("after", POOL, &json!([{ "name": "x", "per": ["Global"], "concurrency": 3 }])).to_string(),
-    )?;
-    let told = scene.until_condition("ratelimitpolicy/after", "Programmed", "True");
-    let again = scene.pool_serves(POOL, 1);
-    let delete = ["delete", "ollamapool", "broken", "--namespace", &scene.namespace, "--wait=false"];
-    scene.cluster.kubectl(delete).run()?;
-    told.and(again).map(drop)
+    let told = BROKEN.iter().try_for_each(|broken| broken.make(scene));
+    let goes_on = told.and_then(|()| {
+        let limits = json!([{ "name": "x", "per": ["Global"], "concurrency": 3 }]);
+        scene.enforced_policy(&policy("after", POOL, &limits))?;
+        scene.pool_serves(POOL, 1)
+    });
+    for Broken { kind, .. } in BROKEN {
+        let delete = ["delete", kind, "broken", "--namespace", &scene.namespace, "--wait=false"];
+        scene.cluster.kubectl(delete).arg("--ignore-not-found").run()?;
+    }
+    goes_on.map(drop)
+}
+
+/// An object whose spec makes no sense, and what it must be told.
+struct Broken {
+    kind: &'static str,
+    plural: &'static str,
+    spec: &'static str,
+    condition: &'static str,
+    reason: &'static str,
+}
+
+const BROKEN: [Broken; 2] = [
+    Broken {
+        kind: "OllamaPool",
+        plural: "ollamapools",
+        spec: r#"{ "replicas": 1, "gpu": "many" }"#,
+        condition: "Ready",
+        reason: "InvalidSpec",
+    },
+    Broken {
+        kind: "RateLimitPolicy",
+        plural: "ratelimitpolicies",
+        spec: r#"{ "targetRefs": "chat", "limits": 7 }"#,
+        condition: "Accepted",
+        reason: "Invalid",
+    },
+];
+
+impl Broken {
+    /// Makes it while the definition lets everything in, and waits until it is told what is wrong.
+    fn make(&self, scene: &Scene) -> Result<()> {
+        let definition = format!("{}.corral.dev", self.plural);
+        let good = scene.cluster.get(&["customresourcedefinition", &definition])?;
+        let schema = "/spec/versions/0/schema/openAPIV3Schema";
+        let strict = good.pointer(schema).context("the definition has a schema")?;
+        let anything = json!({ "type": "object", "x-kubernetes-preserve-unknown-fields": true });
+        let replace = |value: &Value| json!([{ "op": "replace", "path": schema, "value": value }]);
+        patch(scene, &definition, &replace(&anything))?;
+        let made = self.create(scene);
+        patch(scene, &definition, &replace(strict))?;
+        made
+    }
+
+    fn create(&self, scene: &Scene) -> Result<()> {
+        let Self { kind, spec, .. } = self;
+        let manifest = format!(
+            r#"{{ "apiVersion": "corral.dev/v1alpha1", "kind": "{kind}", "metadata": {{ "name": "broken" }}, "spec": {spec} }}"#
+        );
+        scene.until("the API server takes anything", || {
+            let create = ["create", "--validate=false", "--namespace", &scene.namespace, "--filename", "-"];
+            let made = scene.cluster.kubectl(create).input(manifest.as_str()).attempt()?;
+            Ok(if made.status.success() { Ok(()) } else { Err(made.tail()) })
+        })?;
+        let object = format!("{}/broken", kind.to_lowercase());
+        scene.until_reason(&object, self.condition, "False", self.reason).map(drop)
+    }
 }
 
 fn patch(scene: &Scene, definition: &str, patch: &Value) -> Result<()> {
@@ -107,17 +154,4 @@ fn patch(scene: &Scene, definition: &str, patch: &Value) -> Result<()> {
         ["patch", "customresourcedefinition", definition, "--type=json", "--patch", &patch.to_string()];
     // Helm's own name: a field that somebody else has written it would not write over.
     scene.cluster.kubectl(words).arg("--field-manager=helm").run().map(drop)
-}
-
-fn make_broken(scene: &Scene) -> Result<()> {
-    let broken = json!({
-        "apiVersion": "corral.dev/v1alpha1", "kind": "OllamaPool", "metadata": { "name": "broken" },
-        "spec": { "replicas": 1, "gpu": "many" },
-    });
-    scene.until("the API server takes anything", || {
-        let apply = ["create", "--validate=false", "--namespace", &scene.namespace, "--filename", "-"];
-        let made = scene.cluster.kubectl(apply).input(broken.to_string()).attempt()?;
-        Ok(if made.status.success() { Ok(()) } else { Err(made.tail()) })
-    })?;
-    scene.until_reason("ollamapool/broken", "Ready", "False", "InvalidSpec").map(drop)
 }

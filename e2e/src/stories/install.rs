@@ -58,7 +58,7 @@ fn removing_it_leaves_pools_policies_and_limits(scene: &Scene, pods: &[PoolPod])
 
 fn installing_it_again_makes_it_available(scene: &Scene) -> Result<()> {
     let watch = Stopwatch::start();
-    scene.cluster.install_corral()?;
+    scene.cluster.install_corral_from(&scene.cluster.parts.chart, &scene.namespace)?;
     scene.tell(&format!("helm install --wait took {}", seconds(watch.elapsed())));
     let operator = scene.cluster.get(&["deployment", RELEASE, "--namespace", NAMESPACE])?;
     let conditions = operator.pointer("/status/conditions").and_then(Value::as_array);
@@ -66,10 +66,22 @@ fn installing_it_again_makes_it_available(scene: &Scene) -> Result<()> {
         |c: &Value| c.get("type") == Some(&json!("Available")) && c.get("status") == Some(&json!("True"));
     ensure!(conditions.into_iter().flatten().any(available), "the operator is not Available: {operator}");
     // Available is not all: it takes over what it finds.
-    scene.enforced_policy(&few(3)).map(drop)
+    scene.enforced_policy(&few(3))?;
+    it_may_look_nowhere_else(scene)
 }
 
-/// A field that only the newer chart has is pruned before the upgrade and kept after it.
+/// Installed for one namespace, it has rights in that one alone.
+fn it_may_look_nowhere_else(scene: &Scene) -> Result<()> {
+    let account = format!("--as=system:serviceaccount:{NAMESPACE}:{RELEASE}");
+    for (namespace, expected) in [(scene.namespace.as_str(), "yes"), ("default", "no")] {
+        let ask = ["auth", "can-i", "patch", "deployments.apps", "--namespace", namespace, &account];
+        let said = scene.cluster.kubectl(ask).attempt()?.out;
+        ensure!(said.trim() == expected, "may it patch Deployments in {namespace}? {}", said.trim());
+    }
+    Ok(())
+}
+
+/// A field that only the newer chart has is refused before the upgrade and kept after it.
 fn an_upgrade_can_add_a_field(scene: &Scene) -> Result<()> {
     let mut pool = scene.pool(POOL, 1);
     let spec = pool.pointer_mut("/spec").and_then(Value::as_object_mut).context("a pool has a spec")?;
@@ -78,7 +90,7 @@ fn an_upgrade_can_add_a_field(scene: &Scene) -> Result<()> {
     let refused = apply().input(pool.to_string()).attempt()?;
     ensure!(!refused.status.success(), "a field that is not there is taken: {}", refused.tail());
     let chart = chart_with_another_field(scene)?;
-    let upgraded = scene.cluster.install_corral_from(&chart);
+    let upgraded = scene.cluster.install_corral_from(&chart, "*");
     cache::remove(&chart)?;
     upgraded?;
     scene.until("the API server knows the new field", || {

@@ -22,7 +22,7 @@ pub fn run(scene: &Scene) -> Result<()> {
     let pods = scene.serving_pool(POOL, 2)?;
     scene.warm_up(&pods)?;
     exactly_the_share_of_a_pod_is_admitted(scene, &pods)?;
-    whoever_obeys_is_served(scene)?;
+    whoever_obeys_is_served(scene, &pods)?;
     no_window_exceeds_the_bound(scene)
 }
 
@@ -63,12 +63,13 @@ fn a_spoofed_address_changes_nothing(scene: &Scene, to: SocketAddr, scarce: &str
 }
 
 /// 120 a minute and 2 at once for two pods: one each second on each. Every refusal is obeyed to the millisecond.
-fn whoever_obeys_is_served(scene: &Scene) -> Result<()> {
+fn whoever_obeys_is_served(scene: &Scene, pods: &[PoolPod]) -> Result<()> {
     let limits =
         json!([{ "name": "paced", "per": ["ClientIP"], "requests": "120/m", "burst": { "requests": 2 } }]);
     scene.enforced_policy(&policy("exact", POOL, &limits))?;
     let service = scene.service(POOL, 11434)?;
     let (mut obeyed, mut asked) = (0, 0);
+    let before = served_by(scene, pods)?;
     while obeyed < 10 {
         let first = scene.http(service, &one_token())?;
         asked += 1;
@@ -81,8 +82,18 @@ fn whoever_obeys_is_served(scene: &Scene) -> Result<()> {
         ensure!(second.status == 200, "came back as told and got {}: {}", second.status, second.text());
         obeyed += 1;
     }
-    scene.tell(&format!("{obeyed} of {obeyed} who came back when told were served through the Service"));
+    let after = served_by(scene, pods)?;
+    let each: Vec<u64> = after.iter().zip(&before).map(|(after, before)| after - before).collect();
+    ensure!(each.iter().all(|served| *served > 0), "one pod served all of them: {each:?}");
+    scene.tell(&format!(
+        "{obeyed} of {obeyed} who came back when told were served through the Service, by both pods: {each:?}"
+    ));
     Ok(())
+}
+
+/// What each pod has admitted under the limit so far.
+fn served_by(scene: &Scene, pods: &[PoolPod]) -> Result<Vec<u64>> {
+    pods.iter().map(|pod| scene.decisions(pod, "paced", "admitted")).collect()
 }
 
 /// While clients take all they can get, the pool grows from 2 pods to 4. 180 a minute, 4 at once.
@@ -93,6 +104,9 @@ fn no_window_exceeds_the_bound(scene: &Scene) -> Result<()> {
     let service = scene.service(POOL, 11434)?;
     let attempts = while_growing(scene, service)?;
     let (served, refused) = sort(attempts)?;
+    let stated = scene.stated_bound(&policy);
+    // Each share's burst is part of what a minute can hold: 180 + 2 × 2.
+    ensure!(stated.contains("184/min"), "the status states another bound: {stated}");
     let share = served.len() >= 20 && refused.len() >= 20;
     ensure!(share, "{} served and {} refused prove nothing", served.len(), refused.len());
     // The burst of 4 divides among 2 and among 4 pods without rest; D rises once, which may admit one more burst.
@@ -100,10 +114,9 @@ fn no_window_exceeds_the_bound(scene: &Scene) -> Result<()> {
         bail!("{count} were served within {length:.2} s, and 3/s with a burst of 4 allow fewer");
     }
     scene.tell(&format!(
-        "{} served, {} refused while 2 pods became 4: no window above 3/s and its bursts. Status said: {}",
+        "{} served, {} refused while 2 pods became 4: no window above 3/s and its bursts. Status said: {stated}",
         served.len(),
         refused.len(),
-        scene.stated_bound(&policy)
     ));
     the_bound_holds_at_rest(scene, service)
 }

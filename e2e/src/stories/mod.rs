@@ -10,6 +10,7 @@ pub mod condition;
 pub mod control_plane_gone;
 pub mod install;
 pub mod limit_is_exact;
+pub mod metrics_are_sound;
 pub mod no_way_around;
 pub mod ollama_answers;
 pub mod ollama_dies;
@@ -23,6 +24,7 @@ pub mod schema_on_the_real_server;
 pub mod sidecar_guards_ollama;
 pub mod stream_through_service;
 pub mod traffic;
+pub mod two_clusters_side_by_side;
 pub mod two_policies_one_pool;
 pub mod what_it_costs;
 
@@ -79,10 +81,12 @@ pub const ALL: &[Story] = &[
     story("ollama_dies", Lane::Parallel, 60, ollama_dies::run),
     story("two_policies_one_pool", Lane::Parallel, 45, two_policies_one_pool::run),
     story("limit_is_exact", Lane::Parallel, 120, limit_is_exact::run),
+    story("metrics_are_sound", Lane::Parallel, 45, metrics_are_sound::run),
     story("bad_policy", Lane::Cluster, 60, bad_policy::run),
     story("control_plane_gone", Lane::Cluster, 90, control_plane_gone::run),
     story("operator_reinstalled", Lane::Cluster, 75, operator_reinstalled::run),
     story("install", Lane::Cluster, 75, install::run),
+    story("two_clusters_side_by_side", Lane::Cluster, 90, two_clusters_side_by_side::run),
     story("stream_through_service", Lane::Quiet, 60, stream_through_service::run),
     story("what_it_costs", Lane::Quiet, 60, what_it_costs::run),
     story("policy_change_in_two_seconds", Lane::Quiet, 120, policy_change_in_two_seconds::run),

@@ -7,7 +7,7 @@ use std::time::Duration;
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
-use super::pool::PoolPod;
+use super::pool::{ADMIN_PORT, PoolPod};
 use super::scene::Scene;
 use crate::cluster::http::{Answer, Request};
 use crate::machine::clock::Stopwatch;
@@ -118,6 +118,25 @@ impl Scene {
             limits.into_iter().flatten().find(|l| l.get("limit").and_then(Value::as_str) == Some(limit));
         let left = found.and_then(|l| l.pointer("/thisPod/0/remaining")?.as_u64());
         left.with_context(|| format!("{limit} is not shown: {shown}"))
+    }
+
+    /// What a pod tells Prometheus.
+    pub fn metrics(&self, from: SocketAddr) -> Result<String> {
+        let answer = self.http(from, &Request::get("/metrics"))?;
+        ensure!(answer.status == 200, "{from} says {}: {}", answer.status, answer.text());
+        Ok(answer.text())
+    }
+
+    /// How often a sidecar's limit has come to this decision.
+    pub fn decisions(&self, pod: &PoolPod, limit: &str, decision: &str) -> Result<u64> {
+        let metrics = self.metrics(pod.port(ADMIN_PORT)?)?;
+        let labels = [format!("limit=\"{limit}\""), format!("decision=\"{decision}\"")];
+        let mut lines = metrics.lines().filter(|line| line.starts_with("corral_limit_decisions_total{"));
+        let line = lines.find(|line| labels.iter().all(|label| line.contains(label)));
+        let count = line
+            .and_then(|line| line.rsplit(' ').next())
+            .with_context(|| format!("no {labels:?} in:\n{metrics}"))?;
+        Ok(count.parse()?)
     }
 
     /// Has every pod load the small model, so that later answers are quick.

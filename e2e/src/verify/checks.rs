@@ -37,6 +37,18 @@ pub fn tests(context: &Context) -> Result<Tally> {
     Ok(Tally { failed: tally.failed + usize::from(silent_failure), ..tally })
 }
 
+/// The limiter's benchmarks run; what they say is shown, for it is a figure of this machine.
+pub fn benchmarks(context: &Context) -> Result<Tally> {
+    let bench =
+        cargo(context, &["bench", "--quiet", "--locked", "--package", "corral-limiter", "--bench", "decide"]);
+    let output = logged(context, "benchmarks", &bench.args(["--", "--quick", "--noplot"]))?;
+    // A name, on the same line or the one before, and its time; not how it compares with some earlier run.
+    let compared = |line: &&str| ["change:", "erformance"].iter().any(|word| line.contains(word));
+    let shown = output.out.lines().filter(|line| !line.trim().is_empty() && !compared(line));
+    shown.for_each(|line| say(format!("  {line}")));
+    Ok(Tally::one(output.status.success()))
+}
+
 /// The documentation builds, and every link in it leads somewhere.
 pub fn documentation(context: &Context) -> Result<Tally> {
     let doc = cargo(context, &["doc", "--quiet", "--locked", "--workspace", "--no-deps"]);

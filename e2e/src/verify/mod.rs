@@ -21,7 +21,7 @@ use tally::{Done, Tally};
 pub struct Context {
     settings: Settings,
     cache: Cache,
-    /// Cargo's target folder for all steps: one that every checkout with this compiler and lock file shares.
+    /// Cargo's target folder for all steps: this checkout's own.
     target: PathBuf,
     /// Where each step's whole output goes.
     logs: PathBuf,
@@ -39,6 +39,7 @@ const STEPS: &[Step] = &[
     Step { name: "formatting", usual: "seconds", run: checks::formatting },
     Step { name: "clippy", usual: "1 to 3 min the first time", run: checks::clippy },
     Step { name: "tests", usual: "2 to 5 min the first time", run: checks::tests },
+    Step { name: "benchmarks", usual: "2 to 4 min the first time", run: checks::benchmarks },
     Step { name: "documentation", usual: "1 min the first time", run: checks::documentation },
     Step { name: "dependencies", usual: "5 to 10 min the first time", run: checks::dependencies },
     Step { name: "stories", usual: "10 to 20 min the first time", run: cluster::stories },

@@ -6,7 +6,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use corral_telemetry::log::LogFormat;
 use corral_wire::{PoolRef, ports};
 
 use super::value::{duration, listen, pool, upstream};
@@ -42,15 +43,7 @@ enum Sub {
     },
 }
 
-/// How the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For a person to read.
-    Text,
-}
-
+/// Without a heading: what a person sets, on a laptop too.
 #[derive(Debug, Args)]
 pub(super) struct Flags {
     /// Policy file of a standalone sidecar: YAML documents, `RateLimitPolicy` and at most one `OllamaPool`. May be
@@ -75,22 +68,23 @@ pub(super) struct Flags {
     /// The most clients that one limit tells apart.
     #[arg(long, env = "CORRAL_KEYS_PER_LIMIT", value_name = "N", default_value = "50000", value_parser = clap::value_parser!(u32).range(1..=10_000_000))]
     keys_per_limit: u32,
-    #[command(flatten)]
-    pod: PodFlags,
-    #[command(flatten)]
-    bounds: BoundFlags,
-    #[command(flatten)]
-    times: TimeFlags,
     /// How the log is written, to standard error [default: text for a standalone sidecar on a terminal, else json].
     #[arg(long, env = "CORRAL_LOG_FORMAT", value_enum)]
     log_format: Option<LogFormat>,
     /// What is logged: error, warn, info, debug, trace, or a filter by module.
     #[arg(long, env = "CORRAL_LOG", value_name = "FILTER", default_value = "info")]
     log: String,
+    #[command(flatten)]
+    pod: PodFlags,
+    #[command(flatten)]
+    bounds: BoundFlags,
+    #[command(flatten)]
+    times: TimeFlags,
 }
 
 /// Set by the operator in a pool pod.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "In a pool pod, set by the operator")]
 struct PodFlags {
     /// The pool this pod belongs to.
     #[arg(long, env = "CORRAL_POOL", value_name = "NAMESPACE/NAME", value_parser = pool, requires = "pod_uid")]
@@ -122,6 +116,7 @@ struct PodFlags {
 
 /// Bounds on clients.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "Bounds on clients")]
 struct BoundFlags {
     /// The most open connections of clients.
     #[arg(long, env = "CORRAL_MAX_CONNECTIONS", value_name = "N", default_value = "10000", value_parser = clap::value_parser!(u32).range(1..=1_000_000))]
@@ -136,6 +131,7 @@ struct BoundFlags {
 
 /// How long things may take.
 #[derive(Debug, Args)]
+#[command(next_help_heading = "How long things may take")]
 struct TimeFlags {
     /// For a request's head to arrive, from its first byte.
     #[arg(long, env = "CORRAL_HEAD_TIMEOUT", value_name = "DURATION", default_value = "10s", value_parser = duration)]
@@ -320,7 +316,26 @@ fn everybody(port: u16) -> SocketAddr {
 
 #[cfg(test)]
 mod tests {
+    use clap::CommandFactory;
+
     use super::*;
+
+    #[test]
+    fn help_tells_the_flags_of_a_pod_from_those_of_a_laptop() {
+        let command = <Cli as CommandFactory>::command();
+        let heading = |id: &str| {
+            let flag = command.get_arguments().find(|flag| flag.get_id() == id).unwrap();
+            flag.get_help_heading().unwrap_or_default()
+        };
+        for id in ["policy", "listen", "upstream", "num_parallel", "log", "log_format"] {
+            assert_eq!(heading(id), "", "{id}");
+        }
+        for id in ["pool", "pod_uid", "plan_file", "keys_dir", "state_dir", "serve_without_directive"] {
+            assert_eq!(heading(id), "In a pool pod, set by the operator", "{id}");
+        }
+        assert_eq!(heading("max_body_bytes"), "Bounds on clients");
+        assert_eq!(heading("drain_timeout"), "How long things may take");
+    }
 
     #[test]
     fn only_a_person_at_a_terminal_reads_text_unless_asked_for() {

@@ -29,6 +29,8 @@ use crate::metrics::PlanSource;
 const LOOK_INTERVAL: Duration = Duration::from_millis(400);
 
 const FIRST_SEQUENCE: u64 = 1;
+/// How many problems of merging are told: each is looked up in its file, and whoever reads the first ones reads no more.
+const MOST_PROBLEMS: usize = 20;
 
 /// What is wrong with policy files.
 #[derive(Debug, thiserror::Error)]
@@ -190,7 +192,7 @@ struct Found<'a, S> {
 impl<S> Found<'_, S> {
     /// What merging found wrong with it, as a person finds it in the file.
     fn told(&self, problem: &Problem) -> String {
-        let error = ReadError::of_problem(self.text, self.document, problem.clone());
+        let error = ReadError::of_problem(self.text, self.document, problem);
         format!("{}: {error}", self.path.display())
     }
 }
@@ -275,7 +277,7 @@ impl<'a> Gathered<'a> {
         let outcomes = self.policies.iter().zip(&merged.policies);
         let of_policies = outcomes
             .flat_map(|(policy, outcome)| outcome.problems.iter().map(|problem| policy.told(problem)));
-        of_plan.chain(of_policies).collect::<Vec<_>>().join("; ")
+        of_plan.chain(of_policies).take(MOST_PROBLEMS).collect::<Vec<_>>().join("; ")
     }
 }
 

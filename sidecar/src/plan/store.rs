@@ -10,7 +10,7 @@ use std::time::Duration;
 use corral_limiter::{Nanos, Plan, SwapSummary};
 use corral_wire::{PlanDoc, PoolRef, Position, ServePermission};
 use parking_lot::Mutex;
-use tracing::{info, warn};
+use tracing::{debug, info, warn};
 
 use super::disk::{Kept, StateDir};
 use super::read::{PlanError, compiled};
@@ -211,8 +211,10 @@ impl PlanStore {
 
     fn enforce(&self, held: &mut Held, doc: PlanDoc, plan: Arc<Plan>, divisor: NonZeroU32) {
         let SwapSummary { fresh, gone } = self.core.take_plan(plan, divisor);
-        let fresh: Vec<String> = fresh.iter().map(|(limit, unit)| format!("{limit}.{unit}")).collect();
-        info!(sequence = doc.sequence, divisor, ?fresh, gone = gone.len(), "plan in force");
+        info!(sequence = doc.sequence, divisor, fresh = fresh.len(), gone = gone.len(), "plan in force");
+        for (limit, unit) in fresh {
+            debug!(%limit, %unit, "starts fresh");
+        }
         held.doc = Some(doc);
         self.core.health.plan_accepted();
     }

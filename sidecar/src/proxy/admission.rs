@@ -74,6 +74,9 @@ pub(crate) enum Denied {
     TimedOut {
         /// How long that was.
         waited: Nanos,
+        /// How long it would wait if it came again now, by what was learned of its model; as long as it did, where
+        /// nothing was. An estimate.
+        estimated_wait: Nanos,
     },
 }
 
@@ -187,7 +190,7 @@ impl Entered {
         let body = BodyFacts { model: Some(model) };
         let arrived = self.charge.decide(body, now, |queue, hall| hall.arrive(queue, model, now));
         match arrived {
-            Ok(arrived) => Ok(Place::new(self.charge, arrived, now)),
+            Ok(arrived) => Ok(Place::new(self.charge, model.clone(), arrived, now)),
             Err(CommitError::Refused(refusal)) => {
                 core.tally().policy_rejected();
                 Err(Denied::Limit(refusal))
@@ -210,19 +213,20 @@ pub(crate) struct Place {
     // Dropped in this order: first the slot finds its next owner.
     slot: Slot,
     charge: Charge,
+    model: ModelName,
     arrived: Nanos,
     /// Rings when the slot is there, and until when to wait for it; none when it is there already.
     bell: Option<(oneshot::Receiver<()>, Nanos)>,
 }
 
 impl Place {
-    fn new(charge: Charge, (id, bell): Arrived, now: Nanos) -> Self {
+    fn new(charge: Charge, model: ModelName, (id, bell): Arrived, now: Nanos) -> Self {
         let core = Arc::clone(&charge.core);
         let held_since = bell.is_none().then_some(now);
         if bell.is_some() {
             core.lock().dispatch(now);
         }
-        Self { slot: Slot { core, id, held_since }, charge, arrived: now, bell }
+        Self { slot: Slot { core, id, held_since }, charge, model, arrived: now, bell }
     }
 
     /// Waits for the slot.
@@ -233,13 +237,22 @@ impl Place {
             let now = core.clock().now();
             // The slot may have come at the very moment of the deadline.
             if !rung && bell.try_recv().is_err() {
-                core.tally().capacity_rejected();
-                return Err(Denied::TimedOut { waited: now.since(self.arrived) });
+                return Err(self.time_out(now));
             }
             self.slot.held_since = Some(now);
         }
         let waited = self.slot.held_since.unwrap_or(self.arrived).since(self.arrived);
         Ok(Permit { _slot: self.slot, charge: self.charge, waited })
+    }
+
+    /// Leaves first: it does not wait behind itself when it comes again.
+    fn time_out(self, now: Nanos) -> Denied {
+        let Self { slot, charge, model, arrived, .. } = self;
+        drop(slot);
+        charge.core.tally().capacity_rejected();
+        let waited = now.since(arrived);
+        let estimated_wait = charge.core.lock().queue.estimate(&model).unwrap_or(waited);
+        Denied::TimedOut { waited, estimated_wait }
     }
 }
 

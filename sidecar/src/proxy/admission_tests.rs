@@ -3,7 +3,7 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use corral_limiter::queue::SlotBounds;
-use corral_limiter::{LimiterSettings, compile};
+use corral_limiter::{LimiterSettings, QueueBounds, compile};
 use corral_wire::{
     EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
     Scope,
@@ -112,6 +112,26 @@ async fn nobody_waits_longer_than_the_longest_wait() {
     assert!((5_000..5_050).contains(&waited.as_millis()), "{waited:?}");
     assert_eq!(load(&core), (0, 1));
     assert_eq!(core.counters().capacity_rejects, 1);
+}
+
+/// What one that waits for `m` in vain is told: how long it has waited, and how long it would wait again; in seconds.
+async fn waits_in_vain(core: &Arc<Core>) -> (u64, u64) {
+    let denied = place(core, "m").unwrap().slot().await.err();
+    let Some(Denied::TimedOut { waited, estimated_wait }) = denied else {
+        panic!("{denied:?}");
+    };
+    (waited.0 / 1_000_000_000, estimated_wait.0 / 1_000_000_000)
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waited_in_vain_is_told_how_long_it_would_wait_again() {
+    let core = core(1, &plan(10, 60_000, vec![]));
+    let first = place(&core, "m").unwrap().slot().await.unwrap();
+    assert_eq!(waits_in_vain(&core).await, (60, 60), "nothing is known of the model");
+    drop(first);
+    core.lock().queue.set_bounds(QueueBounds { max_depth: 10, max_wait: Nanos::from_secs(5) });
+    let _second = place(&core, "m").unwrap().slot().await.unwrap();
+    assert_eq!(waits_in_vain(&core).await, (5, 60), "it does not wait behind itself");
 }
 
 #[tokio::test(start_paused = true)]

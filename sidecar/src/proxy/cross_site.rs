@@ -2,16 +2,17 @@
 //!
 //! Ollama refuses such requests itself, with a bare 403: by `Origin`, and, where it listens on loopback, by `Host`, which
 //! is what a page shows that has rebound its own name to a local address (CVE-2024-28224). It sees neither header behind
-//! this proxy, so both are judged here, by its default rules. Two differences: `[::1]` is a local origin too, and an
-//! `Origin` that equals `Host` is no excuse, as no page is served here and a rebound name passes such a test.
+//! this proxy, so both are judged here, by its default rules; `[::1]` is a local origin too. [`super::cors`] tells
+//! browsers which pages may read the answers.
 //!
-//! `Host` is judged only on connections to a loopback address of ours: elsewhere a pod is rightly called by any name.
-//! Pages from allowed origins are let in, but no answer carries CORS headers yet, so a browser hides it from them.
+//! A page whose `Origin` names the host that it calls is one of the same site, such as a UI behind the same ingress. It
+//! may be a rebound name as well, so on loopback `Host` must pass for itself. Elsewhere a pod is rightly called by any
+//! name, and `Host` is not judged.
 
 use std::net::IpAddr;
 
-use http::HeaderMap;
 use http::header::{HOST, ORIGIN};
+use http::{HeaderMap, HeaderValue};
 
 /// Schemes of pages that come with an application and not from the network.
 const APP_SCHEMES: &[&str] = &["app", "file", "tauri", "vscode-webview", "vscode-file"];
@@ -27,15 +28,65 @@ pub(crate) enum CrossSite {
     Host,
 }
 
-/// Judges the head of a request that came in on the address `local`.
-pub(crate) fn check(headers: &HeaderMap, local: IpAddr) -> Result<(), CrossSite> {
-    let text = |value: &http::HeaderValue| value.to_str().unwrap_or_default().to_ascii_lowercase();
-    if !headers.get_all(ORIGIN).iter().all(|origin| is_known_origin(&text(origin))) {
+/// The page for which a request is sent, by its `Origin`.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Page {
+    /// None: a program sends it.
+    None,
+    /// One from the host that it calls.
+    SameSite,
+    /// One that may use this API from elsewhere: its origin, as the browser wrote it.
+    Allowed(HeaderValue),
+    /// Any other.
+    Foreign,
+}
+
+impl Page {
+    pub(crate) fn of(headers: &HeaderMap) -> Self {
+        let mut lines = headers.get_all(ORIGIN).iter();
+        match (lines.next(), lines.next()) {
+            (None, _) => Self::None,
+            (Some(origin), None) => Self::from_origin(origin, headers.get(HOST)),
+            (Some(_), Some(_)) => Self::Foreign,
+        }
+    }
+
+    fn from_origin(origin: &HeaderValue, host: Option<&HeaderValue>) -> Self {
+        let text = lower(origin);
+        if host.is_some_and(|host| is_at_host(&text, &lower(host))) {
+            Self::SameSite
+        } else if is_known_origin(&text) {
+            Self::Allowed(origin.clone())
+        } else {
+            Self::Foreign
+        }
+    }
+}
+
+/// Judges a request for `page` that came in on the address `local`.
+pub(crate) fn check(page: &Page, headers: &HeaderMap, local: IpAddr) -> Result<(), CrossSite> {
+    if *page == Page::Foreign {
         return Err(CrossSite::Origin);
     }
     let host_counts = local.to_canonical().is_loopback();
-    let known = || headers.get(HOST).is_some_and(|host| is_local_host(&text(host)));
+    let known = || headers.get(HOST).is_some_and(|host| is_local_host(&lower(host)));
     if host_counts && !known() { Err(CrossSite::Host) } else { Ok(()) }
+}
+
+/// What is no text is an empty one.
+fn lower(value: &HeaderValue) -> String {
+    value.to_str().unwrap_or_default().to_ascii_lowercase()
+}
+
+/// Whether an origin is one of a host, whose scheme only the proxy before us knows. A scheme's own port may be left out.
+fn is_at_host(origin: &str, host: &str) -> bool {
+    let (own_port, authority) = match origin.split_once("://") {
+        Some(("http", authority)) => (":80", authority),
+        Some(("https", authority)) => (":443", authority),
+        _ => return false,
+    };
+    let bare = |authority| str::strip_suffix(authority, own_port).unwrap_or(authority);
+    !bare(host).is_empty() && bare(authority) == bare(host)
 }
 
 fn is_known_origin(origin: &str) -> bool {
@@ -74,6 +125,7 @@ mod tests {
     use super::*;
 
     const LOOPBACK: IpAddr = IpAddr::V4(std::net::Ipv4Addr::LOCALHOST);
+    const POD: IpAddr = IpAddr::V4(std::net::Ipv4Addr::new(10, 0, 0, 7));
 
     fn judge(host: &str, origin: Option<&str>, local: IpAddr) -> Result<(), CrossSite> {
         let mut headers = HeaderMap::new();
@@ -81,7 +133,7 @@ mod tests {
         if let Some(origin) = origin {
             headers.insert(ORIGIN, origin.parse().unwrap());
         }
-        check(&headers, local)
+        check(&Page::of(&headers), &headers, local)
     }
 
     #[test]
@@ -127,7 +179,41 @@ mod tests {
         for origin in ["http://localhost", "http://example.com"] {
             headers.append(ORIGIN, origin.parse().unwrap());
         }
-        assert_eq!(check(&headers, LOOPBACK), Err(CrossSite::Origin));
+        assert_eq!(Page::of(&headers), Page::Foreign);
+    }
+
+    #[test]
+    fn a_page_may_call_the_host_that_it_came_from() {
+        for (host, origin) in [
+            ("chat.example.com", "https://chat.example.com"),
+            ("Chat.Example.com", "https://chat.example.com"),
+            ("chat.example.com:443", "https://chat.example.com"),
+            ("chat.example.com", "https://chat.example.com:443"),
+            ("chat.example.com:80", "http://chat.example.com"),
+            ("chat.example.com:8443", "https://chat.example.com:8443"),
+            ("[2001:db8::1]", "http://[2001:db8::1]"),
+        ] {
+            assert_eq!(judge(host, Some(origin), POD), Ok(()), "{host} {origin}");
+        }
+        for (host, origin) in [
+            ("chat.example.com", "https://example.com"),
+            ("chat.example.com", "https://chat.example.com:8443"),
+            ("chat.example.com:80", "https://chat.example.com"),
+            ("chat.example.com", "https://chat.example.com.evil.example"),
+            ("chat.example.com", "https://chat.example.com/"),
+            ("chat.example.com", "ftp://chat.example.com"),
+            ("", "https://"),
+            (":443", "https://"),
+        ] {
+            assert_eq!(judge(host, Some(origin), POD), Err(CrossSite::Origin), "{host} {origin}");
+        }
+    }
+
+    #[test]
+    fn on_loopback_a_page_at_a_rebound_name_is_refused_by_its_host() {
+        let evil = Some("http://evil.example:11434");
+        assert_eq!(judge("evil.example:11434", evil, LOOPBACK), Err(CrossSite::Host));
+        assert_eq!(judge("evil.example:11434", evil, POD), Ok(()));
     }
 
     #[test]
@@ -152,7 +238,7 @@ mod tests {
             for loopback in [LOOPBACK, "::1".parse().unwrap(), "::ffff:127.0.0.1".parse().unwrap()] {
                 assert_eq!(judge(host, None, loopback), Err(CrossSite::Host), "{host}");
             }
-            assert_eq!(judge(host, None, "10.0.0.7".parse().unwrap()), Ok(()), "{host}");
+            assert_eq!(judge(host, None, POD), Ok(()), "{host}");
         }
     }
 }

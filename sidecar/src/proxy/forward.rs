@@ -1,26 +1,26 @@
 //! One exchange with Ollama, in a task of its own: it outlives a client that leaves before the first byte.
 //!
 //! Ollama never lets go of a request whose client leaves before it was scheduled, so the connection is held until the
-//! first byte, or for as long as scheduling can take; the slot is held with it. After the first byte a cut stops the
-//! model at once. Frames go on as they come: one in, one out.
+//! first byte, or until it is certain that the request is on a runner, or for as long as scheduling can take; the slot
+//! is held with it. After that a cut stops the model at once. Frames go on as they come: one in, one out.
 
 use std::sync::{Arc, OnceLock};
-use std::time::Duration;
 
 use bytes::Bytes;
-use corral_limiter::ModelName;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, StatusCode, response};
 use http_body::Body;
 use http_body_util::{BodyExt, Full};
 use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, timeout_at};
+use tokio::time::{Instant, sleep_until};
 
 use super::Proxy;
 use super::admission::{Passed, Permit};
+use super::departed::Flight;
 use super::ending::{End, Verdict, Watch};
 use super::inspect::Held;
+use super::residency::{Head, Need};
 use super::route::Ending;
 use super::upstream::{Lease, NoAnswer};
 use crate::health::Health;
@@ -31,8 +31,8 @@ const FRAMES_AHEAD: usize = 4;
 
 /// What an exchange holds until it is over.
 pub(crate) enum Hold {
-    /// A slot.
-    Slot(Permit),
+    /// A slot, for a request that needs a runner.
+    Slot(Permit, Need),
     /// Nothing but its place among the requests of its client.
     Passed(#[expect(dead_code, reason = "held for what its drop gives back")] Passed),
 }
@@ -40,7 +40,7 @@ pub(crate) enum Hold {
 impl Hold {
     /// Ollama has worked on the request.
     fn serve(&mut self) {
-        if let Self::Slot(permit) = self {
+        if let Self::Slot(permit, _) = self {
             permit.serve();
         }
     }
@@ -52,8 +52,6 @@ pub(crate) struct Job {
     /// The body's room, until Ollama has read it.
     pub(crate) body: Option<Held>,
     pub(crate) hold: Hold,
-    /// The model, for what needs it loaded.
-    pub(crate) model: Option<ModelName>,
     pub(crate) ending: Ending,
 }
 
@@ -82,45 +80,61 @@ pub(crate) fn start(proxy: &Arc<Proxy>, job: Job) -> oneshot::Receiver<Result<An
 }
 
 async fn run(proxy: Arc<Proxy>, job: Job, mut reply: oneshot::Sender<Result<Answer, NoAnswer>>) {
-    let Job { request, body, mut hold, model, ending } = job;
+    let Job { request, body, mut hold, ending } = job;
     let dispatched = Instant::now();
-    let until = dispatched + hold_time(&proxy, &hold, model.as_ref());
+    let flight = match &hold {
+        Hold::Slot(_, need) => Some(Flight::begin(&proxy.residency, need.clone())),
+        Hold::Passed(_) => None,
+    };
     let begun = {
         let sending = proxy.upstream.send(request);
         tokio::pin!(sending);
         tokio::select! {
             biased;
             begun = &mut sending => Some(begun),
-            // The head may still come: then Ollama has scheduled the request, and a cut will stop it.
-            () = reply.closed() => timeout_at(until, sending).await.ok(),
+            () = unwanted(&proxy, flight.as_ref(), dispatched, &mut reply) => None,
         }
     };
     drop(body);
-    note(&proxy, begun.as_ref(), dispatched, model.as_ref());
+    note(&proxy, begun.as_ref(), dispatched);
     if !matches!(begun, Some(Err(_))) {
         hold.serve();
     }
     match begun {
-        Some(Ok((response, lease))) => deliver(&proxy, response, lease, ending, reply).await,
+        Some(Ok((response, lease))) => deliver(&proxy, response, lease, ending, flight.as_ref(), reply).await,
         Some(Err(error)) => _ = reply.send(Err(error)),
         None => {}
     }
+    drop(flight);
     drop(hold);
+}
+
+/// Waits until the client has left and a cut does no harm.
+async fn unwanted(
+    proxy: &Proxy,
+    flight: Option<&Flight<'_>>,
+    dispatched: Instant,
+    reply: &mut oneshot::Sender<Result<Answer, NoAnswer>>,
+) {
+    reply.closed().await;
+    if let Some(flight) = flight {
+        tokio::select! {
+            () = flight.scheduled(proxy) => {}
+            () = sleep_until(dispatched + proxy.settings.hold_loading) => {}
+        }
+    }
 }
 
 type Begun = Result<(response::Response<Incoming>, Lease), NoAnswer>;
 
 /// Learns from how an exchange began.
-fn note(proxy: &Proxy, begun: Option<&Begun>, dispatched: Instant, model: Option<&ModelName>) {
+fn note(proxy: &Proxy, begun: Option<&Begun>, dispatched: Instant) {
     let (health, metrics) = (&proxy.core.health, &proxy.core.metrics);
     match begun {
         None => {}
-        Some(Ok((response, _))) => {
+        Some(Ok(_)) => {
             health.upstream_answered();
             metrics.upstream_first_byte(Instant::now().saturating_duration_since(dispatched));
-            if let Some(model) = model.filter(|_| response.status().is_success()) {
-                proxy.loaded.answered(model);
-            }
         }
         Some(Err(NoAnswer::Refused(_))) => {
             health.upstream_refused();
@@ -136,25 +150,19 @@ fn note(proxy: &Proxy, begun: Option<&Begun>, dispatched: Instant, model: Option
     }
 }
 
-/// How long the first byte is waited for when nobody wants it any more.
-fn hold_time(proxy: &Proxy, hold: &Hold, model: Option<&ModelName>) -> Duration {
-    let settings = &proxy.settings;
-    match (hold, model) {
-        (Hold::Passed(_), _) => Duration::ZERO,
-        (Hold::Slot(_), Some(model)) if proxy.loaded.contains(model) => settings.hold_loaded,
-        (Hold::Slot(_), _) => settings.hold_loading,
-    }
-}
-
 /// Hands the answer to the client as it comes. Returning drops the lease unless it was given back: that cuts it.
 async fn deliver(
     proxy: &Proxy,
     response: response::Response<Incoming>,
     lease: Lease,
     ending: Ending,
+    flight: Option<&Flight<'_>>,
     reply: oneshot::Sender<Result<Answer, NoAnswer>>,
 ) {
     let (head, body) = response.into_parts();
+    if let Some(flight) = flight {
+        flight.answered(kind_of(&head));
+    }
     let (frames, receiver) = mpsc::channel(FRAMES_AHEAD);
     let length = body.size_hint().exact();
     let mut watch = Watch::new(if is_stream(&head) { ending } else { Ending::Whole });
@@ -164,7 +172,7 @@ async fn deliver(
     if reply.send(Ok(answer)).is_err() {
         return;
     }
-    let Some(end) = pump(body, &mut watch, &frames, &proxy.core.health).await else {
+    let Some(end) = pump(body, &mut watch, &frames, flight, &proxy.core.health).await else {
         return;
     };
     if end == End::Closed {
@@ -188,6 +196,14 @@ async fn deliver(
     let _ = frames.send(last).await;
 }
 
+fn kind_of(head: &response::Parts) -> Head {
+    match head.status.is_success() {
+        true if is_stream(head) => Head::Stream,
+        true => Head::Whole,
+        false => Head::Error,
+    }
+}
+
 /// Whether an answer is one of the streams whose end is marked.
 fn is_stream(head: &response::Parts) -> bool {
     let kind = head.headers.get(CONTENT_TYPE).map_or(&[][..], http::HeaderValue::as_bytes);
@@ -200,6 +216,7 @@ async fn pump(
     mut body: Incoming,
     watch: &mut Watch,
     client: &mpsc::Sender<Result<Bytes, Cut>>,
+    flight: Option<&Flight<'_>>,
     health: &Health,
 ) -> Option<End> {
     let cut = health.until_cut();
@@ -221,9 +238,23 @@ async fn pump(
             Some(Ok(frame)) => {
                 if let Ok(data) = frame.into_data() {
                     watch.see(&data);
-                    client.send(Ok(data)).await.ok()?;
+                    hand_on(client, data, flight).await.ok()?;
                 }
             }
         }
     }
+}
+
+/// Passes one frame on; a client for which Ollama has to wait says nothing any more about what Ollama does.
+async fn hand_on(
+    client: &mpsc::Sender<Result<Bytes, Cut>>,
+    data: Bytes,
+    flight: Option<&Flight<'_>>,
+) -> Result<(), mpsc::error::SendError<Result<Bytes, Cut>>> {
+    if client.capacity() == 0
+        && let Some(flight) = flight
+    {
+        flight.stalled();
+    }
+    client.send(Ok(data)).await
 }

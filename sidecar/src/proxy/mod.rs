@@ -2,7 +2,9 @@
 
 pub(crate) mod admission;
 mod body;
+mod cors;
 mod cross_site;
+mod departed;
 mod dice;
 mod discard;
 mod ending;
@@ -13,10 +15,11 @@ mod headers;
 mod identify;
 mod inspect;
 mod limits;
-mod loaded;
+mod ps;
 mod record;
 mod refused;
 mod request;
+mod residency;
 mod respond;
 mod route;
 mod settings;
@@ -37,7 +40,7 @@ pub use settings::ProxySettings;
 
 use crate::core::Core;
 use inspect::BodyBudget;
-use loaded::Loaded;
+use residency::Residency;
 use upstream::Upstream;
 
 /// What all requests share.
@@ -47,14 +50,15 @@ pub(crate) struct Proxy {
     pub(crate) dice: Dice,
     upstream: Upstream,
     budget: BodyBudget,
-    loaded: Loaded,
+    residency: Mutex<Residency>,
 }
 
 impl Proxy {
     pub(crate) fn new(core: Arc<Core>, settings: ProxySettings) -> Self {
         let upstream = Upstream::new(settings.upstream, settings.connect_timeout);
         let budget = BodyBudget::new(settings.body_budget_bytes);
-        Self { core, settings, dice: Dice::new(), upstream, budget, loaded: Loaded::default() }
+        let residency = Mutex::new(Residency::new(settings.hold_loaded));
+        Self { core, settings, dice: Dice::new(), upstream, budget, residency }
     }
 }
 

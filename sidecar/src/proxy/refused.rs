@@ -1,6 +1,6 @@
 //! Every reason for which a request is not answered by Ollama.
 
-use corral_limiter::queue::QueueRefusal;
+use corral_limiter::queue::{QueueFull, QueueRefusal};
 use corral_limiter::{Nanos, Refusal, Retry};
 use http::StatusCode;
 
@@ -33,8 +33,8 @@ pub(crate) enum Refused {
     Limit(Refusal),
     #[error("{}", super::wording::queue(.0))]
     QueueFull(QueueRefusal),
-    #[error("No slot came free within {}. Retry in about {}.", super::wording::seconds(*.waited), super::wording::seconds(*.waited))]
-    QueueTimeout { waited: Nanos },
+    #[error("No slot came free within {}. Retry in about {}.", super::wording::seconds(*.waited), super::wording::seconds(*.estimated_wait))]
+    QueueTimeout { waited: Nanos, estimated_wait: Nanos },
     #[error("{}", super::wording::unavailable(*.0))]
     Unavailable(Unavailable),
     #[error("Ollama did not answer.")]
@@ -46,7 +46,7 @@ impl From<Denied> for Refused {
         match denied {
             Denied::Limit(refusal) => Self::Limit(refusal),
             Denied::Queue(refusal) => Self::QueueFull(refusal),
-            Denied::TimedOut { waited } => Self::QueueTimeout { waited },
+            Denied::TimedOut { waited, estimated_wait } => Self::QueueTimeout { waited, estimated_wait },
         }
     }
 }
@@ -67,6 +67,11 @@ pub(crate) enum Kind {
     RateLimited,
     Overloaded,
     Unavailable,
+}
+
+/// A guess for whoever comes too early for Ollama; many are told the same.
+pub(crate) fn about(wait: Nanos) -> Retry {
+    Retry { wait, estimate: true, shared: true, split: false }
 }
 
 impl Refused {
@@ -114,11 +119,11 @@ impl Refused {
 
     /// When to come back; none where the same request will never do.
     pub(crate) fn retry(&self) -> Option<Retry> {
-        let about = |wait: Nanos| Some(Retry { wait, estimate: true, shared: true, split: false });
+        let about = |wait| Some(about(wait));
         match self {
             Self::Limit(refusal) => Some(refusal.retry),
             Self::QueueFull(refusal) => about(refusal.estimated_wait),
-            Self::QueueTimeout { waited } => about(*waited),
+            Self::QueueTimeout { estimated_wait, .. } => about(*estimated_wait),
             Self::Body(BodyFault::NoRoom) | Self::Unavailable(Unavailable::Draining) => {
                 about(Nanos::from_secs(1))
             }
@@ -149,6 +154,7 @@ impl Refused {
         match self.reason() {
             None => Outcome::Limited,
             Some(RefusedBy::QueueFull) => Outcome::QueueFull,
+            Some(RefusedBy::WaitTooLong) => Outcome::WaitTooLong,
             Some(RefusedBy::QueueTimeout) => Outcome::QueueTimeout,
             Some(RefusedBy::Unavailable) => Outcome::Unavailable,
             Some(RefusedBy::BadRequest) => Outcome::Invalid,
@@ -159,6 +165,7 @@ impl Refused {
     pub(crate) fn reason(&self) -> Option<RefusedBy> {
         match self {
             Self::Limit(_) => None,
+            Self::QueueFull(QueueRefusal { reason: QueueFull::Wait, .. }) => Some(RefusedBy::WaitTooLong),
             Self::QueueFull(_) | Self::Body(BodyFault::NoRoom) => Some(RefusedBy::QueueFull),
             Self::QueueTimeout { .. } => Some(RefusedBy::QueueTimeout),
             Self::Unavailable(_) | Self::NoAnswer => Some(RefusedBy::Unavailable),

@@ -5,28 +5,29 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use corral_limiter::{HeadFacts, Plan, Standing};
-use http::header::{CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName};
+use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 
 use super::admission::Entered;
 use super::body::ReplyBody;
+use super::cross_site::{self, Page};
 use super::discard::discard;
 use super::forward::{self, Answer, Hold, Job};
-use super::inspect::{self, Asked, Held};
+use super::inspect::{self, Asked, Held, Shape};
 use super::record::Record;
 use super::refused::Refused;
+use super::residency::Need;
 use super::respond::{self, Context};
 use super::route::{self, Action, Family, Route};
-use super::{Connection, Proxy, cross_site, head, headers, identify, limits, upstream};
+use super::{Connection, Proxy, cors, head, headers, identify, limits, upstream};
 use crate::health::Unavailable;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The parts of Ollama's head that go on to the client. The rest is about its connection, or about itself.
-const PASSED_ON: [HeaderName; 4] =
-    [CONTENT_TYPE, http::header::CACHE_CONTROL, http::header::RETRY_AFTER, http::header::VARY];
+const PASSED_ON: [HeaderName; 4] = [CONTENT_TYPE, CACHE_CONTROL, RETRY_AFTER, VARY];
 
 /// Answers one request of a connection.
 pub(crate) async fn handle<B>(
@@ -47,8 +48,10 @@ where
         proxy: &proxy,
         family: route::family_of(parts.uri.path()),
         local: connection.local,
+        page: Page::of(&parts.headers),
         facts: None,
         body_read: false,
+        shape: Shape::default(),
         record,
     };
     let fault = connection.next_fault();
@@ -69,10 +72,14 @@ struct Life<'a> {
     family: Family,
     /// Our address that it came in on.
     local: IpAddr,
+    /// For which it was sent.
+    page: Page,
     /// Once its limits are looked at.
     facts: Option<HeadFacts>,
     /// Nothing of the body is left on the connection.
     body_read: bool,
+    /// What it asks of its model's runner.
+    shape: Shape,
     record: Record,
 }
 
@@ -82,6 +89,8 @@ enum Outcome {
     Answer(Answer),
     /// Corral itself does, in JSON.
     Own(Bytes),
+    /// A browser is told what pages may send.
+    Preflight,
 }
 
 impl Life<'_> {
@@ -112,7 +121,10 @@ impl Life<'_> {
         B: Body<Data = Bytes> + Unpin,
     {
         head::check(headers)?;
-        cross_site::check(headers, self.local)?;
+        cross_site::check(&self.page, headers, self.local)?;
+        if cors::is_preflight(&self.page, method, headers) {
+            return route::exists(uri).map(|()| Outcome::Preflight).map_err(Refused::from);
+        }
         let route = route::find(method, uri)?;
         let endpoint = route.endpoint;
         self.family = endpoint.family;
@@ -168,8 +180,9 @@ impl Life<'_> {
         }
         let held = inspect::read(body, &self.proxy.budget, &self.proxy.settings).await?;
         self.body_read = true;
-        let Asked { model, stream } = inspect::scan_body(held.bytes(), action)?;
+        let Asked { model, stream, tuning } = inspect::scan_body(held.bytes(), action)?;
         self.record.model = Some(model);
+        self.shape = tuning.shape(route.endpoint.reads());
         self.record.stream = stream.unwrap_or(route.endpoint.streams_by_default);
         Ok(Some(held))
     }
@@ -180,10 +193,11 @@ impl Life<'_> {
         let Some(model) = model.filter(|_| route.endpoint.needs_slot()) else {
             return entered.pass(model).map(Hold::Passed).map_err(Refused::Limit);
         };
+        let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
         let permit = entered.queue(model)?.slot().await?;
         self.record.waited = permit.waited();
         self.proxy.core.metrics.queue_wait(permit.waited().into());
-        Ok(Hold::Slot(permit))
+        Ok(Hold::Slot(permit, need))
     }
 
     /// Has the exchange with Ollama, up to the head of its answer.
@@ -197,8 +211,7 @@ impl Life<'_> {
     ) -> Result<Answer, Refused> {
         let bytes = body.as_ref().map_or_else(Bytes::new, |held| held.bytes().clone());
         let request = upstream::build(route, method.clone(), headers, bytes);
-        let model = self.record.model.clone();
-        let job = Job { request, body, hold, model, ending: route.endpoint.ending };
+        let job = Job { request, body, hold, ending: route.endpoint.ending };
         match forward::start(self.proxy, job).await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(error)) => {
@@ -215,6 +228,7 @@ impl Life<'_> {
         let mut response = match outcome {
             Ok(Outcome::Answer(answer)) => return self.pass_on(answer, &standings, closes),
             Ok(Outcome::Own(bytes)) => own(bytes, &standings),
+            Ok(Outcome::Preflight) => preflight(),
             Err(refused) => {
                 self.record.refused = Some(refused.outcome());
                 self.refuse(&refused, &standings)
@@ -233,6 +247,9 @@ impl Life<'_> {
             if let Some(value) = answer.headers.get(&name) {
                 out.insert(name, value.clone());
             }
+        }
+        if answer.status == StatusCode::SERVICE_UNAVAILABLE && !out.contains_key(RETRY_AFTER) {
+            respond::insert_busy(&mut out, &self.proxy.dice);
         }
         // Of a HEAD, the length of what a GET would bring.
         if let Some(length) = answer.headers.get(CONTENT_LENGTH) {
@@ -267,6 +284,7 @@ impl Life<'_> {
         if let Ok(id) = HeaderValue::try_from(&self.record.id) {
             out.insert(REQUEST_ID, id);
         }
+        cors::insert(out, &self.page);
         if closes {
             out.insert(CONNECTION, HeaderValue::from_static("close"));
         }
@@ -277,5 +295,12 @@ fn own(bytes: Bytes, standings: &[Standing]) -> Response<Bytes> {
     let mut response = Response::new(bytes);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
     headers::insert(response.headers_mut(), standings, None);
+    response
+}
+
+fn preflight() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = cors::preflight();
     response
 }

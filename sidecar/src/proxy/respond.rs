@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::dice::Dice;
 use super::headers;
-use super::refused::{Kind, Refused};
+use super::refused::{Kind, Refused, about};
 use super::route::{Family, RouteFault};
 
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
@@ -22,6 +22,9 @@ const LIMIT: HeaderName = HeaderName::from_static("x-corral-limit");
 const LONGEST_SLEEP: Nanos = Nanos::from_secs(120);
 /// The most jitter.
 const MAX_JITTER: Duration = Duration::from_secs(5);
+
+/// Ollama is busy with others than us, whose number nobody knows: as long as when it is not there.
+const OLLAMA_BUSY: Nanos = Nanos::from_secs(5);
 
 /// What surrounds a refusal.
 pub(crate) struct Context<'a> {
@@ -54,6 +57,11 @@ pub(crate) fn refuse(refused: &Refused, context: &Context<'_>) -> Response<Bytes
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
     }
     response
+}
+
+/// When to come back after Ollama itself, whose 503 says nothing of it, had no room for a request.
+pub(crate) fn insert_busy(headers: &mut HeaderMap, dice: &Dice) {
+    insert_retry(headers, &about(OLLAMA_BUSY), dice);
 }
 
 /// Never early: jitter only ever adds, and every unit is rounded up.

@@ -62,7 +62,11 @@ fn every_refusal() -> Vec<(Refused, u16, [&'static str; 3])> {
     vec![
         (limited(Unit::Requests, exact(1970)), 429, RATE_LIMITED),
         (queue_full(), 429, OVERLOADED),
-        (Refused::QueueTimeout { waited: Nanos::from_secs(9) }, 429, OVERLOADED),
+        (
+            Refused::QueueTimeout { waited: Nanos::from_secs(9), estimated_wait: Nanos::from_secs(4) },
+            429,
+            OVERLOADED,
+        ),
         (BodyFault::NoRoom.into(), 429, OVERLOADED),
         (Refused::Unavailable(Unavailable::Starting), 503, UNAVAILABLE),
         (Refused::Unavailable(Unavailable::NoPlan), 503, UNAVAILABLE),
@@ -134,6 +138,25 @@ fn concurrency_is_told_as_an_estimate() {
     let (_, headers, body) = answer(&limited(Unit::Concurrency, retry), Family::Ollama);
     let told = "Limit \"llm/fair-use/per-client\" reached: 10 of 10 requests at one time. Retry in about 1s.";
     assert_eq!(body["error"], told);
+    assert_eq!(header(&headers, "x-corral-retry"), Some("estimate"));
+}
+
+#[test]
+fn a_bound_of_the_queue_is_counted_under_its_own_name() {
+    use crate::metrics::RefusedBy;
+
+    let full = |reason| {
+        let (estimated_wait, max_wait) = (Nanos::from_secs(40), Nanos::from_secs(30));
+        Refused::QueueFull(QueueRefusal { reason, estimated_wait, max_wait })
+    };
+    assert_eq!(full(QueueFull::Depth).reason(), Some(RefusedBy::QueueFull));
+    assert_eq!(full(QueueFull::Wait).reason(), Some(RefusedBy::WaitTooLong));
+    let (waited, estimated_wait) = (Nanos::from_secs(30), Nanos::from_secs(4));
+    let timeout = Refused::QueueTimeout { waited, estimated_wait };
+    assert_eq!(timeout.reason(), Some(RefusedBy::QueueTimeout));
+    let (_, headers, body) = answer(&timeout, Family::Ollama);
+    assert_eq!(body["error"], "No slot came free within 30s. Retry in about 4s.");
+    assert!(["4", "5"].contains(&header(&headers, "retry-after").unwrap()), "{headers:?}");
     assert_eq!(header(&headers, "x-corral-retry"), Some("estimate"));
 }
 

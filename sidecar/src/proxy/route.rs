@@ -7,6 +7,8 @@ use corral_limiter::ModelName;
 use corral_wire::EndpointClass;
 use http::{Method, Uri};
 
+use super::inspect::Reads;
+
 /// Whose API a path belongs to: it decides the shape of errors.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Family {
@@ -192,6 +194,14 @@ pub(crate) fn find<'a>(method: &Method, uri: &'a Uri) -> Result<Route<'a>, Route
     Err(if CLOSED.iter().any(closed) { RouteFault::Closed } else { RouteFault::Unknown })
 }
 
+/// Whether there is an endpoint at a request target, for whatever method.
+pub(crate) fn exists(uri: &Uri) -> Result<(), RouteFault> {
+    match find(&Method::OPTIONS, uri) {
+        Ok(_) | Err(RouteFault::Method { .. }) => Ok(()),
+        Err(fault) => Err(fault),
+    }
+}
+
 impl Endpoint {
     fn take<'a>(&'static self, method: &Method, model: Option<&'a str>) -> Result<Route<'a>, RouteFault> {
         if self.methods.contains(method) {
@@ -208,6 +218,15 @@ impl Endpoint {
     /// Whether a slot of Ollama is needed to answer it.
     pub(crate) fn needs_slot(&self) -> bool {
         self.action == Action::Infer
+    }
+
+    /// What of a body says which runner is needed. Ollama's compatibility APIs have no say in it.
+    pub(crate) fn reads(&self) -> Reads {
+        match (self.family, self.class) {
+            (Ollama, Embed) => Reads::Options,
+            (Ollama, Chat | Generate) => Reads::OptionsAndShift,
+            _ => Reads::Nothing,
+        }
     }
 }
 
@@ -293,6 +312,17 @@ mod tests {
         assert_eq!(find(&Method::GET, &uri).unwrap().model, Some("Tiny:latest"));
         assert_eq!(try_find(&Method::GET, "/v1/models/@sha256:00"), Err(RouteFault::ModelName));
         assert_eq!(try_find(&Method::GET, "/v1/models/"), Err(RouteFault::Unknown));
+    }
+
+    #[test]
+    fn an_endpoint_exists_for_whatever_method_and_a_closed_one_does_not() {
+        let exists = |target: &str| exists(&target.parse().unwrap());
+        for target in ["/", "/api/chat", "/api/tags", "/v1/models/tiny", "/v1/messages?beta=true"] {
+            assert_eq!(exists(target), Ok(()), "{target}");
+        }
+        assert_eq!(exists("/api/pull"), Err(RouteFault::Closed));
+        assert_eq!(exists("/api/nope"), Err(RouteFault::Unknown));
+        assert_eq!(exists("/api//chat"), Err(RouteFault::Spelling));
     }
 
     #[test]

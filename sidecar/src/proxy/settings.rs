@@ -26,7 +26,8 @@ pub struct ProxySettings {
     pub max_connection_age: Duration,
     /// How long a connection to Ollama may take to open. Default 1 s.
     pub connect_timeout: Duration,
-    /// How long an exchange whose client has left is held, before its first byte, when the model is loaded. Default 1 s.
+    /// How long an exchange whose client has left is held, before its first byte, when the model is loaded; while that
+    /// is in doubt, how often it is looked into. A request must have reached Ollama's scheduler by then. Default 1 s.
     pub hold_loaded: Duration,
     /// The same while the model may still be loading. Default 10 min.
     pub hold_loading: Duration,

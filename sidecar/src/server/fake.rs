@@ -8,6 +8,7 @@ use std::time::Duration;
 use parking_lot::Mutex;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Notify;
 use tokio::time::sleep;
 
 /// What it has seen.
@@ -21,6 +22,12 @@ pub(super) struct Seen {
     /// Requests for inference at one time: now, and at most.
     pub(super) running: AtomicUsize,
     pub(super) most: AtomicUsize,
+    /// What `/api/ps` answers with; `{n}` is another number each time. Empty: as any other `GET`.
+    pub(super) listed: Mutex<String>,
+    /// How often it was asked for.
+    pub(super) asked: AtomicUsize,
+    /// Lets those speak that say nothing until then.
+    pub(super) speak: Notify,
 }
 
 /// Listens on a free port.
@@ -41,10 +48,17 @@ pub(super) async fn start() -> (SocketAddr, Arc<Seen>) {
 
 async fn converse(mut stream: TcpStream, seen: Arc<Seen>) {
     while let Some(request) = read_request(&mut stream).await {
+        if request.starts_with("GET /api/ps") && !seen.listed.lock().is_empty() {
+            let number = seen.asked.fetch_add(1, Ordering::SeqCst).to_string();
+            let body = seen.listed.lock().replace("{n}", &number);
+            let length = body.len();
+            write(&mut stream, &format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}")).await;
+            continue;
+        }
         seen.requests.lock().push(request.clone());
         let running = seen.running.fetch_add(1, Ordering::SeqCst) + 1;
         seen.most.fetch_max(running, Ordering::SeqCst);
-        let whole = answer(&mut stream, &request).await;
+        let whole = answer(&mut stream, &request, &seen).await;
         seen.running.fetch_sub(1, Ordering::SeqCst);
         if !whole {
             seen.cut.fetch_add(1, Ordering::SeqCst);
@@ -57,13 +71,23 @@ async fn converse(mut stream: TcpStream, seen: Arc<Seen>) {
 }
 
 /// Whether the answer could be given to its end.
-async fn answer(stream: &mut TcpStream, request: &str) -> bool {
+async fn answer(stream: &mut TcpStream, request: &str, seen: &Seen) -> bool {
     let says = |word: &str| request.contains(word);
     if says("\"slow\"") {
         sleep(Duration::from_millis(150)).await;
     }
     if says("\"never\"") {
         return !gone_within(stream, Duration::from_secs(20)).await;
+    }
+    if says("\"later\"") {
+        tokio::select! {
+            () = seen.speak.notified() => {}
+            _ = gone_within(stream, Duration::from_secs(20)) => return false,
+        }
+    }
+    if says("\"busy\"") {
+        let head = "HTTP/1.1 503 Service Unavailable\r\nContent-Type: application/json\r\nContent-Length: 23\r\n\r\n";
+        return write(stream, head).await && write(stream, "{\"error\":\"server busy\"}").await;
     }
     if request.starts_with("HEAD") {
         return write(stream, "HTTP/1.1 200 OK\r\nContent-Type: text/plain\r\nContent-Length: 17\r\n\r\n")

@@ -1,3 +1,7 @@
+#[path = "cors_tests.rs"]
+mod cors;
+#[path = "departed_tests.rs"]
+mod departed;
 #[path = "fake.rs"]
 mod fake;
 
@@ -55,6 +59,10 @@ async fn world() -> World {
 }
 
 async fn world_with(burst: u64, change: impl FnOnce(&mut ProxySettings)) -> World {
+    world_of(1, burst, change).await
+}
+
+async fn world_of(per_model: u32, burst: u64, change: impl FnOnce(&mut ProxySettings)) -> World {
     let (upstream, seen) = fake::start().await;
     let health = Arc::new(Health::new());
     health.told_to_serve();
@@ -62,7 +70,7 @@ async fn world_with(burst: u64, change: impl FnOnce(&mut ProxySettings)) -> Worl
     health.upstream_answered();
     let settings = CoreSettings {
         limiter: LimiterSettings { hash_key: [1; 16], keys_per_limit: 100 },
-        slots: SlotBounds { per_model: 1, total: 3 },
+        slots: SlotBounds { per_model, total: 3 },
     };
     let core = Arc::new(Core::new(settings, health, Arc::new(Metrics::new())));
     core.take_plan(Arc::new(compile(&plan(burst)).unwrap()), NonZeroU32::MIN);
@@ -432,6 +440,15 @@ async fn without_ollama_or_plan_the_answer_is_503_and_nothing_is_charged() {
     let limits =
         world.raw("GET /corral/v1/limits HTTP/1.1\r\nHost: localhost\r\nConnection: close\r\n\r\n").await;
     assert!(limits.contains("\"remaining\":1,"), "{limits}");
+}
+
+#[tokio::test]
+async fn a_busy_ollama_says_when_to_come_back_as_an_estimate() {
+    let world = world().await;
+    let busy = world.post("/api/chat", r#"{"model":"busy"}"#).await;
+    assert!(status(&busy) == 503 && busy.ends_with("{\"error\":\"server busy\"}"), "{busy}");
+    assert!(busy.contains("retry-after: ") && busy.contains("retry-after-ms: 5"), "{busy}");
+    assert!(busy.contains("x-corral-retry: estimate\r\n"), "{busy}");
 }
 
 #[tokio::test]

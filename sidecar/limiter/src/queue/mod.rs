@@ -205,8 +205,8 @@ impl SlotQueue {
     }
 
     /// How long one more waiter of the model would wait: the mean service time for each who is before it and for
-    /// itself, over the slots of the model. None while nothing is known of the model.
-    fn estimate(&self, model: &ModelName) -> Option<Nanos> {
+    /// itself, over the slots of the model. None while nothing is known of the model. An estimate.
+    pub fn estimate(&self, model: &ModelName) -> Option<Nanos> {
         let before = self.groups.get(model).map_or(0, Group::depth) as u64;
         let slots = u64::from(self.slots.per_model.min(self.slots.total));
         let work = self.times.mean(model)?.0.saturating_mul(before.saturating_add(1));

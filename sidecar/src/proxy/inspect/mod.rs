@@ -5,6 +5,7 @@
 
 mod budget;
 mod scan;
+mod shape;
 mod text;
 
 use std::time::Duration;
@@ -17,6 +18,7 @@ use tokio::time::{Instant, timeout_at};
 
 pub(crate) use budget::{BodyBudget, Held};
 pub(crate) use scan::BadJson;
+pub(crate) use shape::{Reads, Shape, Tuning};
 
 use super::ProxySettings;
 use super::route::Action;
@@ -59,10 +61,12 @@ pub(crate) enum BadBody {
 
 /// What a body asks for.
 #[derive(Debug, PartialEq, Eq)]
-pub(crate) struct Asked {
+pub(crate) struct Asked<'a> {
     pub(crate) model: ModelName,
     /// What it says about streaming, if it does.
     pub(crate) stream: Option<bool>,
+    /// What it asks of the runner.
+    pub(crate) tuning: Tuning<'a>,
 }
 
 /// Reads a body into memory. The budget is held for as long as the result lives.
@@ -122,12 +126,18 @@ pub(crate) fn deadline(start: Instant, received: usize, settings: &ProxySettings
 }
 
 /// Scans a whole body for what an endpoint asks of it.
-pub(crate) fn scan_body(body: &[u8], action: Action) -> Result<Asked, BadBody> {
+pub(crate) fn scan_body(body: &[u8], action: Action) -> Result<Asked<'_>, BadBody> {
     let facts = scan::scan(body)?;
     let model = facts.model.filter(|model| !model.is_empty());
     let model = if action == Action::Show { model.or(facts.name) } else { model };
     let model = parse_model(&model.ok_or(ModelFault::Missing)?)?;
-    Ok(Asked { model, stream: facts.stream })
+    Ok(Asked { model, stream: facts.stream, tuning: facts.tuning })
+}
+
+/// The shape that a body asks for, read as an endpoint reads it.
+#[cfg(test)]
+pub(crate) fn shape_of(body: &str, reads: Reads) -> Shape {
+    scan::scan(body.as_bytes()).unwrap_or_default().tuning.shape(reads)
 }
 
 /// The normal form of a model that this pool may run.

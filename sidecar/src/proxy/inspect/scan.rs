@@ -2,12 +2,13 @@
 //!
 //! Ollama reads JSON as Go does: keys match in any case, the last of two equal keys wins, and what follows the value is
 //! ignored. A body that two parsers could read differently is refused, so that the model limited is the model run.
-//! Nothing is copied but the model's name when it holds escapes.
+//! Nothing is copied but the model's name when it holds escapes. Of `options`, only what concerns the runner is looked at.
 
 use std::borrow::Cow;
 
 use smallvec::SmallVec;
 
+use super::shape::Tuning;
 use super::text::{self, BadString};
 
 /// The deepest nesting of arrays and objects; the body's own braces are the first.
@@ -26,6 +27,8 @@ pub(crate) struct Facts<'a> {
     pub(crate) name: Option<Cow<'a, str>>,
     /// The boolean under `stream`; none if it is absent or null.
     pub(crate) stream: Option<bool>,
+    /// What is asked of the runner.
+    pub(crate) tuning: Tuning<'a>,
 }
 
 /// Why a body is refused.
@@ -79,6 +82,17 @@ struct Scan<'a> {
 impl<'a> Scan<'a> {
     /// The rest of the outermost object, behind its brace.
     fn outermost(&mut self, facts: &mut Facts<'a>) -> Result<(), BadJson> {
+        self.members(|scan, key| {
+            scan.remember(key)?;
+            scan.known_value(key, facts)
+        })
+    }
+
+    /// The rest of an object, behind its brace. `member` reads the value of a key.
+    fn members(
+        &mut self,
+        mut member: impl FnMut(&mut Self, &'a str) -> Result<(), BadJson>,
+    ) -> Result<(), BadJson> {
         self.skip_space();
         if self.take(b'}') {
             return Ok(());
@@ -86,9 +100,8 @@ impl<'a> Scan<'a> {
         loop {
             self.skip_space();
             let key = self.string()?;
-            self.remember(key)?;
             self.colon()?;
-            self.known_value(key, facts)?;
+            member(self, key)?;
             self.skip_space();
             if self.take(b'}') {
                 return Ok(());
@@ -110,17 +123,31 @@ impl<'a> Scan<'a> {
     }
 
     fn known_value(&mut self, key: &str, facts: &mut Facts<'a>) -> Result<(), BadJson> {
-        let start = self.at;
-        self.value(1)?;
-        let raw = self.text.get(start..self.at).unwrap_or_default();
+        if text::folds_to(key, "options") && self.take(b'{') {
+            return self.members(|scan, key| {
+                let raw = scan.raw_value(2)?;
+                facts.tuning.option(key, raw);
+                Ok(())
+            });
+        }
+        let raw = self.raw_value(1)?;
         if text::folds_to(key, "model") {
             facts.model = string_of("model", raw)?;
         } else if text::folds_to(key, "name") {
             facts.name = string_of("name", raw)?;
         } else if text::folds_to(key, "stream") {
             facts.stream = boolean_of("stream", raw)?;
+        } else if text::folds_to(key, "shift") {
+            facts.tuning.shift(raw);
         }
         Ok(())
+    }
+
+    /// The text of one value, at a place that is already `depth` deep.
+    fn raw_value(&mut self, depth: u32) -> Result<&'a str, BadJson> {
+        let start = self.at;
+        self.value(depth)?;
+        Ok(self.text.get(start..self.at).unwrap_or_default())
     }
 
     /// One value of any kind, at a place that is already `depth` deep. Iterative: depth costs bits, not stack.

@@ -1,0 +1,189 @@
+//! Which requests Ollama has certainly given to a runner: only those may be cut before their first byte.
+//!
+//! Ollama gives a request to its model's runner at once if that runner is loaded with the same [`Shape`], and keeps a
+//! runner for as long as a request is on it. All other requests stand in one line, whatever their model, and wait for
+//! loads and unloads. So a request is on a runner
+//!
+//! - if others were on the same one without a break, from its dispatch until it must have arrived: its *company*; or
+//! - if nobody can be at the head of that line: each request that may stand in front of it, and it itself, asks for
+//!   the runner that answered last for its model, and all of these runners stay loaded and settled meanwhile. That is
+//!   for Ollama to say: see [`super::ps`].
+//!
+//! No clock here, and no I/O: times are handed in.
+
+use std::time::Duration;
+
+use corral_limiter::ModelName;
+use tokio::time::Instant;
+
+use super::inspect::Shape;
+
+/// The most models whose last answer is remembered: more than fit into any pod at one time.
+const MAX_MODELS: usize = 64;
+
+/// The runner that a request needs.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Need {
+    pub(crate) model: ModelName,
+    pub(crate) shape: Shape,
+}
+
+/// One request that Ollama has been sent.
+#[derive(Debug)]
+struct Flight {
+    id: u64,
+    need: Need,
+    dispatched: Instant,
+    /// Its answer has not begun.
+    headless: bool,
+    /// It is on its runner for certain, still.
+    aboard: bool,
+    /// Since its dispatch there has always been another one aboard.
+    company: bool,
+}
+
+/// How an answer begins.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Head {
+    /// With its first token: the request is on its runner until the answer ends.
+    Stream,
+    /// With everything: the runner may have been let go.
+    Whole,
+    /// With an error: the runner may never have been there.
+    Error,
+}
+
+/// All requests in flight, and what answered last.
+#[derive(Debug)]
+pub(crate) struct Residency {
+    /// Within this time a request has reached Ollama's scheduler.
+    arrives_within: Duration,
+    last_id: u64,
+    flights: Vec<Flight>,
+    /// What each model was last known to be loaded with; the oldest first. It may have been unloaded since.
+    answered: Vec<Need>,
+}
+
+impl Residency {
+    pub(crate) fn new(arrives_within: Duration) -> Self {
+        Self { arrives_within, last_id: 0, flights: Vec::new(), answered: Vec::new() }
+    }
+
+    /// A request is sent. What is returned names it until [`Self::ended`].
+    pub(crate) fn dispatched(&mut self, need: Need, now: Instant) -> u64 {
+        self.settle(now);
+        self.last_id += 1;
+        let id = self.last_id;
+        let company = self.is_held(&need);
+        self.flights.push(Flight { id, need, dispatched: now, headless: true, aboard: false, company });
+        id
+    }
+
+    /// Its answer begins.
+    pub(crate) fn answered(&mut self, id: u64, head: Head, now: Instant) {
+        self.settle(now);
+        let Some(flight) = self.flights.iter_mut().find(|flight| flight.id == id) else { return };
+        flight.headless = false;
+        flight.aboard = head == Head::Stream;
+        let need = flight.need.clone();
+        if head == Head::Error {
+            self.doubt(&need);
+        } else {
+            self.remember(&need);
+        }
+        self.part(&need);
+    }
+
+    /// Its client reads too slowly to tell any longer whether Ollama is still at it.
+    pub(crate) fn stalled(&mut self, id: u64, now: Instant) {
+        self.settle(now);
+        let Some(flight) = self.flights.iter_mut().find(|flight| flight.id == id) else { return };
+        flight.aboard = false;
+        let need = flight.need.clone();
+        self.part(&need);
+    }
+
+    /// It is over, or cut.
+    pub(crate) fn ended(&mut self, id: u64, now: Instant) {
+        self.settle(now);
+        let Some(at) = self.flights.iter().position(|flight| flight.id == id) else { return };
+        let flight = self.flights.swap_remove(at);
+        if flight.headless {
+            self.doubt(&flight.need);
+        }
+        self.part(&flight.need);
+    }
+
+    /// Whether it is on its runner, by its company.
+    pub(crate) fn is_aboard(&mut self, id: u64, now: Instant) -> bool {
+        self.settle(now);
+        self.flights.iter().any(|flight| flight.id == id && flight.aboard)
+    }
+
+    /// The models whose runners, if they stay loaded and settled, prove that it is on its own; none if that would
+    /// prove nothing.
+    pub(crate) fn witnesses(&self, id: u64) -> Option<Vec<ModelName>> {
+        let own = self.flights.iter().find(|flight| flight.id == id)?;
+        let arrived_by = own.dispatched + self.arrives_within;
+        let in_front = |flight: &&Flight| {
+            flight.headless && !flight.aboard && (flight.id == id || flight.dispatched < arrived_by)
+        };
+        let mut models = Vec::new();
+        for flight in self.flights.iter().filter(in_front) {
+            if !self.fits(&flight.need) {
+                return None;
+            }
+            if !models.contains(&flight.need.model) {
+                models.push(flight.need.model.clone());
+            }
+        }
+        Some(models)
+    }
+
+    /// Whether a need is what its model was last loaded with, and nobody in flight wants it changed.
+    fn fits(&self, need: &Need) -> bool {
+        let other = |flight: &Flight| flight.need.model == need.model && flight.need.shape != need.shape;
+        self.answered.contains(need) && !self.flights.iter().any(other)
+    }
+
+    /// Who had company until it must have arrived is aboard.
+    fn settle(&mut self, now: Instant) {
+        for flight in &mut self.flights {
+            let arrived = now.saturating_duration_since(flight.dispatched) >= self.arrives_within;
+            if flight.headless && flight.company && arrived {
+                flight.aboard = true;
+            }
+        }
+    }
+
+    fn is_held(&self, need: &Need) -> bool {
+        self.flights.iter().any(|flight| flight.aboard && flight.need == *need)
+    }
+
+    /// Somebody may have left a runner: if it was the last, it may be unloaded from now on.
+    fn part(&mut self, need: &Need) {
+        if self.is_held(need) {
+            return;
+        }
+        for flight in self.flights.iter_mut().filter(|flight| flight.need == *need) {
+            flight.company = false;
+        }
+    }
+
+    fn remember(&mut self, need: &Need) {
+        self.answered.retain(|other| other.model != need.model);
+        if self.answered.len() == MAX_MODELS {
+            self.answered.remove(0);
+        }
+        self.answered.push(need.clone());
+    }
+
+    /// Somebody may have had a model loaded anew, and had no answer to tell it by.
+    fn doubt(&mut self, need: &Need) {
+        self.answered.retain(|other| other.model != need.model || other.shape == need.shape);
+    }
+}
+
+#[cfg(test)]
+#[path = "residency_tests.rs"]
+mod tests;
