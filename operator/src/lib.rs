@@ -27,3 +27,4 @@ pub mod pool;
 pub mod rbac;
 pub mod run;
 pub mod telemetry;
+pub mod watches;
