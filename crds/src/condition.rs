@@ -97,7 +97,7 @@ reasons! {
     Accepted,
     /// Not accepted: it contradicts itself or cannot be enforced; the message names the fields.
     Invalid,
-    /// Not accepted: with it, the plan of the pool would not fit its Secret.
+    /// Not accepted: the plan of the pool has no room for it as it is written; the message says what is short.
     PlanTooLarge,
     /// Resolved: everything named is there.
     ResolvedRefs,

@@ -56,9 +56,10 @@ pub struct RateLimitPolicySpec {
 }
 
 impl RateLimitPolicySpec {
-    /// Whether the policy names this pool of its own namespace.
+    /// Whether the policy names this pool of its own namespace. That it means no pool by the name is another matter, of
+    /// which [`crate::valid::check_policy`] tells.
     pub fn targets(&self, pool: &str) -> bool {
-        self.target_refs.iter().any(|target| target.kind == TARGET_KIND && target.name == pool)
+        self.target_refs.iter().any(|target| target.name == pool)
     }
 
     /// The names of its pools for one column of a table, the first three of them and how many more there are.

@@ -40,9 +40,9 @@ pub struct OllamaPoolStatus {
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
-    /// The limits in force on this pool, of all policies; at most 256 are listed.
+    /// The limits in force on this pool, of all policies; there are at most 256.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = bounds::MAX_EFFECTIVE_LIMITS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = bounds::MAX_POOL_LIMITS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub effective_limits: Vec<LimitStatus>,
 }
 

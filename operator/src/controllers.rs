@@ -176,7 +176,7 @@ fn targeting(
     let all = store.state().into_iter();
     let aimed = all.filter(|policy| {
         policy.meta().namespace.as_deref() == namespace
-            && policy.0.as_ref().is_ok_and(|policy| policy::plan::targets(&policy.spec, pool))
+            && policy.0.as_ref().is_ok_and(|policy| policy.spec.targets(pool))
     });
     aimed.map(|policy| ObjectRef::from_obj(&*policy)).collect()
 }

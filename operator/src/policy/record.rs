@@ -28,16 +28,13 @@ pub struct Record {
     pub plan: Arc<Plan>,
     /// The policies, by name.
     pub policies: BTreeMap<String, Share>,
-    /// What is wrong with the pool's part of it, or with the whole; the last good plan stays then.
+    /// What is wrong with the pool's part of it, or with the whole; the last plan stays then.
     pub problems: Vec<Problem>,
-    /// The plan would not fit its Secret; the last good one stays.
-    pub too_large: bool,
 }
 
 impl Record {
     fn says_the_same(&self, other: &Self) -> bool {
-        (&self.state, &self.policies, &self.problems, self.too_large)
-            == (&other.state, &other.policies, &other.problems, other.too_large)
+        (&self.state, &self.policies, &self.problems) == (&other.state, &other.policies, &other.problems)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use corral_crds::RateLimitPolicy;
 use corral_crds::condition::{ConditionType, NewCondition, Reason, set_condition, worst_of};
+use corral_crds::merge::PolicyOutcome;
 use corral_crds::status::{AncestorRef, LimitStatus, PolicyAncestorStatus, RateLimitPolicyStatus};
 use corral_crds::valid::{Problem, check_policy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -86,19 +87,20 @@ fn accepted(policy: &RateLimitPolicy, target: &Target, share: Option<&Share>) ->
         let reason = if problems.is_empty() { Reason::Accepted } else { Reason::Invalid };
         return of(problems.is_empty(), reason, words(&problems));
     }
-    let share = share?;
-    if target.record.as_ref().is_some_and(|record| record.too_large) {
-        let message = "with it, the plan of the pool would not fit its Secret; the last plan stays in force";
-        return of(false, Reason::PlanTooLarge, message.to_owned());
-    }
-    if share.outcome.problems.is_empty() {
+    let outcome = &share?.outcome;
+    if outcome.is_taken() {
         return of(true, Reason::Accepted, String::new());
     }
-    let kept = match share.outcome.kept {
+    let kept = match outcome.kept {
         0 => String::new(),
         kept => format!("; {kept} limits of its last accepted form stay in force"),
     };
-    of(false, Reason::Invalid, format!("{}{kept}", words(&share.outcome.problems)))
+    let why = outcome.left_out.clone().unwrap_or_else(|| words(&outcome.problems));
+    of(false, why_not(outcome), format!("{why}{kept}"))
+}
+
+fn why_not(outcome: &PolicyOutcome) -> Reason {
+    if outcome.problems.is_empty() { Reason::PlanTooLarge } else { Reason::Invalid }
 }
 
 fn words(problems: &[Problem]) -> String {
@@ -127,8 +129,9 @@ fn programmed(target: &Target, share: Option<&Share>) -> NewCondition {
     let (Some(share), Some(record)) = (share, &target.record) else {
         return of(false, Reason::Reconciling, "the plan of the pool is not made yet".to_owned());
     };
-    if !share.outcome.problems.is_empty() || record.too_large {
-        return of(false, Reason::Invalid, "it is not accepted as it is written now".to_owned());
+    if !share.outcome.is_taken() {
+        let message = "it is not accepted as it is written now".to_owned();
+        return of(false, why_not(&share.outcome), message);
     }
     let standing = target.standing.as_ref().filter(|standing| standing.plan == record.state);
     let Some(standing) = standing else {

@@ -29,7 +29,7 @@ use crate::context::{Context, GuardedPolicy, GuardedPool};
 use crate::error::{Class, Error};
 use crate::exchange::pool::Offer;
 use crate::names;
-use crate::policy::plan::{Candidate, Next, next, targets};
+use crate::policy::plan::{Candidate, Next, next};
 use crate::policy::record::{Record, Share};
 use apply::Applied;
 use build::secrets;
@@ -141,15 +141,20 @@ async fn term(
     Ok(term)
 }
 
-/// The policies of the pool's namespace, in order of their names. One that is being deleted is gone already.
+/// The policies of the pool's namespace, the oldest first, then in order of their names. One that is being deleted is
+/// gone already.
 fn policies_of(pool: &ValidPool, ctx: &Context) -> Vec<Arc<GuardedPolicy>> {
     let mut all = ctx.stores.policies.state();
     all.retain(|policy| {
         policy.meta().namespace.as_deref() == Some(pool.namespace.as_str())
             && policy.meta().deletion_timestamp.is_none()
-            && policy.0.as_ref().map_or(true, |policy| targets(&policy.spec, &pool.name))
+            && policy.0.as_ref().map_or(true, |policy| policy.spec.targets(&pool.name))
     });
-    all.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
+    let place = |policy: &GuardedPolicy| {
+        let meta = policy.meta();
+        (meta.creation_timestamp.as_ref().map(|time| time.0), meta.name.clone())
+    };
+    all.sort_by_key(|policy| place(policy));
     all
 }
 
@@ -174,7 +179,6 @@ fn record(next: Next, policies: &[Arc<GuardedPolicy>]) -> Record {
         policies: shares.collect(),
         plan: Arc::new(next.plan),
         problems: next.problems,
-        too_large: next.too_large,
     }
 }
 
