@@ -228,7 +228,8 @@ pub fn worst_of<'a>(
     )
 }
 
-fn cut(mut message: String) -> String {
+/// Cuts a message that is longer than [`MAX_MESSAGE_BYTES`].
+pub fn cut(mut message: String) -> String {
     if message.len() > MAX_MESSAGE_BYTES {
         let end = (0..=MAX_MESSAGE_BYTES - 3).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
         message.truncate(end);

@@ -53,7 +53,7 @@ pub struct RateLimitPolicyStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The names of the pools it targets, for people.
+    /// The names of the pools it targets, for people: the first three, and how many more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub targets: Option<String>,

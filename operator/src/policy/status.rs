@@ -41,10 +41,9 @@ pub fn status(policy: &RateLimitPolicy, targets: &[Target], now: &Time) -> RateL
         let controller_name = MANAGER.to_owned();
         ancestors.push(PolicyAncestorStatus { ancestor_ref: reference, controller_name, conditions });
     }
-    let names: Vec<&str> = targets.iter().map(|target| target.pool.as_str()).collect();
     RateLimitPolicyStatus {
         observed_generation: policy.metadata.generation,
-        targets: Some(names.join(",")),
+        targets: Some(policy.spec.targets_in_short()),
         limit_count: i32::try_from(policy.spec.limits.len()).unwrap_or(i32::MAX),
         conditions: worst(&ancestors),
         limits: own_limits(policy, targets),
