@@ -73,12 +73,12 @@ pub const ENV_OWNED: Rule = rule(
     "!(self in ['HOME', 'LD_AUDIT', 'LD_PRELOAD', 'LLAMA_ARG_HOST', 'LLAMA_ARG_PORT', 'NVIDIA_VISIBLE_DEVICES', \
      'OLLAMA_CONTEXT_LENGTH', 'OLLAMA_DEBUG_LOG_REQUESTS', 'OLLAMA_FLASH_ATTENTION', 'OLLAMA_HOST', \
      'OLLAMA_KEEP_ALIVE', 'OLLAMA_KV_CACHE_TYPE', 'OLLAMA_MAX_LOADED_MODELS', 'OLLAMA_MAX_QUEUE', 'OLLAMA_MODELS', \
-     'OLLAMA_NOPRUNE', 'OLLAMA_NUM_PARALLEL', 'OLLAMA_ORIGINS'])",
+     'OLLAMA_NOPRUNE', 'OLLAMA_NO_CLOUD', 'OLLAMA_NUM_PARALLEL', 'OLLAMA_ORIGINS'])",
     "this variable is not for env: Corral sets it, from the field of the same meaning where there is one, or it would \
      open a way around the limits or write prompts to disk",
 );
 /// The names of [`ENV_OWNED`]'s text, for plain Rust.
-pub const OWNED_ENV: [&str; 18] = [
+pub const OWNED_ENV: [&str; 19] = [
     "HOME",
     "LD_AUDIT",
     "LD_PRELOAD",
@@ -95,6 +95,7 @@ pub const OWNED_ENV: [&str; 18] = [
     "OLLAMA_MAX_QUEUE",
     "OLLAMA_MODELS",
     "OLLAMA_NOPRUNE",
+    "OLLAMA_NO_CLOUD",
     "OLLAMA_NUM_PARALLEL",
     "OLLAMA_ORIGINS",
 ];
