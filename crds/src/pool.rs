@@ -397,7 +397,7 @@ impl Default for Drain {
 #[serde(rename_all = "camelCase", default)]
 #[cfg_attr(feature = "kube", schemars(extend("x-kubernetes-validations" = rules::cel(&[rules::ROLLOUT_MOVES]))))]
 pub struct Rollout {
-    /// How many pods may be missing during a rollout or a node drain, as a number or a percentage. Default: 1 with GPUs, 25% without.
+    /// How many pods may be missing during a rollout, as a number or a percentage. Default: 1 with GPUs, 25% without.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::schema::pods_or_percent"))]
     pub max_unavailable: Option<IntOrString>,
