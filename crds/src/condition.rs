@@ -135,7 +135,7 @@ reasons! {
     ImagePullFailed,
     /// Not ready: a container ends again and again.
     CrashLooping,
-    /// Not ready: Ollama does not answer in any pod.
+    /// Not ready: Ollama does not answer in a pod; the message names it.
     OllamaDown,
     /// Not ready: the API server does not let the pod exist; the message says why.
     PodRejected,

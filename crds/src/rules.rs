@@ -31,9 +31,8 @@ pub const POOL_NAME: Rule = rule(
 /// A rollout that waits for a drain must not count as failed.
 pub const DEADLINE_ABOVE_DRAIN: Rule = rule_at(
     ".rollout.progressDeadlineSeconds",
-    "self.rollout.progressDeadlineSeconds > self.drain.delaySeconds + self.drain.timeoutSeconds",
-    "progressDeadlineSeconds is above drain.delaySeconds + drain.timeoutSeconds: a new pod may wait that long for an \
-     old one's GPU",
+    "self.rollout.progressDeadlineSeconds > self.drain.timeoutSeconds",
+    "progressDeadlineSeconds is above drain.timeoutSeconds: a new pod may wait that long for an old one's GPU",
 );
 /// No vendor, no count.
 pub const NO_COUNT_WITHOUT_GPU: Rule =
@@ -125,8 +124,9 @@ pub const DELAY_WITHIN_DRAIN: Rule = rule_at(
 );
 /// A rollout must be able to move.
 pub const ROLLOUT_MOVES: Rule = rule(
-    "!has(self.maxUnavailable) || !(self.maxUnavailable == 0 || self.maxUnavailable == '0%') || \
-     (has(self.maxSurge) && !(self.maxSurge == 0 || self.maxSurge == '0%'))",
+    "!has(self.maxUnavailable) || \
+     !(self.maxUnavailable == 0 || self.maxUnavailable == '0%' || self.maxUnavailable == '00%') || \
+     (has(self.maxSurge) && !(self.maxSurge == 0 || self.maxSurge == '0%' || self.maxSurge == '00%'))",
     "with maxUnavailable 0 a rollout needs maxSurge above 0, or it can never begin",
 );
 /// A pool is all that a policy can target.
