@@ -144,8 +144,12 @@ fn programmed(target: &Target, share: Option<&Share>) -> NewCondition {
         Programmed::Reconciling { done, pods } => {
             of(false, Reason::Reconciling, format!("{done}/{pods} pods enforce it"))
         }
-        Programmed::Partial { done, pods, too_old, causes, .. } => {
-            let reason = if *too_old { Reason::SidecarTooOld } else { Reason::PartiallyProgrammed };
+        Programmed::Partial { done, pods, too_old, refused, causes, .. } => {
+            let reason = match (too_old, refused) {
+                (true, _) => Reason::SidecarTooOld,
+                (_, true) => Reason::PlanRefused,
+                _ => Reason::PartiallyProgrammed,
+            };
             of(false, reason, format!("{done}/{pods} pods enforce it: {causes}"))
         }
     }
