@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 /// What came of one policy in a pool's plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Share {
+    /// The UID of the policy that was merged: another may bear its name by now.
+    pub uid: Option<String>,
     /// The generation of the policy that was merged.
     pub generation: i64,
     /// What came of it.

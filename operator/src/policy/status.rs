@@ -72,7 +72,8 @@ fn worst(ancestors: &[PolicyAncestorStatus]) -> Vec<Condition> {
 fn judge(policy: &RateLimitPolicy, generation: i64, target: &Target) -> [Option<NewCondition>; 3] {
     let share = target.record.as_ref().and_then(|record| {
         let name = policy.metadata.name.as_deref()?;
-        record.policies.get(name).filter(|share| share.generation == generation)
+        let is_this = |share: &&Share| share.generation == generation && share.uid == policy.metadata.uid;
+        record.policies.get(name).filter(is_this)
     });
     [accepted(policy, target, share), Some(resolved(target)), Some(programmed(target, share))]
 }

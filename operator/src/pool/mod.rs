@@ -17,6 +17,7 @@ use corral_crds::OllamaPool;
 use corral_crds::status::OllamaPoolStatus;
 use corral_wire::PoolRef;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
@@ -165,14 +166,12 @@ fn candidate(policy: &GuardedPolicy) -> Option<Candidate<'_>> {
 }
 
 fn record(next: Next, policies: &[Arc<GuardedPolicy>]) -> Record {
-    let generations: BTreeMap<&str, i64> = policies
-        .iter()
-        .filter_map(|policy| Some((policy.meta().name.as_deref()?, policy.meta().generation.unwrap_or(0))))
-        .collect();
+    let metas: BTreeMap<&str, &ObjectMeta> =
+        policies.iter().filter_map(|policy| Some((policy.meta().name.as_deref()?, policy.meta()))).collect();
     let shares = next.outcomes.into_iter().filter_map(|outcome| {
         let name = outcome.policy.split_once('/')?.1.to_owned();
-        let generation = generations.get(name.as_str()).copied().unwrap_or(0);
-        Some((name, Share { generation, outcome }))
+        let meta = metas.get(name.as_str())?;
+        Some((name, Share { uid: meta.uid.clone(), generation: meta.generation.unwrap_or(0), outcome }))
     });
     Record {
         state: corral_wire::PlanState { sequence: next.doc.sequence, digest: next.doc.digest() },

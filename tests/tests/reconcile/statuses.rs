@@ -1,6 +1,7 @@
 //! What is said of pools and policies: each reason where it belongs.
 
 use corral_crds::condition::MAX_MESSAGE_BYTES;
+use corral_tests::fake_api::store::Key;
 use serde_json::json;
 
 use super::world::{NS, World, policy_spec, pool_spec};
@@ -168,4 +169,17 @@ async fn an_object_that_cannot_be_read_is_told_so_in_few_words_however_long_it_i
     let (status, _, message) = world.condition("ollamapools", "broken", "Ready");
     assert_eq!(status, "False");
     assert!(message.contains("cannot be read") && message.len() <= MAX_MESSAGE_BYTES, "{}", message.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_made_anew_under_an_old_name_is_not_programmed_before_it_is_in_the_plan() {
+    let mut world = settled().await;
+    assert_eq!(world.programmed("fair-use").0, "True");
+    world.api.store(|store| store.remove(&Key::new("corral.dev", "ratelimitpolicies", Some(NS), "fair-use")));
+    world.put_policy("fair-use", &policy_spec("chat", "7/m"));
+    assert!(world.pass_policies().await.is_empty());
+    assert_eq!(world.programmed("fair-use"), ("False".into(), "Reconciling".into()));
+    world.settle().await;
+    assert_eq!(world.programmed("fair-use").0, "True");
+    assert_eq!(world.plan("chat").limits[0].requests.unwrap().count_milli, 7_000);
 }
