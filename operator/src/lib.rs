@@ -26,3 +26,4 @@ pub mod policy;
 pub mod pool;
 pub mod rbac;
 pub mod run;
+pub mod watches;
