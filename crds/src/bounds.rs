@@ -84,5 +84,5 @@ pub const MAX_CONCURRENCY: u32 = 1_000_000;
 pub const MAX_BURST: u32 = 1_000_000_000;
 /// Conditions of one object, or of one ancestor.
 pub const MAX_CONDITIONS: usize = 16;
-/// Limits that a pool's status lists; what is above it applies all the same.
-pub const MAX_EFFECTIVE_LIMITS: usize = 256;
+/// Limits of a pool, of all its policies together: a plan with more does not compile, and a pool's status lists them all.
+pub const MAX_POOL_LIMITS: usize = 256;

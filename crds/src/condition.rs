@@ -18,8 +18,6 @@ pub enum ConditionType {
     Ready,
     /// The operator is still bringing about what the spec asks for.
     Reconciling,
-    /// A newer operator would render the pool's pods differently; it waits to be asked.
-    UpdateAvailable,
 }
 
 impl ConditionType {
@@ -31,46 +29,13 @@ impl ConditionType {
             Self::Programmed => "Programmed",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
-            Self::UpdateAvailable => "UpdateAvailable",
         }
     }
 }
 
-/// Whether it is so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Truth {
-    /// It is.
-    True,
-    /// It is not.
-    False,
-    /// Nobody knows.
-    Unknown,
-}
-
-impl Truth {
-    /// As it stands in the status.
-    pub const fn as_str(self) -> &'static str {
-        match self {
-            Self::True => "True",
-            Self::False => "False",
-            Self::Unknown => "Unknown",
-        }
-    }
-
-    /// How bad it is; a higher number is worse.
-    fn badness(status: &str) -> u8 {
-        match status {
-            "True" => 0,
-            "Unknown" => 1,
-            _ => 2,
-        }
-    }
-}
-
-impl From<bool> for Truth {
-    fn from(is: bool) -> Self {
-        if is { Self::True } else { Self::False }
-    }
+/// Whether a condition holds, as it stands in the status. What nobody knows is not told.
+const fn word(is: bool) -> &'static str {
+    if is { "True" } else { "False" }
 }
 
 macro_rules! reasons {
@@ -97,7 +62,7 @@ reasons! {
     Accepted,
     /// Not accepted: it contradicts itself or cannot be enforced; the message names the fields.
     Invalid,
-    /// Not accepted: with it, the plan of the pool would not fit its Secret.
+    /// Not accepted: the plan of the pool has no room for it as it is written; the message says what is short.
     PlanTooLarge,
     /// Resolved: everything named is there.
     ResolvedRefs,
@@ -135,7 +100,7 @@ reasons! {
     ImagePullFailed,
     /// Not ready: a container ends again and again.
     CrashLooping,
-    /// Not ready: Ollama does not answer in any pod.
+    /// Not ready: Ollama does not answer in a pod; the message names it.
     OllamaDown,
     /// Not ready: the API server does not let the pod exist; the message says why.
     PodRejected,
@@ -149,8 +114,6 @@ reasons! {
     InvalidSpec,
     /// Not reconciling: all is as the spec asks.
     UpToDate,
-    /// An update is available.
-    UpdateAvailable,
     /// The operator failed; the message says how, and it tries again.
     Failed,
 }
@@ -161,7 +124,7 @@ pub struct NewCondition {
     /// What it is about.
     pub kind: ConditionType,
     /// Whether it is so.
-    pub status: Truth,
+    pub status: bool,
     /// Why, in one word.
     pub reason: Reason,
     /// Why, in words; may be empty, is always sent, and is cut at [`MAX_MESSAGE_BYTES`].
@@ -170,13 +133,8 @@ pub struct NewCondition {
 
 impl NewCondition {
     /// A condition with its message.
-    pub fn new(
-        kind: ConditionType,
-        status: impl Into<Truth>,
-        reason: Reason,
-        message: impl Into<String>,
-    ) -> Self {
-        Self { kind, status: status.into(), reason, message: message.into() }
+    pub fn new(kind: ConditionType, status: bool, reason: Reason, message: impl Into<String>) -> Self {
+        Self { kind, status, reason, message: message.into() }
     }
 }
 
@@ -191,13 +149,13 @@ pub fn set_condition(
     let kind = new.kind.as_str();
     let place = conditions.iter().position(|old| old.type_ == kind);
     let old = place.map(|place| conditions.remove(place));
-    let since = old.as_ref().filter(|old| old.status == new.status.as_str());
+    let since = old.as_ref().filter(|old| old.status == word(new.status));
     let set = Condition {
         last_transition_time: since.map_or_else(|| now.clone(), |old| old.last_transition_time.clone()),
         message: cut(new.message),
         observed_generation: Some(generation),
         reason: new.reason.as_str().to_owned(),
-        status: new.status.as_str().to_owned(),
+        status: word(new.status).to_owned(),
         type_: kind.to_owned(),
     };
     let changed = old.as_ref() != Some(&set);
@@ -206,29 +164,19 @@ pub fn set_condition(
     changed
 }
 
-/// Takes a condition out, where it no longer means anything. Returns whether it was there.
-pub fn clear_condition(conditions: &mut Vec<Condition>, kind: ConditionType) -> bool {
-    let before = conditions.len();
-    conditions.retain(|condition| condition.type_ != kind.as_str());
-    conditions.len() < before
-}
-
-/// The worst condition of a type over several objects: what `kubectl get` has room for. False is worse than Unknown; the
-/// first of the worst is taken.
+/// The worst condition of a type over several objects: what `kubectl get` has room for. It is the first that is not True,
+/// else the first.
 pub fn worst_of<'a>(
     kind: ConditionType,
     lists: impl IntoIterator<Item = &'a [Condition]>,
 ) -> Option<&'a Condition> {
     let of_kind = |list: &'a [Condition]| list.iter().find(|condition| condition.type_ == kind.as_str());
-    let all = lists.into_iter().filter_map(of_kind);
-    all.reduce(
-        |worst, next| {
-            if Truth::badness(&next.status) > Truth::badness(&worst.status) { next } else { worst }
-        },
-    )
+    let all: Vec<&Condition> = lists.into_iter().filter_map(of_kind).collect();
+    all.iter().find(|condition| condition.status != word(true)).or(all.first()).copied()
 }
 
-fn cut(mut message: String) -> String {
+/// Cuts a message that is longer than [`MAX_MESSAGE_BYTES`].
+pub fn cut(mut message: String) -> String {
     if message.len() > MAX_MESSAGE_BYTES {
         let end = (0..=MAX_MESSAGE_BYTES - 3).rev().find(|end| message.is_char_boundary(*end)).unwrap_or(0);
         message.truncate(end);
@@ -288,26 +236,23 @@ mod tests {
         }
         let types: Vec<_> = list.iter().map(|condition| condition.type_.as_str()).collect();
         assert_eq!(types, ["Accepted", "Ready", "Reconciling"]);
-        assert!(clear_condition(&mut list, ConditionType::Ready));
-        assert!(!clear_condition(&mut list, ConditionType::Ready));
     }
 
     #[test]
-    fn the_worst_is_false_then_unknown_then_true() {
-        let one = |truth| {
+    fn the_worst_is_the_first_that_is_not_true() {
+        let one = |is: bool, message: &str| {
             let mut list = Vec::new();
-            let new = NewCondition::new(ConditionType::Programmed, truth, Reason::Reconciling, "");
+            let new = NewCondition::new(ConditionType::Programmed, is, Reason::Reconciling, message);
             set_condition(&mut list, new, 1, &at(1));
             list
         };
-        let (good, unknown, bad) = (one(Truth::True), one(Truth::Unknown), one(Truth::False));
+        let (good, bad, also) = (one(true, "a"), one(false, "b"), one(false, "c"));
         let worst = |lists: &[&Vec<Condition>]| {
             worst_of(ConditionType::Programmed, lists.iter().map(|list| list.as_slice()))
-                .map(|c| c.status.clone())
+                .map(|condition| condition.message.clone())
         };
-        assert_eq!(worst(&[&good, &bad, &unknown]).as_deref(), Some("False"));
-        assert_eq!(worst(&[&good, &unknown]).as_deref(), Some("Unknown"));
-        assert_eq!(worst(&[&good]).as_deref(), Some("True"));
+        assert_eq!(worst(&[&good, &bad, &also]).as_deref(), Some("b"));
+        assert_eq!(worst(&[&good]).as_deref(), Some("a"));
         assert_eq!(worst(&[]), None);
     }
 }

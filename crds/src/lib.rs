@@ -24,7 +24,6 @@ pub mod pool;
 pub mod rules;
 #[cfg(feature = "kube")]
 mod schema;
-pub mod standalone;
 #[cfg(feature = "kube")]
 pub mod status;
 pub mod units;

@@ -4,6 +4,7 @@
 //! policy that targets a pool; a standalone sidecar merges its file. Both then run the limiter's `compile`, here, so that
 //! what is accepted is what will be enforced.
 
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
 
 use corral_limiter::{BUILT_IN_POLICY, ModelName, Plan, compile};
@@ -69,11 +70,24 @@ pub struct Merged {
 pub struct PolicyOutcome {
     /// `namespace/name` of the policy.
     pub policy: String,
-    /// What is wrong with it, by its own fields, as in `spec.limits[0].requests`. Empty: all its limits are in the plan.
-    /// Otherwise none is, but for what [`Merged::keep_last`] kept.
+    /// What is wrong with it, by its own fields, as in `spec.limits[0].requests`.
     pub problems: Vec<Problem>,
-    /// How many limits of its last accepted form were kept.
+    /// Why it was left out though nothing is wrong with it: what [`Merged::leave_out`] was told.
+    pub left_out: Option<String>,
+    /// How many limits of its last accepted form were kept by [`Merged::keep_last`].
     pub kept: usize,
+}
+
+impl PolicyOutcome {
+    /// Nothing is known yet of this policy, `namespace/name`, but what is wrong with it.
+    pub fn of(policy: String, problems: Vec<Problem>) -> Self {
+        Self { policy, problems, left_out: None, kept: 0 }
+    }
+
+    /// Whether all its limits are in the plan as they are written now. If not, none is, but for what was kept.
+    pub fn is_taken(&self) -> bool {
+        self.problems.is_empty() && self.left_out.is_none()
+    }
 }
 
 /// One limit of a plan and the most that it lets through, in words.
@@ -91,11 +105,7 @@ pub struct LimitBound {
 
 /// Merges policies into the plan of a pool. A policy that has anything wrong with it contributes nothing.
 pub fn merge(pool: &PoolInputs<'_>, policies: &[PolicyInput<'_>], sequence: u64) -> Merged {
-    let outcome = |policy: &PolicyInput<'_>| PolicyOutcome {
-        policy: policy.identity(),
-        problems: check_policy(policy.spec),
-        kept: 0,
-    };
+    let outcome = |policy: &PolicyInput<'_>| PolicyOutcome::of(policy.identity(), check_policy(policy.spec));
     let mut merged = Merged {
         doc: empty_plan(pool, sequence),
         plan: None,
@@ -122,15 +132,25 @@ pub fn bounds(plan: &Plan, pods: NonZeroU32) -> Vec<LimitBound> {
 }
 
 impl Merged {
-    /// Whether every policy and the pool are without fault.
+    /// Whether the pool is without fault and every policy was taken.
     pub fn is_clean(&self) -> bool {
-        self.problems.is_empty() && self.policies.iter().all(|outcome| outcome.problems.is_empty())
+        self.problems.is_empty() && self.policies.iter().all(PolicyOutcome::is_taken)
     }
 
-    /// Takes what `last`, the plan in force, has of each faulty policy: a mistake in a policy must not lift its limits.
-    /// Nothing changes where no policy is at fault.
+    /// Takes some of the merged `policies` out again, by `namespace/name`, for a reason that lies in none of them, such as
+    /// want of room.
+    pub fn leave_out(&mut self, which: &BTreeMap<String, String>, policies: &[PolicyInput<'_>]) {
+        self.doc.limits.retain(|limit| !which.contains_key(&limit.policy));
+        for outcome in &mut self.policies {
+            outcome.left_out = which.get(&outcome.policy).cloned();
+        }
+        self.settle(policies);
+    }
+
+    /// Takes what `last`, the plan in force, has of each policy that was not taken: a mistake in a policy must not lift
+    /// its limits. Nothing changes where every policy was.
     pub fn keep_last(&mut self, last: &PlanDoc) {
-        for outcome in self.policies.iter_mut().filter(|outcome| !outcome.problems.is_empty()) {
+        for outcome in self.policies.iter_mut().filter(|outcome| !outcome.is_taken()) {
             let kept = last.limits.iter().filter(|limit| limit.policy == outcome.policy);
             let before = self.doc.limits.len();
             self.doc.limits.extend(kept.cloned());
@@ -145,6 +165,7 @@ impl Merged {
         loop {
             let errors = match compile(&self.doc) {
                 Ok(plan) => {
+                    self.problems.clear();
                     self.plan = Some(plan);
                     return;
                 }

@@ -44,7 +44,8 @@ pub const TARGET_KIND: &str = "OllamaPool";
 )]
 #[serde(rename_all = "camelCase")]
 pub struct RateLimitPolicySpec {
-    /// The pools it applies to, all in its own namespace; 1 to 16. A standalone sidecar takes every policy for its own.
+    /// The pools it applies to, all in its own namespace; 1 to 16. A standalone sidecar whose files hold no pool takes every
+    /// policy for its own; where they hold one, it refuses a policy that does not name it.
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = bounds::MAX_TARGETS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["kind", "name"])))]
     pub target_refs: Vec<TargetRef>,
     /// Whether its limits refuse (`Enforce`, the default) or only count what they would refuse (`Shadow`).
@@ -56,9 +57,10 @@ pub struct RateLimitPolicySpec {
 }
 
 impl RateLimitPolicySpec {
-    /// Whether the policy names this pool of its own namespace.
+    /// Whether the policy names this pool of its own namespace. That it means no pool by the name is another matter, of
+    /// which [`crate::valid::check_policy`] tells.
     pub fn targets(&self, pool: &str) -> bool {
-        self.target_refs.iter().any(|target| target.kind == TARGET_KIND && target.name == pool)
+        self.target_refs.iter().any(|target| target.name == pool)
     }
 
     /// The names of its pools for one column of a table, the first three of them and how many more there are.
@@ -78,14 +80,14 @@ impl RateLimitPolicySpec {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "kube", schemars(extend("x-kubernetes-validations" = rules::cel(&[rules::TARGET_KIND, rules::TARGET_GROUP]))))]
 pub struct TargetRef {
-    /// The API group of the target: `corral.dev`, which is also the default.
+    /// The API group of the target: `corral.dev`, which is also the default; at most 63 characters.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_TARGET_WORD)))]
     pub group: Option<String>,
-    /// The kind of the target: `OllamaPool`.
+    /// The kind of the target: `OllamaPool`; at most 63 characters.
     #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_TARGET_WORD)))]
     pub kind: String,
-    /// The pool's name.
+    /// The pool's name, 1 to 253 characters.
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = bounds::MAX_NAME)))]
     pub name: String,
 }
@@ -120,7 +122,7 @@ pub struct Limit {
     /// Whether its numbers hold for the pool as a whole (`Pool`, the default) or for each pod (`Pod`).
     #[serde(default)]
     pub scope: Scope,
-    /// The rate of requests, `<count>/<window>`: `60/m`, `1.5/s`, `2k/6h`, `100/15m`.
+    /// The rate of requests, `<count>/<window>`: `60/m`, `1.5/s`, `2k/6h`, `100/15m`. At most 24 characters.
     ///
     /// It is a bucket that refills steadily and holds `burst.requests`, not a calendar window: `60/m` lets 10 requests
     /// through at one instant, refuses the 11th, and then admits one each second. Any window of length `t` admits at
@@ -142,12 +144,12 @@ pub struct Limit {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Match {
-    /// The endpoint classes. Empty: every inference class, but not `Metadata`.
+    /// The endpoint classes, at most 4. Empty: every inference class, but not `Metadata`.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_ENDPOINTS), extend("x-kubernetes-list-type" = "set")))]
     pub endpoints: Vec<Endpoint>,
     /// The models, in any spelling that Ollama takes: `llama3`, `llama3:latest` and `library/llama3` are one model.
-    /// Empty: every model. At most 64.
+    /// Empty: every model. At most 64, each of 1 to 512 characters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_MODELS), inner(length(min = 1, max = bounds::MAX_MODEL)), extend("x-kubernetes-list-type" = "set")))]
     pub models: Vec<String>,

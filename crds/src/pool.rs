@@ -43,7 +43,8 @@ pub struct OllamaPoolSpec {
     /// How many pods; 0 to 1000, default 1. 0 stops the pool. This is the field of the scale subresource.
     #[cfg_attr(feature = "kube", schemars(range(min = 0, max = bounds::MAX_REPLICAS)))]
     pub replicas: i32,
-    /// The Ollama image. Default: the release this version of Corral was tested with, in its `-rocm` variant for `gpu.vendor: amd`.
+    /// The Ollama image, 1 to 512 characters. Default: the release this version of Corral was tested with, in its `-rocm`
+    /// variant for `gpu.vendor: amd`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = bounds::MAX_IMAGE)))]
     pub image: Option<String>,
@@ -104,8 +105,8 @@ pub struct Gpu {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = bounds::MAX_GPUS)))]
     pub count: Option<u32>,
-    /// The extended resource asked for, such as `nvidia.com/mig-1g.10gb`. Default by vendor: `nvidia.com/gpu`,
-    /// `amd.com/gpu`, `gpu.intel.com/i915`. Not with `vendor: none`.
+    /// The extended resource asked for, such as `nvidia.com/mig-1g.10gb`, at most 253 characters. Default by vendor:
+    /// `nvidia.com/gpu`, `amd.com/gpu`, `gpu.intel.com/i915`. Not with `vendor: none`.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = bounds::MAX_RESOURCE_NAME), regex(pattern = patterns::QUALIFIED_NAME)))]
     pub resource_name: Option<String>,
@@ -137,13 +138,13 @@ pub enum GpuVendor {
 #[serde(rename_all = "camelCase")]
 #[cfg_attr(feature = "kube", schemars(extend("x-kubernetes-validations" = rules::cel(&[rules::REQUIREMENT_VALUES]))))]
 pub struct NodeRequirement {
-    /// The label.
+    /// The label, 1 to 317 characters.
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = bounds::MAX_LABEL_KEY)))]
     pub key: String,
     /// How the label's value compares with `values`.
     pub operator: NodeOperator,
     /// What it is compared with: one or more for `In` and `NotIn`, none for `Exists` and `DoesNotExist`, one whole number
-    /// for `Gt` and `Lt`.
+    /// for `Gt` and `Lt`. At most 64, each of at most 63 characters.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_REQUIREMENT_VALUES), inner(length(max = bounds::MAX_LABEL_VALUE)), extend("x-kubernetes-list-type" = "atomic")))]
     pub values: Vec<String>,
@@ -177,7 +178,8 @@ pub struct Ollama {
     /// sends more. Each costs `contextLength` of GPU memory.
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = bounds::MAX_PARALLEL)))]
     pub num_parallel: u32,
-    /// How many models are held in memory at one time; 1 to 64. Default: as many as Ollama finds room for.
+    /// How many models are held in memory at one time; 1 to 64. Default: Ollama's own choice, at most 3 for each GPU. The
+    /// sidecar sends at most `numParallel` requests for each of so many models at one time; without this field, of 3.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = bounds::MAX_LOADED_MODELS)))]
     pub max_loaded_models: Option<u32>,
@@ -185,8 +187,8 @@ pub struct Ollama {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(range(min = bounds::MIN_CONTEXT, max = bounds::MAX_CONTEXT)))]
     pub context_length: Option<u32>,
-    /// How long a model stays loaded without use, as a duration such as `5m` or `24h`; `-1` keeps it for ever, `0` unloads
-    /// it at once. Default: Ollama's 5 minutes.
+    /// How long a model stays loaded without use, as a duration such as `5m` or `24h`, at most 32 characters; `-1` keeps
+    /// it for ever, `0` unloads it at once. Default: Ollama's 5 minutes.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_DURATION), extend("x-kubernetes-validations" = rules::cel(&[rules::KEEP_ALIVE]))))]
     pub keep_alive: Option<String>,
@@ -236,7 +238,7 @@ pub enum KvCacheType {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EnvVar {
-    /// Its name.
+    /// Its name: letters, digits and underscores, at most 128 of them.
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = bounds::MAX_ENV_NAME), extend("x-kubernetes-validations" = rules::cel(&[rules::ENV_NAME, rules::ENV_OWNED]))))]
     pub name: String,
     /// Its value, at most 4096 characters.
@@ -273,7 +275,7 @@ impl Default for Storage {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct EmptyDir {
-    /// The most it holds, as a quantity such as `200Gi`; a pod above it is evicted. Default: as much as the node has.
+    /// The most it holds, as a quantity such as `200Gi`, at most 32 characters; a pod above it is evicted. Default: as much as the node has.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_QUANTITY), regex(pattern = patterns::QUANTITY)))]
     pub size_limit: Option<String>,
@@ -284,7 +286,7 @@ pub struct EmptyDir {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct HostPath {
-    /// Its absolute path, without `..`; made when it is not there.
+    /// Its absolute path, without `..`, at most 1024 characters; made when it is not there.
     #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_PATH), extend("x-kubernetes-validations" = rules::cel(&[rules::HOST_PATH]))))]
     pub path: String,
 }
@@ -294,7 +296,7 @@ pub struct HostPath {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase")]
 pub struct Claim {
-    /// Its name, in the pool's namespace.
+    /// Its name, in the pool's namespace; 1 to 253 characters.
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = bounds::MAX_NAME)))]
     pub claim_name: String,
     /// Whether it is mounted read-only: models must be there already. Default false.
@@ -335,8 +337,8 @@ impl Default for Queue {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Identity {
-    /// CIDRs of the proxies whose `X-Forwarded-For` is believed, counted from the right; at most 64. Empty: the peer of the
-    /// TCP connection is the client, whatever headers it sends.
+    /// CIDRs of the proxies whose `X-Forwarded-For` is believed, counted from the right; at most 64, each of at
+    /// most 43 characters. Empty: the peer of the TCP connection is the client, whatever headers it sends.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::schema::networks"))]
     pub trusted_proxies: Vec<String>,
@@ -347,7 +349,7 @@ pub struct Identity {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Sidecar {
-    /// Its image. Default: the one that belongs to the operator's release.
+    /// Its image, 1 to 512 characters. Default: the one that belongs to the operator's release.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = bounds::MAX_IMAGE)))]
     pub image: Option<String>,
@@ -361,11 +363,11 @@ pub struct Sidecar {
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
 pub struct Resources {
-    /// What is set aside for it.
+    /// What is set aside for it. At most 16 resources, each quantity of at most 32 characters.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::schema::quantities"))]
     pub requests: BTreeMap<String, IntOrString>,
-    /// What it may use at most.
+    /// What it may use at most. At most 16 resources, each quantity of at most 32 characters.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::schema::quantities"))]
     pub limits: BTreeMap<String, IntOrString>,
@@ -380,7 +382,8 @@ pub struct Drain {
     /// How long it goes on accepting, in seconds, so that load balancers notice; 0 to 300, default 5.
     #[cfg_attr(feature = "kube", schemars(range(min = 0, max = bounds::MAX_DRAIN_DELAY)))]
     pub delay_seconds: u32,
-    /// How long answers in flight get to finish, in seconds; 1 to 7200, default 300, at least `delaySeconds`.
+    /// How long answers in flight get to finish, in seconds, the delay included; 1 to 7200, default 300, at least
+    /// `delaySeconds`.
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = bounds::MAX_DRAIN)))]
     pub timeout_seconds: u32,
 }
@@ -397,7 +400,7 @@ impl Default for Drain {
 #[serde(rename_all = "camelCase", default)]
 #[cfg_attr(feature = "kube", schemars(extend("x-kubernetes-validations" = rules::cel(&[rules::ROLLOUT_MOVES]))))]
 pub struct Rollout {
-    /// How many pods may be missing during a rollout or a node drain, as a number or a percentage. Default: 1 with GPUs, 25% without.
+    /// How many pods may be missing during a rollout, as a number or a percentage. Default: 1 with GPUs, 25% without.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::schema::pods_or_percent"))]
     pub max_unavailable: Option<IntOrString>,
@@ -406,8 +409,8 @@ pub struct Rollout {
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::schema::pods_or_percent"))]
     pub max_surge: Option<IntOrString>,
-    /// After how many seconds without progress a rollout counts as failed; 60 to 86,400, default 3600. Above the sum of
-    /// the drain's seconds, since a new pod may wait for an old one's GPU.
+    /// After how many seconds without progress a rollout counts as failed; 60 to 86,400, default 3600. Above
+    /// `drain.timeoutSeconds`, since a new pod may wait that long for an old one's GPU.
     #[cfg_attr(feature = "kube", schemars(range(min = bounds::MIN_DEADLINE, max = bounds::MAX_DEADLINE)))]
     pub progress_deadline_seconds: i32,
 }
@@ -426,10 +429,10 @@ pub struct Service {
     /// Who reaches it: `ClusterIP` (the default), `NodePort` or `LoadBalancer`.
     #[serde(rename = "type")]
     pub kind: ServiceKind,
-    /// Its port, default 11434, which is Ollama's.
+    /// Its port, 1 to 65,535, default 11434, which is Ollama's.
     #[cfg_attr(feature = "kube", schemars(range(min = 1)))]
     pub port: u16,
-    /// Annotations for it, such as those of a cloud's load balancer. At most 32.
+    /// Annotations for it, such as those of a cloud's load balancer. At most 32, each of at most 4096 characters.
     #[serde(skip_serializing_if = "BTreeMap::is_empty")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::schema::annotations"))]
     pub annotations: BTreeMap<String, String>,

@@ -31,9 +31,8 @@ pub const POOL_NAME: Rule = rule(
 /// A rollout that waits for a drain must not count as failed.
 pub const DEADLINE_ABOVE_DRAIN: Rule = rule_at(
     ".rollout.progressDeadlineSeconds",
-    "self.rollout.progressDeadlineSeconds > self.drain.delaySeconds + self.drain.timeoutSeconds",
-    "progressDeadlineSeconds is above drain.delaySeconds + drain.timeoutSeconds: a new pod may wait that long for an \
-     old one's GPU",
+    "self.rollout.progressDeadlineSeconds > self.drain.timeoutSeconds",
+    "progressDeadlineSeconds is above drain.timeoutSeconds: a new pod may wait that long for an old one's GPU",
 );
 /// No vendor, no count.
 pub const NO_COUNT_WITHOUT_GPU: Rule =
@@ -73,12 +72,12 @@ pub const ENV_OWNED: Rule = rule(
     "!(self in ['HOME', 'LD_AUDIT', 'LD_PRELOAD', 'LLAMA_ARG_HOST', 'LLAMA_ARG_PORT', 'NVIDIA_VISIBLE_DEVICES', \
      'OLLAMA_CONTEXT_LENGTH', 'OLLAMA_DEBUG_LOG_REQUESTS', 'OLLAMA_FLASH_ATTENTION', 'OLLAMA_HOST', \
      'OLLAMA_KEEP_ALIVE', 'OLLAMA_KV_CACHE_TYPE', 'OLLAMA_MAX_LOADED_MODELS', 'OLLAMA_MAX_QUEUE', 'OLLAMA_MODELS', \
-     'OLLAMA_NOPRUNE', 'OLLAMA_NUM_PARALLEL', 'OLLAMA_ORIGINS'])",
+     'OLLAMA_NOPRUNE', 'OLLAMA_NO_CLOUD', 'OLLAMA_NUM_PARALLEL', 'OLLAMA_ORIGINS'])",
     "this variable is not for env: Corral sets it, from the field of the same meaning where there is one, or it would \
      open a way around the limits or write prompts to disk",
 );
 /// The names of [`ENV_OWNED`]'s text, for plain Rust.
-pub const OWNED_ENV: [&str; 18] = [
+pub const OWNED_ENV: [&str; 19] = [
     "HOME",
     "LD_AUDIT",
     "LD_PRELOAD",
@@ -95,6 +94,7 @@ pub const OWNED_ENV: [&str; 18] = [
     "OLLAMA_MAX_QUEUE",
     "OLLAMA_MODELS",
     "OLLAMA_NOPRUNE",
+    "OLLAMA_NO_CLOUD",
     "OLLAMA_NUM_PARALLEL",
     "OLLAMA_ORIGINS",
 ];
@@ -124,8 +124,9 @@ pub const DELAY_WITHIN_DRAIN: Rule = rule_at(
 );
 /// A rollout must be able to move.
 pub const ROLLOUT_MOVES: Rule = rule(
-    "!has(self.maxUnavailable) || !(self.maxUnavailable == 0 || self.maxUnavailable == '0%') || \
-     (has(self.maxSurge) && !(self.maxSurge == 0 || self.maxSurge == '0%'))",
+    "!has(self.maxUnavailable) || \
+     !(self.maxUnavailable == 0 || self.maxUnavailable == '0%' || self.maxUnavailable == '00%') || \
+     (has(self.maxSurge) && !(self.maxSurge == 0 || self.maxSurge == '0%' || self.maxSurge == '00%'))",
     "with maxUnavailable 0 a rollout needs maxSurge above 0, or it can never begin",
 );
 /// A pool is all that a policy can target.

@@ -40,9 +40,9 @@ pub struct OllamaPoolStatus {
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
-    /// The limits in force on this pool, of all policies; at most 256 are listed.
+    /// The limits in force on this pool, of all policies; there are at most 256.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = bounds::MAX_EFFECTIVE_LIMITS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
+    #[schemars(length(max = bounds::MAX_POOL_LIMITS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
     pub effective_limits: Vec<LimitStatus>,
 }
 
@@ -53,7 +53,7 @@ pub struct RateLimitPolicyStatus {
     /// The generation of the spec that this status is about.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub observed_generation: Option<i64>,
-    /// The names of the pools it targets, for people.
+    /// The names of the pools it targets, for people: the first three, and how many more.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub targets: Option<String>,

@@ -1,10 +1,11 @@
 //! Laws of the merge: order plays no part, a mistake stays with its author, and what is in a plan compiles.
 #![expect(clippy::indexing_slicing, reason = "a helper of tests may panic as a test may")]
 
-use std::num::NonZeroU32;
+use std::{collections::BTreeMap, num::NonZeroU32};
 
 use corral_crds::{
     Burst, KeyPart, Limit, Match, Mode, OllamaPoolSpec, RateLimitPolicySpec, Scope, TargetRef,
+    bounds::{MAX_LIMITS, MAX_POOL_LIMITS},
     merge::{Merged, PolicyInput, PoolInputs, bounds, merge},
 };
 use corral_wire::{PlanDoc, RateDoc};
@@ -122,6 +123,37 @@ fn a_mistake_in_a_policy_does_not_lift_its_limits() {
     assert_eq!(identities(&after.doc), ["llm/p/a", "llm/p/b", "llm/q/d"]);
     assert_eq!((after.policies[0].kept, after.policies[1].kept), (2, 0));
     assert!(after.plan.is_some() && !after.is_clean());
+}
+
+#[test]
+fn a_plan_has_as_many_limits_as_the_bound_says_and_no_more() {
+    let full = policy((0..MAX_LIMITS).map(|place| limit(&format!("l{place}"))).collect());
+    let names: Vec<String> = (0..MAX_POOL_LIMITS / MAX_LIMITS).map(|place| format!("p{place}")).collect();
+    let mut policies: Vec<_> = names.iter().map(|name| (name.as_str(), &full)).collect();
+    assert!(merged(&policies).is_clean());
+    let one = policy(vec![limit("one")]);
+    policies.push(("too-many", &one));
+    let mut merged = merged(&policies);
+    assert!(merged.plan.is_none() && problems(&merged, 8).is_empty(), "no policy of them is at fault");
+    assert_eq!(merged.problems[0].path, "limits");
+    merged.leave_out(&BTreeMap::from([("llm/too-many".to_owned(), "no room".to_owned())]), &[]);
+    assert_eq!(
+        merged.plan.as_ref().map(|plan| plan.limits().len()),
+        Some(MAX_POOL_LIMITS + 1),
+        "and the built-in one"
+    );
+    assert!(!merged.is_clean() && !merged.policies[8].is_taken());
+    assert_eq!(merged.policies[8].left_out.as_deref(), Some("no room"));
+}
+
+#[test]
+fn what_is_left_out_keeps_its_last_limits() {
+    let before = merged(&[("p", &policy(vec![limit("a"), limit("b")]))]);
+    let mut after = merged(&[("p", &policy(vec![limit("c")])), ("q", &policy(vec![limit("d")]))]);
+    after.leave_out(&BTreeMap::from([("llm/p".to_owned(), "no room".to_owned())]), &[]);
+    after.keep_last(&before.doc);
+    assert_eq!(identities(&after.doc), ["llm/p/a", "llm/p/b", "llm/q/d"]);
+    assert_eq!((after.policies[0].kept, after.policies[1].kept), (2, 0));
 }
 
 #[test]

@@ -137,3 +137,43 @@ fn every_rule_compiles_and_stays_within_the_cost_that_an_api_server_allows() {
         }
     });
 }
+
+/// A number as a person writes it, with commas or without.
+fn spellings(number: u64) -> [String; 2] {
+    let digits = number.to_string();
+    let mut grouped = String::new();
+    for (place, digit) in digits.chars().enumerate() {
+        if place > 0 && (digits.len() - place).is_multiple_of(3) {
+            grouped.push(',');
+        }
+        grouped.push(digit);
+    }
+    [digits, grouped]
+}
+
+/// The bounds above which a field is refused, its own and those of what it holds.
+fn upper_bounds(node: &Value) -> Vec<u64> {
+    let own = ["maxLength", "maximum", "maxItems", "maxProperties"].map(|keyword| node[keyword].as_u64());
+    let held = ["items", "additionalProperties"].map(|part| &node[part]);
+    let held = held.into_iter().filter(|held| held["type"] == "string" && held.get("enum").is_none());
+    own.into_iter().flatten().chain(held.flat_map(upper_bounds)).collect()
+}
+
+#[test]
+fn every_field_of_a_spec_states_its_bounds() {
+    // A number of pods is bounded as pods are, a share by what it is.
+    let pods_or_share = [".spec.rollout.maxUnavailable", ".spec.rollout.maxSurge"];
+    each_node(|path, node| {
+        let is_field = path.starts_with(".spec.") && !path.ends_with("[]");
+        if !is_field || node.contains_key("enum") || pods_or_share.contains(&path) {
+            return;
+        }
+        let text = node["description"].as_str().unwrap_or_default();
+        for bound in upper_bounds(&Value::Object(node.clone())) {
+            assert!(
+                spellings(bound).iter().any(|bound| text.contains(bound)),
+                "{path} does not say {bound}: {text}"
+            );
+        }
+    });
+}

@@ -5,8 +5,10 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use corral_telemetry::exposition;
 use http_body_util::Full;
 use hyper::body::{Bytes, Incoming};
+use hyper::header::{ACCEPT, CONTENT_TYPE, HeaderValue};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper::{Request, Response, StatusCode};
@@ -49,7 +51,7 @@ pub async fn serve(listener: TcpListener, readiness: Arc<Readiness>, metrics: Ar
         let (readiness, metrics) = (Arc::clone(&readiness), Arc::clone(&metrics));
         tokio::spawn(async move {
             let answer = service_fn(move |request: Request<Incoming>| {
-                let response = answer(request.uri().path(), &readiness, &metrics);
+                let response = answer(&request, &readiness, &metrics);
                 async move { Ok::<_, Infallible>(response) }
             });
             let mut server = http1::Builder::new();
@@ -62,13 +64,17 @@ pub async fn serve(listener: TcpListener, readiness: Arc<Readiness>, metrics: Ar
     }
 }
 
-fn answer(path: &str, readiness: &Readiness, metrics: &Metrics) -> Response<Full<Bytes>> {
-    match path {
+fn answer<B>(request: &Request<B>, readiness: &Readiness, metrics: &Metrics) -> Response<Full<Bytes>> {
+    match request.uri().path() {
         "/livez" => text(StatusCode::OK, "ok".to_owned()),
         "/readyz" if readiness.get() => text(StatusCode::OK, "ok".to_owned()),
         "/readyz" => text(StatusCode::SERVICE_UNAVAILABLE, "starting".to_owned()),
         "/metrics" => match metrics.text() {
-            Ok(all) => text(StatusCode::OK, all),
+            Ok(all) => {
+                let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
+                let (kind, all) = exposition::negotiated(accepted, all);
+                typed(StatusCode::OK, kind, all)
+            }
             Err(error) => text(StatusCode::INTERNAL_SERVER_ERROR, error.to_string()),
         },
         _ => text(StatusCode::NOT_FOUND, "not found".to_owned()),
@@ -76,10 +82,13 @@ fn answer(path: &str, readiness: &Readiness, metrics: &Metrics) -> Response<Full
 }
 
 fn text(status: StatusCode, body: String) -> Response<Full<Bytes>> {
+    typed(status, "text/plain; charset=utf-8", body)
+}
+
+fn typed(status: StatusCode, kind: &'static str, body: String) -> Response<Full<Bytes>> {
     let mut response = Response::new(Full::new(Bytes::from(body)));
     *response.status_mut() = status;
-    let kind = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    response.headers_mut().insert("content-type", hyper::header::HeaderValue::from_static(kind));
+    response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static(kind));
     response
 }
 
@@ -90,7 +99,8 @@ mod tests {
     #[test]
     fn it_is_ready_only_when_told_and_alive_always() {
         let (readiness, metrics) = (Readiness::default(), Metrics::new());
-        let status = |path: &str| answer(path, &readiness, &metrics).status().as_u16();
+        let ask = |path: &str| Request::get(path).body(()).unwrap();
+        let status = |path: &str| answer(&ask(path), &readiness, &metrics).status().as_u16();
         assert_eq!(
             (status("/livez"), status("/readyz"), status("/metrics"), status("/x")),
             (200, 503, 200, 404)

@@ -1,5 +1,6 @@
 //! Objects that cannot be read as what they are: they are told so, and stall nobody.
 
+use corral_crds::condition::cut;
 use kube::api::{Api, ApiResource, DynamicObject};
 use kube::core::error_boundary::InvalidObject;
 use serde_json::json;
@@ -19,7 +20,7 @@ pub async fn tell<K: Kind>(
         (meta.namespace.as_deref().unwrap_or_default(), meta.name.as_deref().unwrap_or_default());
     let condition = json!({
         "type": condition, "status": "False", "reason": reason,
-        "message": format!("this object cannot be read: {}", broken.error),
+        "message": cut(format!("this object cannot be read: {}", broken.error)),
         "observedGeneration": meta.generation, "lastTransitionTime": meta.creation_timestamp,
     });
     let status = json!({"observedGeneration": meta.generation, "conditions": [condition]});

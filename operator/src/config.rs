@@ -3,16 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use clap::{Parser, ValueEnum};
-
-/// How the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For a person to read.
-    Text,
-}
+use clap::Parser;
+use corral_telemetry::log::LogFormat;
 
 /// Corral's operator: makes `OllamaPool` and `RateLimitPolicy` true.
 #[derive(Debug, Clone, Parser)]

@@ -45,10 +45,12 @@ impl Stores {
     }
 
     async fn filled(&self) {
-        // A store whose writer is gone never fills; its controllers end with it.
-        let _ = self.policies.wait_until_ready().await;
-        let _ = self.pools.wait_until_ready().await;
-        let _ = self.pods.wait_until_ready().await;
+        let (policies, pools) = (self.policies.wait_until_ready(), self.pools.wait_until_ready());
+        let all = futures::future::try_join3(policies, pools, self.pods.wait_until_ready()).await;
+        // A store whose writer is gone says so at once, and never fills: what was never seen is not acted on.
+        if all.is_err() {
+            std::future::pending::<()>().await;
+        }
     }
 }
 

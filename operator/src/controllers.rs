@@ -1,30 +1,31 @@
 //! Wiring: what is watched, what it wakes, and what ends with the lead.
 //!
 //! Each watched namespace (or the whole cluster) has watches, stores and controllers of its own: nothing of Corral
-//! reaches from one namespace into another, so neither does a watch that fails.
+//! reaches from one namespace into another, so neither does a watch that breaks. A broken one begins anew by itself.
 
-use std::fmt::Debug;
+use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
 use corral_wire::PoolRef;
+use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use futures::stream::BoxStream;
-use futures::{StreamExt, TryStreamExt};
+use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
-use kube::api::Api;
+use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::controller::{self, Controller};
-use kube::runtime::reflector::{self, ObjectRef, Store, reflector};
-use kube::runtime::{WatchStreamExt, watcher};
+use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
-use serde::de::DeserializeOwned;
 use tokio::time::interval;
 
 use crate::config::{DEBOUNCE, PARALLEL_RECONCILES};
 use crate::context::{Context, GuardedPolicy, GuardedPool, Stores};
 use crate::error::Error;
 use crate::names::POOL_LABEL;
+use crate::watches::{self, Seen, Watch, Watched};
 use crate::{policy, pool};
 
 /// How often what belongs to pools that are gone is dropped.
@@ -42,7 +43,7 @@ pub struct Scope {
 impl Scope {
     fn api<K>(&self) -> Api<K>
     where
-        K: Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>,
+        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
     {
         match &self.namespace {
             Some(namespace) => Api::namespaced(self.client.clone(), namespace),
@@ -50,9 +51,6 @@ impl Scope {
         }
     }
 }
-
-/// A watch: what happens, in order.
-type Watch<K> = BoxStream<'static, Result<K, watcher::Error>>;
 
 /// The watches of a scope. The stores fill as long as [`run`] is polled.
 pub struct Watches {
@@ -65,9 +63,9 @@ pub struct Watches {
 
 /// Opens the watches of a scope.
 pub fn watch(scope: &Scope) -> Watches {
-    let (pools, pool_events) = watched(scope.api(), watcher::Config::default());
-    let (policies, policy_events) = watched(scope.api(), watcher::Config::default());
-    let (pods, pod_events) = watched(scope.api(), ours());
+    let (pools, pool_events) = watches::kept(scope.api(), watcher::Config::default());
+    let (policies, policy_events) = watches::kept(scope.api(), watcher::Config::default());
+    let (pods, pod_events) = watches::kept(scope.api(), ours());
     let stores = Stores { pools, policies, pods };
     Watches { stores, pools: pool_events, policies: policy_events, pods: pod_events }
 }
@@ -77,15 +75,12 @@ fn ours() -> watcher::Config {
     watcher::Config::default().labels(POOL_LABEL)
 }
 
-fn watched<K>(api: Api<K>, config: watcher::Config) -> (Store<K>, Watch<K>)
+/// That something happened to an object of a pool is enough to know: what it is now is read when it is needed.
+fn noticed<K>(scope: &Scope) -> Watch<PartialObjectMeta<K>>
 where
-    K: Resource<DynamicType = ()> + Clone + Debug + DeserializeOwned + Send + Sync + 'static,
+    K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Watched,
 {
-    let (store, writer) = reflector::store();
-    let events = watcher(api, config).default_backoff();
-    // What nobody reads is not kept: managed fields are half of an object.
-    let lean = events.modify(|object| object.managed_fields_mut().clear());
-    (store, reflector(writer, lean).touched_objects().boxed())
+    watches::noticed(scope.api(), ours())
 }
 
 /// Runs the controllers of a scope for as long as it is polled.
@@ -93,25 +88,22 @@ pub async fn run(scope: Scope, watches: Watches, ctx: Arc<Context>) {
     let Watches { stores, pools, policies, pods } = watches;
     let (wake_pool, woken_pools) = unbounded();
     let (wake_policy, woken_policies) = unbounded();
-    let waker = wake_pool.clone();
-    let (policy_store, pool_store) = (stores.policies.clone(), stores.pools.clone());
-    let pools = pools.inspect_ok(move |pool| wake_targeting(&policy_store, pool, &wake_policy));
-    let policies = policies.inspect_ok(move |policy| wake_namespace(&pool_store, policy, &waker));
-    let pods = pods.try_for_each(move |pod| {
-        wake_owner(&pod, &wake_pool);
-        std::future::ready(Ok(()))
-    });
+    let wake = Wake { stores, pools: wake_pool, policies: wake_policy };
     tokio::join!(
-        run_pools(&scope, pools.boxed(), woken_pools, &ctx),
-        run_policies(policies.boxed(), woken_policies, &ctx),
-        follow(pods),
+        run_pools(wake.by_pools(pools), woken_pools, &ctx),
+        run_policies(wake.by_policies(policies), woken_policies, &ctx),
+        wake.by_owned(pods),
+        wake.by_owned(noticed::<Deployment>(&scope)),
+        wake.by_owned(noticed::<Service>(&scope)),
         sweep(&ctx, scope.namespace.as_deref()),
     );
 }
 
+/// What a controller begins with: it never fails, since a watch does not.
+type Touched<K> = BoxStream<'static, Result<K, watcher::Error>>;
+
 async fn run_pools(
-    scope: &Scope,
-    pools: Watch<GuardedPool>,
+    pools: Touched<GuardedPool>,
     woken: UnboundedReceiver<ObjectRef<GuardedPool>>,
     ctx: &Arc<Context>,
 ) {
@@ -123,17 +115,15 @@ async fn run_pools(
         |pool: Arc<GuardedPool>, error: &Error, ctx: Arc<Context>| pool::after_error(&pool, error, &ctx);
     Controller::for_stream(pools, ctx.stores.pools.clone())
         .with_config(config())
-        .owns(scope.api::<Deployment>(), ours())
-        .owns(scope.api::<Service>(), ours())
         .reconcile_on(woken)
         .reconcile_on(ctx.exchange.changes().map(|pool| pool_ref(&pool)))
         .run(reconcile, after_error, Arc::clone(ctx))
-        .for_each(|_| std::future::ready(()))
+        .for_each(|_| ready(()))
         .await;
 }
 
 async fn run_policies(
-    policies: Watch<GuardedPolicy>,
+    policies: Touched<GuardedPolicy>,
     woken: UnboundedReceiver<ObjectRef<GuardedPolicy>>,
     ctx: &Arc<Context>,
 ) {
@@ -153,19 +143,12 @@ async fn run_policies(
         .reconcile_on(woken)
         .reconcile_on(told)
         .run(reconcile, after_error, Arc::clone(ctx))
-        .for_each(|_| std::future::ready(()))
+        .for_each(|_| ready(()))
         .await;
 }
 
 fn config() -> controller::Config {
     controller::Config::default().concurrency(PARALLEL_RECONCILES).debounce(DEBOUNCE)
-}
-
-/// A watch ends only when it cannot go on at all; then its controllers must not go on with what is old.
-async fn follow(pods: impl Future<Output = Result<(), watcher::Error>>) {
-    if let Err(error) = pods.await {
-        tracing::warn!(%error, "the watch of pods ended");
-    }
 }
 
 /// Drops what belongs to pools that are gone.
@@ -185,17 +168,6 @@ fn pool_ref(pool: &PoolRef) -> ObjectRef<GuardedPool> {
     ObjectRef::new(&pool.name).within(&pool.namespace)
 }
 
-/// A pool that comes or goes changes what its policies resolve to.
-fn wake_targeting(
-    store: &Store<GuardedPolicy>,
-    pool: &GuardedPool,
-    wake: &UnboundedSender<ObjectRef<GuardedPolicy>>,
-) {
-    for policy in targeting(store, pool.meta().namespace.as_deref(), &pool.name_any()) {
-        let _ = wake.unbounded_send(policy);
-    }
-}
-
 fn targeting(
     store: &Store<GuardedPolicy>,
     namespace: Option<&str>,
@@ -204,25 +176,87 @@ fn targeting(
     let all = store.state().into_iter();
     let aimed = all.filter(|policy| {
         policy.meta().namespace.as_deref() == namespace
-            && policy.0.as_ref().is_ok_and(|policy| policy::plan::targets(&policy.spec, pool))
+            && policy.0.as_ref().is_ok_and(|policy| policy.spec.targets(pool))
     });
     aimed.map(|policy| ObjectRef::from_obj(&*policy)).collect()
 }
 
-/// A policy may have named another pool before: it wakes every pool of its namespace.
-fn wake_namespace(
-    store: &Store<GuardedPool>,
-    policy: &GuardedPolicy,
-    wake: &UnboundedSender<ObjectRef<GuardedPool>>,
-) {
-    let pools = store.state().into_iter();
-    for pool in pools.filter(|pool| pool.meta().namespace == policy.meta().namespace) {
-        let _ = wake.unbounded_send(ObjectRef::from_obj(&*pool));
-    }
+/// Wakes whom an event concerns.
+#[derive(Clone)]
+struct Wake {
+    stores: Stores,
+    pools: UnboundedSender<ObjectRef<GuardedPool>>,
+    policies: UnboundedSender<ObjectRef<GuardedPolicy>>,
 }
 
-fn wake_owner(pod: &Pod, wake: &UnboundedSender<ObjectRef<GuardedPool>>) {
-    let Some(pool) = pod.labels().get(POOL_LABEL) else { return };
-    let namespace = pod.metadata.namespace.as_deref().unwrap_or_default();
-    let _ = wake.unbounded_send(ObjectRef::new(pool).within(namespace));
+impl Wake {
+    /// A pool that comes or goes changes what its policies resolve to.
+    fn by_pools(&self, pools: Watch<GuardedPool>) -> Touched<GuardedPool> {
+        let wake = self.clone();
+        self.by(pools, move |pool| {
+            let targeting =
+                targeting(&wake.stores.policies, pool.meta().namespace.as_deref(), &pool.name_any());
+            for policy in targeting {
+                wake.policy(policy);
+            }
+        })
+    }
+
+    /// A policy may have named another pool before: it wakes every pool of its namespace.
+    fn by_policies(&self, policies: Watch<GuardedPolicy>) -> Touched<GuardedPolicy> {
+        let wake = self.clone();
+        self.by(policies, move |policy| {
+            let pools = wake.stores.pools.state().into_iter();
+            let near = pools.filter(|pool| pool.meta().namespace == policy.meta().namespace);
+            for pool in near {
+                wake.pool(ObjectRef::from_obj(&*pool));
+            }
+        })
+    }
+
+    /// What belongs to a pool wakes it.
+    async fn by_owned<K: Resource<DynamicType = ()> + Send + 'static>(&self, objects: Watch<K>) {
+        let wake = self.clone();
+        let woken = self.by(objects, move |object| {
+            let Some(pool) = object.labels().get(POOL_LABEL) else { return };
+            wake.pool(ObjectRef::new(pool).within(&object.namespace().unwrap_or_default()));
+        });
+        woken.for_each(|_| ready(())).await;
+    }
+
+    fn by<K: Send + 'static>(&self, seen: Watch<K>, touch: impl Fn(&K) + Send + 'static) -> Touched<K> {
+        let wake = self.clone();
+        let touched = seen.filter_map(move |seen| {
+            ready(match seen {
+                Seen::One(object) => {
+                    touch(&object);
+                    Some(Ok(object))
+                }
+                Seen::All => {
+                    wake.all();
+                    None
+                }
+            })
+        });
+        touched.boxed()
+    }
+
+    fn all(&self) {
+        let (pools, policies) = (self.stores.pools.state(), self.stores.policies.state());
+        for pool in pools {
+            self.pool(ObjectRef::from_obj(&*pool));
+        }
+        for policy in policies {
+            self.policy(ObjectRef::from_obj(&*policy));
+        }
+    }
+
+    // One that is woken when its controller is gone need not wake.
+    fn pool(&self, pool: ObjectRef<GuardedPool>) {
+        let _ = self.pools.unbounded_send(pool);
+    }
+
+    fn policy(&self, policy: ObjectRef<GuardedPolicy>) {
+        let _ = self.policies.unbounded_send(policy);
+    }
 }

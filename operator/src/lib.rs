@@ -26,4 +26,4 @@ pub mod policy;
 pub mod pool;
 pub mod rbac;
 pub mod run;
-pub mod telemetry;
+pub mod watches;

@@ -3,13 +3,13 @@
 use clap::Parser;
 use corral_operator::config::Settings;
 use corral_operator::run::{Parts, run};
-use corral_operator::telemetry;
+use corral_telemetry::log;
 use tokio::signal::unix::{SignalKind, signal};
 
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
-    telemetry::start(&settings)?;
+    log::start(settings.log_format, &settings.log)?;
     let installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     if installed.is_err() {
         tracing::debug!("a TLS provider was installed already");

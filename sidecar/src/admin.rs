@@ -31,13 +31,14 @@ use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
+use corral_telemetry::exposition;
 use corral_wire::exchange::MAX_DIRECTIVE_BYTES;
 
 use crate::config::DrainSettings;
 use crate::core::Core;
 use crate::exchange::{Exchange, Reply};
 use crate::health::Drain;
-use crate::metrics::{self, Standing};
+use crate::metrics::Standing;
 use crate::shutdown::reached;
 
 use connections::Connections;
@@ -52,8 +53,6 @@ const EXCHANGE_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// the next request loses it.
 const IDLE_TIMEOUT: Duration = Duration::from_secs(75);
 const MAX_CONNECTIONS: usize = 512;
-const OPENMETRICS: &str = "application/openmetrics-text";
-const OPENMETRICS_FULL: &str = "application/openmetrics-text; version=1.0.0; charset=utf-8";
 
 type Answer = Response<Full<Bytes>>;
 
@@ -140,11 +139,8 @@ impl Admin {
     fn metrics(&self, request: &Request<Incoming>) -> Answer {
         let rendered = self.core.metrics.render(&self.standing());
         let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
-        if accepted.is_some_and(|types| types.contains(OPENMETRICS)) {
-            typed(StatusCode::OK, OPENMETRICS_FULL, rendered)
-        } else {
-            typed(StatusCode::OK, metrics::CLASSIC_CONTENT_TYPE, metrics::classic(&rendered))
-        }
+        let (kind, text) = exposition::negotiated(accepted, rendered);
+        typed(StatusCode::OK, kind, text)
     }
 
     fn standing(&self) -> Standing {

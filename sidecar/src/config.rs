@@ -19,7 +19,7 @@ use corral_wire::PoolRef;
 
 use crate::proxy::ProxySettings;
 
-pub use flags::LogFormat;
+pub use corral_telemetry::log::LogFormat;
 pub use value::BadValue;
 
 use flags::{Cli, Flags};

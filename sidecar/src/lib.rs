@@ -23,4 +23,3 @@ pub mod run;
 pub mod selftest;
 pub mod server;
 pub mod shutdown;
-pub mod telemetry;

@@ -6,7 +6,7 @@ use std::process::ExitCode;
 use anyhow::Context;
 use corral_sidecar::config::{Command, LogSettings, Settings, Stop};
 use corral_sidecar::shutdown::Signals;
-use corral_sidecar::{control_socket, run, selftest, telemetry};
+use corral_sidecar::{control_socket, run, selftest};
 
 fn main() -> ExitCode {
     let done = match Command::from_process() {
@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 
 /// The first signal begins the drain, a second one ends it.
 fn serve(settings: Settings, log: &LogSettings) -> anyhow::Result<()> {
-    telemetry::start(log).context("--log")?;
+    corral_telemetry::log::start(log.format, &log.filter).context("--log")?;
     runtime()?.block_on(async {
         let signals = Signals::listen()?;
         let running = run::start(settings).await?;

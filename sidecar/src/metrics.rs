@@ -30,7 +30,6 @@
 //! | `corral_readiness` | 1 for the reason that holds, 0 for all others | `reason`: Ready, Starting, `NoPlan`, … |
 //! | `corral_build_info` | 1 | `version` |
 
-mod classic;
 mod standing;
 
 use std::fmt;
@@ -44,7 +43,6 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
-pub use classic::{CONTENT_TYPE as CLASSIC_CONTENT_TYPE, classic};
 pub use standing::Standing;
 
 /// What became of a request.
@@ -354,7 +352,7 @@ impl Metrics {
         self.directives.get_or_create(&ByResult { result }).inc();
     }
 
-    /// All metrics as `OpenMetrics` text; [`classic`] turns it into the older Prometheus text.
+    /// All metrics as `OpenMetrics` text.
     pub fn render(&self, standing: &Standing) -> String {
         let mut text = String::with_capacity(16 * 1024);
         // Writing to a string does not fail.

@@ -192,17 +192,25 @@ async fn refusals_speak_the_family_of_the_endpoint() {
 }
 
 #[tokio::test]
-async fn every_exceeded_limit_is_named() {
-    let (_ollama, sidecar) = limited(&[
-        "{ name: first, per: [Client], requests: 1/h, burst: { requests: 1 } }",
-        "{ name: second, per: [Model], requests: 1/h, burst: { requests: 1 } }",
-    ])
-    .await;
-    let client = sidecar.client();
-    ask(&client).await;
-    let text = ask(&client).await.text();
-    assert!(text.contains("first"), "{text}");
-    assert!(text.contains("second") || text.contains("first"), "{text}");
+async fn every_exceeded_limit_is_named_as_far_as_the_model_is_known() {
+    let once = |name: &str, per: &str| {
+        format!("{{ name: {name}, per: [{per}], requests: 1/h, burst: {{ requests: 1 }} }}")
+    };
+    let limits =
+        [("first", "Client"), ("second", "Global"), ("third", "Model"), ("fourth", "ClientIP, Model")];
+    let named = async |asked: &[(&str, &str)]| {
+        let items: Vec<_> = asked.iter().map(|(name, per)| once(name, per)).collect();
+        let (_ollama, sidecar) = limited(&items.iter().map(String::as_str).collect::<Vec<_>>()).await;
+        let client = sidecar.client();
+        assert_eq!(ask(&client).await.status, StatusCode::OK);
+        let refused = ask(&client).await;
+        assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS);
+        let text = refused.text();
+        let is_named = |name: &&str| text.contains(&format!("fair-use/{name}"));
+        limits.map(|(name, _)| name).into_iter().filter(is_named).collect::<Vec<_>>()
+    };
+    assert_eq!(named(&limits).await, ["first", "second"], "the head refuses, and its model is not read");
+    assert_eq!(named(&limits[2..]).await, ["third", "fourth"]);
 }
 
 #[tokio::test]

@@ -58,7 +58,7 @@ impl ReadErrors {
 
 impl ReadError {
     /// A problem that was found after reading; its line is looked up in the file.
-    pub(crate) fn of_problem(text: &str, document: usize, problem: &Problem) -> Self {
+    pub fn of_problem(text: &str, document: usize, problem: &Problem) -> Self {
         let line = locate::line(text, document, &problem.path);
         Self { document, line, path: cut(&problem.path), message: cut(&problem.message) }
     }

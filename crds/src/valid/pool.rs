@@ -33,9 +33,8 @@ pub fn check_pool(name: &str, spec: &OllamaPoolSpec) -> Vec<Problem> {
     checks.at(".drain", |checks| drain(checks, &spec.drain));
     checks.at(".rollout", |checks| rollout(checks, &spec.rollout));
     checks.at(".service", |checks| service(checks, &spec.service));
-    let drained = i64::from(spec.drain.delay_seconds) + i64::from(spec.drain.timeout_seconds);
     let deadline = i64::from(spec.rollout.progress_deadline_seconds);
-    checks.rule(&rules::DEADLINE_ABOVE_DRAIN, deadline > drained);
+    checks.rule(&rules::DEADLINE_ABOVE_DRAIN, deadline > i64::from(spec.drain.timeout_seconds));
     checks.problems
 }
 
@@ -175,7 +174,7 @@ fn drain(checks: &mut Checks, drain: &Drain) {
 }
 
 fn rollout(checks: &mut Checks, rollout: &Rollout) {
-    let none = |pods: &IntOrString| matches!(pods.to_string().as_str(), "0" | "0%");
+    let none = |pods: &IntOrString| matches!(pods.to_string().as_str(), "0" | "0%" | "00%");
     let stuck =
         rollout.max_unavailable.as_ref().is_some_and(none) && rollout.max_surge.as_ref().is_none_or(none);
     checks.rule(&rules::ROLLOUT_MOVES, !stuck);

@@ -42,6 +42,8 @@ pub enum Programmed {
         silent: usize,
         /// Whether a sidecar that is too old is among the causes.
         too_old: bool,
+        /// Whether a sidecar that refused the plan is among the causes.
+        refused: bool,
         /// Which pods, and why; at most three are named.
         causes: String,
     },
@@ -61,8 +63,9 @@ pub fn programmed(pods: &[(&str, PodPlan)]) -> Programmed {
         return Programmed::Reconciling { done, pods: pods.len() };
     }
     let too_old = pods.iter().any(|(_, plan)| *plan == PodPlan::TooOld);
+    let refused = pods.iter().any(|(_, plan)| matches!(plan, PodPlan::Refused(_)));
     let silent = pods.iter().filter(|(_, plan)| *plan == PodPlan::Silent).count();
-    Programmed::Partial { done, pods: pods.len(), silent, too_old, causes: named(&causes) }
+    Programmed::Partial { done, pods: pods.len(), silent, too_old, refused, causes: named(&causes) }
 }
 
 fn cause(name: &str, plan: &PodPlan) -> Option<String> {
@@ -94,7 +97,7 @@ mod tests {
         assert_eq!(of(&[]), Programmed::NoPods);
         assert_eq!(of(&[PodPlan::InForce, PodPlan::InForce]), Programmed::All { pods: 2 });
         assert_eq!(of(&[PodPlan::InForce, PodPlan::Pending]), Programmed::Reconciling { done: 1, pods: 2 });
-        let Programmed::Partial { done: 1, pods: 3, silent: 1, too_old: false, causes } =
+        let Programmed::Partial { done: 1, pods: 3, silent: 1, too_old: false, refused: true, causes } =
             of(&[PodPlan::InForce, PodPlan::Silent, PodPlan::Refused("no".into())])
         else {
             panic!("partial");

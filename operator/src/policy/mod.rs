@@ -2,6 +2,7 @@
 
 pub mod plan;
 pub mod record;
+pub mod room;
 pub mod status;
 
 use std::sync::Arc;

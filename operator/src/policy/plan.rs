@@ -1,14 +1,16 @@
 //! From the policies of a pool to its next plan. Pure.
 //!
-//! The sequence rises only with the content, or above what a pod was found to hold. What is wrong with one policy keeps
-//! that policy's last accepted limits and changes nothing else; what is wrong with the whole keeps the last plan.
+//! The sequence rises only with the content, or above what a pod was found to hold. What is wrong with one policy, or
+//! leaves no room for it, keeps that policy's last accepted limits and changes nothing else; what is wrong with the whole
+//! keeps the last plan.
 
 use corral_crds::merge::{Merged, PolicyInput, PolicyOutcome, PoolInputs, merge};
 use corral_crds::policy::RateLimitPolicySpec;
 use corral_crds::valid::Problem;
 use corral_limiter::{Plan, compile};
-use corral_wire::PlanDoc;
+use corral_wire::{LimitDoc, PlanDoc};
 
+use super::room::without_room;
 use crate::pool::build::secrets::MAX_PLAN_BYTES;
 use crate::pool::validate::ValidPool;
 
@@ -32,10 +34,8 @@ pub struct Next {
     pub plan: Plan,
     /// What came of each policy.
     pub outcomes: Vec<PolicyOutcome>,
-    /// What is wrong with the whole.
+    /// What is wrong with the whole: then the last one stays.
     pub problems: Vec<Problem>,
-    /// It would not fit its Secret: the last one stays.
-    pub too_large: bool,
 }
 
 /// Why there is no plan at all.
@@ -49,38 +49,28 @@ pub enum NoPlan {
     Json(#[from] serde_json::Error),
 }
 
-/// Works the next plan out. `last` is the plan in the Secret, `outrun_by` a sequence that a pod holds of another plan.
+/// Works the next plan out. `last` is the plan in the Secret, `outrun_by` a sequence that a pod holds of another plan;
+/// where there is no room for all candidates, the first are taken.
 pub fn next(
     pool: &ValidPool,
     candidates: &[Candidate<'_>],
     last: Option<&PlanDoc>,
     outrun_by: Option<u64>,
 ) -> Result<Next, NoPlan> {
-    let mut merged = merged(pool, candidates, last);
-    let mut problems = std::mem::take(&mut merged.problems);
-    let mut too_large = false;
-    let mut doc = if merged.plan.is_some() { Some(merged.doc) } else { None };
-    if let Some(found) = &doc
-        && serde_json::to_vec(found)?.len() > MAX_PLAN_BYTES
-    {
-        too_large = true;
-        doc = None;
-    }
-    let Some(mut doc) = doc.or_else(|| last.cloned()) else {
-        return Err(NoPlan::Never(words(&problems, too_large)));
-    };
+    let mut merged = merged(pool, candidates, last)?;
+    let problems = whole(&mut merged)?;
+    let mut doc =
+        if problems.is_empty() { merged.doc.clone() } else { fall_back(&mut merged, last, &problems)? };
     doc.sequence = sequence(&doc, last, outrun_by);
-    let plan = match compile(&doc) {
-        Ok(plan) => plan,
-        Err(errors) => {
-            problems.push(Problem { path: "plan".to_owned(), message: errors.to_string() });
-            return Err(NoPlan::Never(words(&problems, too_large)));
-        }
-    };
-    Ok(Next { text: serde_json::to_vec(&doc)?, doc, plan, outcomes: merged.policies, problems, too_large })
+    let plan = compile(&doc).map_err(|errors| NoPlan::Never(vec![errors.to_string()]))?;
+    Ok(Next { text: serde_json::to_vec(&doc)?, doc, plan, outcomes: merged.policies, problems })
 }
 
-fn merged(pool: &ValidPool, candidates: &[Candidate<'_>], last: Option<&PlanDoc>) -> Merged {
+fn merged(
+    pool: &ValidPool,
+    candidates: &[Candidate<'_>],
+    last: Option<&PlanDoc>,
+) -> Result<Merged, serde_json::Error> {
     let namespace = pool.namespace.as_str();
     let inputs = PoolInputs {
         namespace,
@@ -89,22 +79,51 @@ fn merged(pool: &ValidPool, candidates: &[Candidate<'_>], last: Option<&PlanDoc>
         capacity: &pool.spec.capacity,
     };
     let readable = candidates.iter().filter_map(|candidate| {
-        let spec = candidate.spec.ok().filter(|spec| targets(spec, &pool.name))?;
+        let spec = candidate.spec.ok().filter(|spec| spec.targets(&pool.name))?;
         Some(PolicyInput { namespace, name: candidate.name, spec })
     });
     let readable: Vec<PolicyInput<'_>> = readable.collect();
     let mut merged = merge(&inputs, &readable, 1);
     if let Some(last) = last {
-        let broken = candidates.iter().filter_map(|candidate| broken(namespace, candidate, last));
-        merged.policies.extend(broken);
+        merged.policies.extend(candidates.iter().filter_map(|candidate| broken(namespace, candidate, last)));
+    }
+    let policies: Vec<(&str, bool)> =
+        merged.policies.iter().map(|outcome| (outcome.policy.as_str(), outcome.is_taken())).collect();
+    let without_room = without_room(&merged.doc, last, &policies)?;
+    if !without_room.is_empty() {
+        merged.leave_out(&without_room, &readable);
+    }
+    if let Some(last) = last {
         merged.keep_last(last);
     }
-    merged
+    Ok(merged)
 }
 
-/// Whether a policy names the pool.
-pub fn targets(spec: &RateLimitPolicySpec, pool: &str) -> bool {
-    spec.target_refs.iter().any(|target| target.name == pool)
+/// What is wrong with the whole, so that it cannot be the next plan.
+fn whole(merged: &mut Merged) -> Result<Vec<Problem>, serde_json::Error> {
+    let mut problems = std::mem::take(&mut merged.problems);
+    if problems.is_empty() && serde_json::to_vec(&merged.doc)?.len() > MAX_PLAN_BYTES {
+        let message = format!("it is larger than {MAX_PLAN_BYTES} bytes");
+        problems.push(Problem { path: "plan".to_owned(), message });
+    }
+    Ok(problems)
+}
+
+/// The last plan, where there is no next one: a policy that is not in it as it is written now must not seem to be.
+fn fall_back(merged: &mut Merged, last: Option<&PlanDoc>, problems: &[Problem]) -> Result<PlanDoc, NoPlan> {
+    let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
+    let last = last.ok_or_else(|| NoPlan::Never(words.clone()))?;
+    for outcome in merged.policies.iter_mut().filter(|outcome| outcome.is_taken()) {
+        let of = |plan: &PlanDoc| -> Vec<LimitDoc> {
+            plan.limits.iter().filter(|limit| limit.policy == outcome.policy).cloned().collect()
+        };
+        let held = of(last);
+        if held != of(&merged.doc) {
+            outcome.kept = held.len();
+            outcome.left_out = Some(format!("the pool keeps its last plan: {}", words.join("; ")));
+        }
+    }
+    Ok(last.clone())
 }
 
 /// A policy that cannot be read says no longer what it targets: where it had limits, they stay.
@@ -113,7 +132,7 @@ fn broken(namespace: &str, candidate: &Candidate<'_>, last: &PlanDoc) -> Option<
     let policy = format!("{namespace}/{}", candidate.name);
     let had = last.limits.iter().any(|limit| limit.policy == policy);
     let problem = Problem { path: String::new(), message: error.to_owned() };
-    had.then(|| PolicyOutcome { policy, problems: vec![problem], kept: 0 })
+    had.then(|| PolicyOutcome::of(policy, vec![problem]))
 }
 
 fn sequence(doc: &PlanDoc, last: Option<&PlanDoc>, outrun_by: Option<u64>) -> u64 {
@@ -123,13 +142,4 @@ fn sequence(doc: &PlanDoc, last: Option<&PlanDoc>, outrun_by: Option<u64>) -> u6
         None if same => held,
         ahead => held.max(ahead.unwrap_or(0)).saturating_add(1),
     }
-}
-
-fn words(problems: &[Problem], too_large: bool) -> Vec<String> {
-    let mut words: Vec<String> =
-        problems.iter().map(|problem| format!("{}: {}", problem.path, problem.message)).collect();
-    if too_large {
-        words.push(format!("it is larger than {MAX_PLAN_BYTES} bytes"));
-    }
-    words
 }

@@ -13,6 +13,8 @@ use parking_lot::Mutex;
 /// What came of one policy in a pool's plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Share {
+    /// The UID of the policy that was merged: another may bear its name by now.
+    pub uid: Option<String>,
     /// The generation of the policy that was merged.
     pub generation: i64,
     /// What came of it.
@@ -28,16 +30,13 @@ pub struct Record {
     pub plan: Arc<Plan>,
     /// The policies, by name.
     pub policies: BTreeMap<String, Share>,
-    /// What is wrong with the pool's part of it, or with the whole; the last good plan stays then.
+    /// What is wrong with the pool's part of it, or with the whole; the last plan stays then.
     pub problems: Vec<Problem>,
-    /// The plan would not fit its Secret; the last good one stays.
-    pub too_large: bool,
 }
 
 impl Record {
     fn says_the_same(&self, other: &Self) -> bool {
-        (&self.state, &self.policies, &self.problems, self.too_large)
-            == (&other.state, &other.policies, &other.problems, other.too_large)
+        (&self.state, &self.policies, &self.problems) == (&other.state, &other.policies, &other.problems)
     }
 }
 

@@ -2,6 +2,7 @@
 
 use corral_crds::RateLimitPolicy;
 use corral_crds::condition::{ConditionType, NewCondition, Reason, set_condition, worst_of};
+use corral_crds::merge::PolicyOutcome;
 use corral_crds::status::{AncestorRef, LimitStatus, PolicyAncestorStatus, RateLimitPolicyStatus};
 use corral_crds::valid::{Problem, check_policy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
@@ -40,10 +41,9 @@ pub fn status(policy: &RateLimitPolicy, targets: &[Target], now: &Time) -> RateL
         let controller_name = MANAGER.to_owned();
         ancestors.push(PolicyAncestorStatus { ancestor_ref: reference, controller_name, conditions });
     }
-    let names: Vec<&str> = targets.iter().map(|target| target.pool.as_str()).collect();
     RateLimitPolicyStatus {
         observed_generation: policy.metadata.generation,
-        targets: Some(names.join(",")),
+        targets: Some(policy.spec.targets_in_short()),
         limit_count: i32::try_from(policy.spec.limits.len()).unwrap_or(i32::MAX),
         conditions: worst(&ancestors),
         limits: own_limits(policy, targets),
@@ -72,7 +72,8 @@ fn worst(ancestors: &[PolicyAncestorStatus]) -> Vec<Condition> {
 fn judge(policy: &RateLimitPolicy, generation: i64, target: &Target) -> [Option<NewCondition>; 3] {
     let share = target.record.as_ref().and_then(|record| {
         let name = policy.metadata.name.as_deref()?;
-        record.policies.get(name).filter(|share| share.generation == generation)
+        let is_this = |share: &&Share| share.generation == generation && share.uid == policy.metadata.uid;
+        record.policies.get(name).filter(is_this)
     });
     [accepted(policy, target, share), Some(resolved(target)), Some(programmed(target, share))]
 }
@@ -86,19 +87,20 @@ fn accepted(policy: &RateLimitPolicy, target: &Target, share: Option<&Share>) ->
         let reason = if problems.is_empty() { Reason::Accepted } else { Reason::Invalid };
         return of(problems.is_empty(), reason, words(&problems));
     }
-    let share = share?;
-    if target.record.as_ref().is_some_and(|record| record.too_large) {
-        let message = "with it, the plan of the pool would not fit its Secret; the last plan stays in force";
-        return of(false, Reason::PlanTooLarge, message.to_owned());
-    }
-    if share.outcome.problems.is_empty() {
+    let outcome = &share?.outcome;
+    if outcome.is_taken() {
         return of(true, Reason::Accepted, String::new());
     }
-    let kept = match share.outcome.kept {
+    let kept = match outcome.kept {
         0 => String::new(),
         kept => format!("; {kept} limits of its last accepted form stay in force"),
     };
-    of(false, Reason::Invalid, format!("{}{kept}", words(&share.outcome.problems)))
+    let why = outcome.left_out.clone().unwrap_or_else(|| words(&outcome.problems));
+    of(false, why_not(outcome), format!("{why}{kept}"))
+}
+
+fn why_not(outcome: &PolicyOutcome) -> Reason {
+    if outcome.problems.is_empty() { Reason::PlanTooLarge } else { Reason::Invalid }
 }
 
 fn words(problems: &[Problem]) -> String {
@@ -127,8 +129,9 @@ fn programmed(target: &Target, share: Option<&Share>) -> NewCondition {
     let (Some(share), Some(record)) = (share, &target.record) else {
         return of(false, Reason::Reconciling, "the plan of the pool is not made yet".to_owned());
     };
-    if !share.outcome.problems.is_empty() || record.too_large {
-        return of(false, Reason::Invalid, "it is not accepted as it is written now".to_owned());
+    if !share.outcome.is_taken() {
+        let message = "it is not accepted as it is written now".to_owned();
+        return of(false, why_not(&share.outcome), message);
     }
     let standing = target.standing.as_ref().filter(|standing| standing.plan == record.state);
     let Some(standing) = standing else {
@@ -142,8 +145,12 @@ fn programmed(target: &Target, share: Option<&Share>) -> NewCondition {
         Programmed::Reconciling { done, pods } => {
             of(false, Reason::Reconciling, format!("{done}/{pods} pods enforce it"))
         }
-        Programmed::Partial { done, pods, too_old, causes, .. } => {
-            let reason = if *too_old { Reason::SidecarTooOld } else { Reason::PartiallyProgrammed };
+        Programmed::Partial { done, pods, too_old, refused, causes, .. } => {
+            let reason = match (too_old, refused) {
+                (true, _) => Reason::SidecarTooOld,
+                (_, true) => Reason::PlanRefused,
+                _ => Reason::PartiallyProgrammed,
+            };
             of(false, reason, format!("{done}/{pods} pods enforce it: {causes}"))
         }
     }

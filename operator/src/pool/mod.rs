@@ -17,6 +17,7 @@ use corral_crds::OllamaPool;
 use corral_crds::status::OllamaPoolStatus;
 use corral_wire::PoolRef;
 use k8s_openapi::api::core::v1::Secret;
+use k8s_openapi::apimachinery::pkg::apis::meta::v1::ObjectMeta;
 use kube::Resource;
 use kube::core::DeserializeGuard;
 use kube::runtime::controller::Action;
@@ -29,7 +30,7 @@ use crate::context::{Context, GuardedPolicy, GuardedPool};
 use crate::error::{Class, Error};
 use crate::exchange::pool::Offer;
 use crate::names;
-use crate::policy::plan::{Candidate, Next, next, targets};
+use crate::policy::plan::{Candidate, Next, next};
 use crate::policy::record::{Record, Share};
 use apply::Applied;
 use build::secrets;
@@ -141,15 +142,20 @@ async fn term(
     Ok(term)
 }
 
-/// The policies of the pool's namespace, in order of their names. One that is being deleted is gone already.
+/// The policies of the pool's namespace, the oldest first, then in order of their names. One that is being deleted is
+/// gone already.
 fn policies_of(pool: &ValidPool, ctx: &Context) -> Vec<Arc<GuardedPolicy>> {
     let mut all = ctx.stores.policies.state();
     all.retain(|policy| {
         policy.meta().namespace.as_deref() == Some(pool.namespace.as_str())
             && policy.meta().deletion_timestamp.is_none()
-            && policy.0.as_ref().map_or(true, |policy| targets(&policy.spec, &pool.name))
+            && policy.0.as_ref().map_or(true, |policy| policy.spec.targets(&pool.name))
     });
-    all.sort_by(|a, b| a.meta().name.cmp(&b.meta().name));
+    let place = |policy: &GuardedPolicy| {
+        let meta = policy.meta();
+        (meta.creation_timestamp.as_ref().map(|time| time.0), meta.name.clone())
+    };
+    all.sort_by_key(|policy| place(policy));
     all
 }
 
@@ -160,21 +166,18 @@ fn candidate(policy: &GuardedPolicy) -> Option<Candidate<'_>> {
 }
 
 fn record(next: Next, policies: &[Arc<GuardedPolicy>]) -> Record {
-    let generations: BTreeMap<&str, i64> = policies
-        .iter()
-        .filter_map(|policy| Some((policy.meta().name.as_deref()?, policy.meta().generation.unwrap_or(0))))
-        .collect();
+    let metas: BTreeMap<&str, &ObjectMeta> =
+        policies.iter().filter_map(|policy| Some((policy.meta().name.as_deref()?, policy.meta()))).collect();
     let shares = next.outcomes.into_iter().filter_map(|outcome| {
         let name = outcome.policy.split_once('/')?.1.to_owned();
-        let generation = generations.get(name.as_str()).copied().unwrap_or(0);
-        Some((name, Share { generation, outcome }))
+        let meta = metas.get(name.as_str())?;
+        Some((name, Share { uid: meta.uid.clone(), generation: meta.generation.unwrap_or(0), outcome }))
     });
     Record {
         state: corral_wire::PlanState { sequence: next.doc.sequence, digest: next.doc.digest() },
         policies: shares.collect(),
         plan: Arc::new(next.plan),
         problems: next.problems,
-        too_large: next.too_large,
     }
 }
 

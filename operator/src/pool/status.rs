@@ -20,7 +20,7 @@ use crate::names::POOL_LABEL;
 use crate::policy::record::Record;
 
 /// The most limits that a status lists.
-const MAX_LIMITS: usize = corral_crds::bounds::MAX_EFFECTIVE_LIMITS;
+const MAX_LIMITS: usize = corral_crds::bounds::MAX_POOL_LIMITS;
 
 /// What a status is worked out from.
 #[derive(Debug, Clone, Copy)]
@@ -97,7 +97,7 @@ fn readiness(pool: &ValidPool, facts: &Facts<'_>) -> (bool, Reason, String) {
     let (asked, deployment) = (pool.spec.replicas, facts.applied.deployment());
     let status = deployment.status.clone().unwrap_or_default();
     let count = status.ready_replicas.unwrap_or(0);
-    let counted = format!("{count} of {asked} pods serve");
+    let counted = format!("{count} of {asked} pods serve{}", unheeded(facts.record));
     if is_complete(deployment, &status, asked) {
         let reason = if asked == 0 { Reason::ScaledToZero } else { Reason::Ready };
         return (true, reason, counted);
@@ -108,6 +108,27 @@ fn readiness(pool: &ValidPool, facts: &Facts<'_>) -> (bool, Reason, String) {
     });
     let message = if why.is_empty() { counted } else { format!("{counted}; {why}") };
     (false, reason, message)
+}
+
+/// What the pool's plan leaves out, or why there is no new one; nothing where all is as its policies ask.
+fn unheeded(record: Option<&Record>) -> String {
+    let Some(record) = record else { return String::new() };
+    if !record.problems.is_empty() {
+        let all: Vec<String> = record.problems.iter().map(ToString::to_string).collect();
+        return format!("; the last plan stays in force: {}", all.join("; "));
+    }
+    let left_out: Vec<&str> = record
+        .policies
+        .iter()
+        .filter(|(_, s)| s.outcome.left_out.is_some())
+        .map(|(name, _)| name.as_str())
+        .collect();
+    let shown: Vec<&str> = left_out.iter().copied().take(3).collect();
+    match left_out.len().saturating_sub(shown.len()) {
+        _ if shown.is_empty() => String::new(),
+        0 => format!("; the plan has no room for {} as written now", shown.join(", ")),
+        more => format!("; the plan has no room for {} and {more} more as written now", shown.join(", ")),
+    }
 }
 
 fn is_complete(deployment: &Deployment, status: &DeploymentStatus, asked: i32) -> bool {
@@ -172,7 +193,7 @@ pub fn limits(record: &Record, standing: Option<&Standing>) -> Vec<(String, Limi
     let all = bounds(&record.plan, pods).into_iter();
     all.map(|bound| {
         let policy = bound.policy.split_once('/').map_or(bound.policy.as_str(), |(_, name)| name).to_owned();
-        let is_stale = record.policies.get(&policy).is_none_or(|share| !share.outcome.problems.is_empty());
+        let is_stale = record.policies.get(&policy).is_none_or(|share| !share.outcome.is_taken());
         let state = match bound.mode {
             _ if is_stale => LimitState::Stale,
             Mode::Enforce => LimitState::Enforced,

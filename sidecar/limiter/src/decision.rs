@@ -55,20 +55,6 @@ pub struct Violation {
     pub wait: Nanos,
 }
 
-impl fmt::Display for Violation {
-    /// For people: `"per-client" allows 60/min, 10 at one instant; on this pod 5 of 5 are used`. Says nothing of the
-    /// client.
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "\"{}\" allows ", self.limit.name)?;
-        match (self.unit, &self.limit.rate, self.limit.concurrency) {
-            (Unit::Requests, Some(rate), _) => write!(f, "{rate}, {} at one instant", rate.burst)?,
-            (Unit::Concurrency, _, Some(most)) => write!(f, "{most} at one time")?,
-            _ => f.write_str("less")?,
-        }
-        write!(f, "; on this pod {} of {} are used", self.used, self.allowed)
-    }
-}
-
 /// When the same request is worth sending again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Retry {

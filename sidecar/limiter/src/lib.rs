@@ -36,10 +36,9 @@
 //! }
 //! let refusal = limiter.enter(&head, now).expect_err("a third is too many");
 //! assert_eq!(refusal.retry.wait, Nanos::from_secs(30));
-//! assert_eq!(
-//!     refusal.violations[0].to_string(),
-//!     r#""per-client" allows 2/min, 2 at one instant; on this pod 2 of 2 are used"#
-//! );
+//! let exceeded = &refusal.violations[0];
+//! assert_eq!(exceeded.limit.to_string(), "llm/fair-use/per-client");
+//! assert_eq!((exceeded.used, exceeded.allowed), (2, 2));
 //! # Ok::<_, Box<dyn std::error::Error>>(())
 //! ```
 #![cfg_attr(

@@ -123,6 +123,9 @@ impl Limiter {
 
     /// Before the body is read: takes the concurrency guards that the head decides and looks at the rates that the
     /// head decides, charging nothing.
+    ///
+    /// The wait of a refusal is until the head passes. The model is not known yet: a limit that depends on it may
+    /// refuse once more in [`Self::commit`], with a wait that then covers all.
     pub fn enter(&mut self, head: &HeadFacts, now: Nanos) -> Result<Ticket, Refusal> {
         let now = self.advance(now);
         let mut ticket = Ticket::new(*head);

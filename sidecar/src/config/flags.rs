@@ -6,7 +6,8 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand, ValueEnum};
+use clap::{Args, Parser, Subcommand};
+use corral_telemetry::log::LogFormat;
 use corral_wire::{PoolRef, ports};
 
 use super::memory::{BodyBounds, Known};
@@ -41,15 +42,6 @@ enum Sub {
         #[arg(long, env = "CORRAL_STATE_DIR", default_value = STATE_DIR)]
         state_dir: PathBuf,
     },
-}
-
-/// How the log is written.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
-pub enum LogFormat {
-    /// One JSON object a line.
-    Json,
-    /// For a person to read.
-    Text,
 }
 
 /// Without a heading: what a person sets, on a laptop too.

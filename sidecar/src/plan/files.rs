@@ -16,8 +16,9 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use corral_crds::manifest::{self, DEFAULT_NAMESPACE, MAX_FILE_BYTES, Metadata, ReadErrors, Spec};
+use corral_crds::manifest::{self, DEFAULT_NAMESPACE, MAX_FILE_BYTES, Metadata, ReadError, ReadErrors, Spec};
 use corral_crds::merge::{Merged, PolicyInput, PoolInputs, merge};
+use corral_crds::valid::Problem;
 use corral_crds::{OllamaPoolSpec, RateLimitPolicySpec};
 use corral_wire::{PlanDoc, PoolRef};
 use tracing::error;
@@ -32,6 +33,8 @@ use crate::metrics::PlanSource;
 const LOOK_INTERVAL: Duration = Duration::from_millis(400);
 
 const FIRST_SEQUENCE: u64 = 1;
+/// How many problems of merging are told: each is looked up in its file, and whoever reads the first ones reads no more.
+const MOST_PROBLEMS: usize = 20;
 
 /// What is wrong with policy files.
 #[derive(Debug, thiserror::Error)]
@@ -84,7 +87,7 @@ pub enum FileError {
         /// The namespace and name of the pool.
         pool: String,
     },
-    /// The policies cannot be enforced together.
+    /// The policies cannot be enforced, alone or together: why, each by its file, document, line and field.
     #[error("{0}")]
     Merge(String),
 }
@@ -184,10 +187,27 @@ pub fn from_text(text: &str) -> Result<Standalone, FileError> {
     parse(&[PathBuf::from("the policies")], &[text.as_bytes().to_vec()], FIRST_SEQUENCE)
 }
 
+/// A document, and where it stands.
+struct Found<'a, S> {
+    metadata: Metadata,
+    spec: S,
+    path: &'a Path,
+    text: &'a str,
+    document: usize,
+}
+
+impl<S> Found<'_, S> {
+    /// What merging found wrong with it, as a person finds it in the file.
+    fn told(&self, problem: &Problem) -> String {
+        let error = ReadError::of_problem(self.text, self.document, problem);
+        format!("{}: {error}", self.path.display())
+    }
+}
+
 #[derive(Default)]
-struct Gathered {
-    pool: Option<(Metadata, Box<OllamaPoolSpec>)>,
-    policies: Vec<(Metadata, RateLimitPolicySpec)>,
+struct Gathered<'a> {
+    pool: Option<Found<'a, Box<OllamaPoolSpec>>>,
+    policies: Vec<Found<'a, RateLimitPolicySpec>>,
 }
 
 fn parse(paths: &[PathBuf], contents: &[Vec<u8>], sequence: u64) -> Result<Standalone, FileError> {
@@ -200,37 +220,35 @@ fn parse(paths: &[PathBuf], contents: &[Vec<u8>], sequence: u64) -> Result<Stand
     gathered.merge(sequence)
 }
 
-impl Gathered {
-    fn read(&mut self, path: &Path, text: &str) -> Result<(), FileError> {
-        let path = || path.to_owned();
+impl<'a> Gathered<'a> {
+    fn read(&mut self, path: &'a Path, text: &'a str) -> Result<(), FileError> {
+        let owned = || path.to_owned();
         let documents =
-            manifest::read(text).map_err(|errors| FileError::Documents { path: path(), errors })?;
-        for found in documents {
-            let document = found.document;
-            match found.spec {
+            manifest::read(text).map_err(|errors| FileError::Documents { path: owned(), errors })?;
+        for manifest::Manifest { document, metadata, spec } in documents {
+            match spec {
                 Spec::Pool(_) if self.pool.is_some() => {
-                    return Err(FileError::SecondPool { path: path(), document });
+                    return Err(FileError::SecondPool { path: owned(), document });
                 }
-                Spec::Pool(spec) => self.pool = Some((found.metadata, spec)),
-                Spec::Policy(_) if self.policies.iter().any(|(known, _)| *known == found.metadata) => {
-                    let policy = identity(&found.metadata);
-                    return Err(FileError::Repeated { path: path(), document, policy });
+                Spec::Pool(spec) => self.pool = Some(Found { metadata, spec, path, text, document }),
+                Spec::Policy(_) if self.policies.iter().any(|known| known.metadata == metadata) => {
+                    let policy = identity(&metadata);
+                    return Err(FileError::Repeated { path: owned(), document, policy });
                 }
-                Spec::Policy(spec) => self.policies.push((found.metadata, spec)),
+                Spec::Policy(spec) => self.policies.push(Found { metadata, spec, path, text, document }),
             }
         }
         Ok(())
     }
 
     fn check_targets(&self) -> Result<(), FileError> {
-        let Some((pool, _)) = &self.pool else { return Ok(()) };
-        let targets = |(policy, spec): &&(Metadata, RateLimitPolicySpec)| {
-            policy.namespace == pool.namespace
-                && spec.target_refs.iter().any(|target| target.name == pool.name)
+        let Some(Found { metadata: pool, .. }) = &self.pool else { return Ok(()) };
+        let targets = |policy: &&Found<'_, RateLimitPolicySpec>| {
+            policy.metadata.namespace == pool.namespace && policy.spec.targets(&pool.name)
         };
         match self.policies.iter().find(|policy| !targets(policy)) {
-            Some((policy, _)) => {
-                Err(FileError::OtherTarget { policy: identity(policy), pool: identity(pool) })
+            Some(policy) => {
+                Err(FileError::OtherTarget { policy: identity(&policy.metadata), pool: identity(pool) })
             }
             None => Ok(()),
         }
@@ -238,24 +256,35 @@ impl Gathered {
 
     fn merge(&self, sequence: u64) -> Result<Standalone, FileError> {
         let (default, pool_ref) = (OllamaPoolSpec::default(), own_pool());
-        let spec = self.pool.as_ref().map_or(&default, |(_, spec)| spec);
+        let spec = self.pool.as_ref().map_or(&default, |pool| &pool.spec);
         let inputs = PoolInputs {
             namespace: &pool_ref.namespace,
             name: &pool_ref.name,
             identity: &spec.identity,
             capacity: &spec.capacity,
         };
-        let policies = self.policies.iter().map(|(metadata, spec)| PolicyInput {
+        let policies = self.policies.iter().map(|Found { metadata, spec, .. }| PolicyInput {
             namespace: &metadata.namespace,
             name: &metadata.name,
             spec,
         });
         let merged = merge(&inputs, &policies.collect::<Vec<_>>(), sequence);
         if !merged.is_clean() {
-            return Err(FileError::Merge(problems(&merged)));
+            return Err(FileError::Merge(self.problems(&merged)));
         }
-        let slots = self.pool.as_ref().map(|(_, spec)| spec.ollama.num_parallel);
+        let slots = self.pool.as_ref().map(|pool| pool.spec.ollama.num_parallel);
         Ok(Standalone { doc: merged.doc, slots_per_model: slots.and_then(NonZeroU32::new) })
+    }
+
+    fn problems(&self, merged: &Merged) -> String {
+        let of_plan = merged.problems.iter().map(|problem| match &self.pool {
+            Some(pool) if problem.path.starts_with("spec.") => pool.told(problem),
+            _ => problem.to_string(),
+        });
+        let outcomes = self.policies.iter().zip(&merged.policies);
+        let of_policies = outcomes
+            .flat_map(|(policy, outcome)| outcome.problems.iter().map(|problem| policy.told(problem)));
+        of_plan.chain(of_policies).take(MOST_PROBLEMS).collect::<Vec<_>>().join("; ")
     }
 }
 
@@ -266,14 +295,6 @@ pub fn own_pool() -> PoolRef {
 
 fn identity(metadata: &Metadata) -> String {
     format!("{}/{}", metadata.namespace, metadata.name)
-}
-
-fn problems(merged: &Merged) -> String {
-    let own = merged.problems.iter().map(ToString::to_string);
-    let of_policies = merged.policies.iter().flat_map(|outcome| {
-        outcome.problems.iter().map(move |problem| format!("policy {}: {problem}", outcome.policy))
-    });
-    own.chain(of_policies).collect::<Vec<_>>().join("; ")
 }
 
 #[cfg(test)]

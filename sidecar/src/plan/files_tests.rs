@@ -98,10 +98,15 @@ fn a_pool_beside_it_gives_slots_and_queue() {
 fn what_is_wrong_with_files_is_told_with_the_place() {
     let two_pools = format!("{POOL}---\n{}", POOL.replace("chat", "code"));
     let elsewhere = POLICY.replace("name: chat", "name: code");
+    let no_model = POLICY.replace("60/m", "60/m\n    match: { models: [\"tiny:\"] }");
     for (files, told) in [
         (vec![("a.yaml", "")], "a.yaml"),
         (vec![("a.yaml", &*POLICY.replace("60/m", "60/x"))], "line 9: spec.limits[0].requests"),
         (vec![("a.yaml", &*POLICY.replace("requests", "request"))], "spec.limits[0].request"),
+        (
+            vec![("a.yaml", POOL), ("b.yaml", &no_model)],
+            "b.yaml: document 1, line 10: spec.limits[0].match.models[0]: ",
+        ),
         (vec![("a.yaml", POLICY), ("b.yaml", POLICY)], "standalone/fair-use stands in another file too"),
         (vec![("a.yaml", POLICY), ("b.yaml", &two_pools)], "document 2: there may be only one OllamaPool"),
         (vec![("a.yaml", POOL), ("b.yaml", &elsewhere)], "does not target the pool standalone/chat"),

@@ -30,6 +30,7 @@ pub struct Faults {
     cuts: BTreeMap<u64, Cut>,
     refuse: Option<(u16, u64)>,
     down: bool,
+    broken_watches: BTreeMap<String, u64>,
     events: Arc<Mutex<EventFaults>>,
 }
 
@@ -54,6 +55,18 @@ impl Faults {
     /// Cuts every request, or ends that.
     pub fn down(&mut self, down: bool) {
         self.down = down;
+    }
+
+    /// Cuts the next `count` lists and watches of one resource, such as `pods`.
+    pub fn break_watches(&mut self, plural: &str, count: u64) {
+        self.broken_watches.insert(plural.to_owned(), count);
+    }
+
+    /// Whether a list or watch of a resource is cut; it counts.
+    pub(crate) fn breaks_watch(&mut self, plural: &str) -> bool {
+        let Some(left) = self.broken_watches.get_mut(plural).filter(|left| **left > 0) else { return false };
+        *left = left.saturating_sub(1);
+        true
     }
 
     /// Loses the next `count` watch events, whoever was to see them.

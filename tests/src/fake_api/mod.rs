@@ -124,6 +124,9 @@ impl FakeApi {
         let verb = record::verb(&head.method, &target);
         let calls = record::calls(verb, &target, &head, &inner.store);
         inner.calls.extend(calls);
+        if matches!(verb, "list" | "watch") && inner.faults.breaks_watch(&target.plural) {
+            return Err(io::Error::other("the connection was cut before the request"));
+        }
         match inner.faults.judge(record::is_write(verb)) {
             Verdict::Serve => Ok(serve::serve(&mut inner, &target, &head, &body)),
             Verdict::Refuse(code) => Ok(refusal::of_code(code).answer()),

@@ -1,10 +1,11 @@
 //! What a scripted Ollama says about itself and its models.
 
 use bytes::Bytes;
-use jiff::SignedDuration;
+use jiff::{SignedDuration, Timestamp};
 use serde::Serialize;
 
 use super::name;
+use super::sched::Listed;
 use super::settings::{ModelSpec, Settings};
 use super::voice::{json, rfc3339_in};
 
@@ -97,19 +98,25 @@ pub(crate) fn tags(settings: &Settings) -> Bytes {
     json(&Models { models: settings.models.iter().map(tag).collect() }).into()
 }
 
-/// `/api/ps`
-pub(crate) fn ps(settings: &Settings, loaded: &[String]) -> Bytes {
-    let entry = |model: &ModelSpec| Loaded {
+/// How long an idle runner stays.
+const KEEP_ALIVE: SignedDuration = SignedDuration::from_mins(5);
+
+/// `/api/ps`. The expiry of a runner that was never idle is counted anew each time.
+pub(crate) fn ps(settings: &Settings, listed: &[Listed]) -> Bytes {
+    let entry = |(model, idle_since): (&ModelSpec, Option<Timestamp>)| Loaded {
         name: name::short(&model.name),
         model: name::short(&model.name),
         size: 0,
         digest: digest(model),
         details: details(model),
-        expires_at: rfc3339_in(SignedDuration::from_mins(5)),
+        expires_at: (idle_since.unwrap_or_else(Timestamp::now) + KEEP_ALIVE).to_string(),
         size_vram: 0,
         context_length: settings.context_length,
     };
-    let running = settings.models.iter().filter(|model| loaded.contains(&model.name));
+    let running = settings.models.iter().filter_map(|model| {
+        let one = listed.iter().find(|one| one.model == model.name)?;
+        Some((model, one.idle_since))
+    });
     json(&Models { models: running.map(entry).collect() }).into()
 }
 

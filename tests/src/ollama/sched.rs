@@ -7,6 +7,7 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 
+use jiff::Timestamp;
 use parking_lot::Mutex;
 use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
 use tokio::time::sleep;
@@ -31,12 +32,47 @@ pub(crate) enum NoRunner {
 pub(crate) struct Slot {
     _permit: OwnedSemaphorePermit,
     _running: Running,
+    _user: User,
 }
 
 struct Runner {
     options: RunnerOptions,
     slots: Arc<Semaphore>,
     parallel: usize,
+    usage: Arc<Usage>,
+}
+
+/// Who is on a runner, and until when it stays. That is fixed when it first becomes idle, and moves when it does so again.
+#[derive(Default)]
+struct Usage {
+    users: AtomicUsize,
+    idle_since: Mutex<Option<Timestamp>>,
+}
+
+/// One request on a runner, from when it was given to it until it is over.
+struct User(Arc<Usage>);
+
+impl User {
+    fn of(usage: &Arc<Usage>) -> Self {
+        usage.users.fetch_add(1, Ordering::SeqCst);
+        Self(usage.clone())
+    }
+}
+
+impl Drop for User {
+    fn drop(&mut self) {
+        if self.0.users.fetch_sub(1, Ordering::SeqCst) == 1 {
+            *self.0.idle_since.lock() = Some(Timestamp::now());
+        }
+    }
+}
+
+/// A runner as `/api/ps` lists it: one that is still loading, too.
+pub(crate) struct Listed {
+    /// The model, in normal form.
+    pub(crate) model: String,
+    /// Since when its keep-alive runs; none if it was never idle.
+    pub(crate) idle_since: Option<Timestamp>,
 }
 
 struct Pending {
@@ -49,6 +85,7 @@ type Runners = Arc<Mutex<HashMap<String, Runner>>>;
 
 pub(crate) struct Scheduler {
     runners: Runners,
+    loading: Arc<Mutex<Option<String>>>,
     pending: mpsc::UnboundedSender<Pending>,
     /// Those that wait for the loader and the one it serves; who left is counted until the loader comes to it.
     queued: Arc<AtomicUsize>,
@@ -63,15 +100,17 @@ impl Scheduler {
         let (pending, queue) = mpsc::unbounded_channel();
         let runners = Runners::default();
         let queued = Arc::new(AtomicUsize::new(0));
+        let loading = Arc::default();
         let loader = Loader {
             runners: runners.clone(),
+            loading: Arc::clone(&loading),
             queued: queued.clone(),
             parallel: parallel.max(1),
             record: record.clone(),
             pace: pace.clone(),
         };
         tokio::spawn(loader.run(queue));
-        Self { runners, pending, queued, max_queue, record, pace }
+        Self { runners, loading, pending, queued, max_queue, record, pace }
     }
 
     /// Finds a runner, loads one if need be, and waits for a slot of it.
@@ -92,9 +131,16 @@ impl Scheduler {
         slot
     }
 
-    /// Names of the loaded models, in normal form.
-    pub(crate) fn loaded(&self) -> Vec<String> {
-        self.runners.lock().keys().cloned().collect()
+    /// Every runner, and the one that is being loaded.
+    pub(crate) fn listed(&self) -> Vec<Listed> {
+        let loading = self.loading.lock().clone();
+        let runners = self.runners.lock();
+        let listed = runners.iter().filter(|(model, _)| loading.as_ref() != Some(model));
+        let listed = listed.map(|(model, runner)| Listed {
+            model: model.clone(),
+            idle_since: *runner.usage.idle_since.lock(),
+        });
+        listed.chain(loading.clone().map(|model| Listed { model, idle_since: None })).collect()
     }
 
     pub(crate) fn unload(&self, model: &str) {
@@ -118,7 +164,8 @@ impl Scheduler {
 
     async fn take_slot(&self, model: &str) -> Result<Slot, NoRunner> {
         let gone = || NoRunner::Failed("model was unloaded".to_owned());
-        let slots = self.runners.lock().get(model).map(|runner| runner.slots.clone()).ok_or_else(gone)?;
+        let on = |runner: &Runner| (runner.slots.clone(), User::of(&runner.usage));
+        let (slots, user) = self.runners.lock().get(model).map(on).ok_or_else(gone)?;
         let short = name::short(model);
         let permit = if let Ok(permit) = slots.clone().try_acquire_owned() {
             permit
@@ -126,7 +173,7 @@ impl Scheduler {
             let _waiting = self.record.waits(&short);
             slots.acquire_owned().await.map_err(|_| gone())?
         };
-        Ok(Slot { _permit: permit, _running: self.record.runs(&short) })
+        Ok(Slot { _permit: permit, _running: self.record.runs(&short), _user: user })
     }
 }
 
@@ -146,6 +193,7 @@ impl Drop for Leaving<'_> {
 
 struct Loader {
     runners: Runners,
+    loading: Arc<Mutex<Option<String>>>,
     queued: Arc<AtomicUsize>,
     parallel: usize,
     record: Record,
@@ -179,12 +227,15 @@ impl Loader {
             let _ = slots.acquire_many(all).await;
         }
         let load = self.pace.lock().load;
+        *self.loading.lock() = Some(model.name.clone());
         sleep(load).await;
+        *self.loading.lock() = None;
         if let Some(error) = &model.load_error {
             return Err(NoRunner::Failed(error.clone()));
         }
         let parallel = if model.embeds { 1 } else { self.parallel };
-        let runner = Runner { options, slots: Arc::new(Semaphore::new(parallel)), parallel };
+        let runner =
+            Runner { options, slots: Arc::new(Semaphore::new(parallel)), parallel, usage: Arc::default() };
         self.runners.lock().insert(model.name.clone(), runner);
         self.record.loaded();
         Ok(())
@@ -251,6 +302,26 @@ mod tests {
         assert_eq!((record.leaked(), record.count(Outcome::LeftWaiting)), (1, 1));
         drop(slot);
         assert_eq!(record.load().running, 0);
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn what_is_listed_has_a_fixed_expiry_once_it_was_idle() {
+        let (scheduler, _) = scheduler(2, 2, 1000);
+        let model = ModelSpec::endless("slow");
+        let expiries = || scheduler.listed().iter().map(|one| one.idle_since).collect::<Vec<_>>();
+        let taking = scheduler.slot(&model, vec![]);
+        tokio::pin!(taking);
+        assert!(tokio::time::timeout(Duration::from_millis(100), &mut taking).await.is_err());
+        assert_eq!(expiries(), [None], "listed while it loads");
+        let slot = taking.await.ok().unwrap();
+        assert_eq!(expiries(), [None], "not idle yet");
+        drop(slot);
+        let idle = expiries();
+        assert!(idle[0].is_some());
+        let again = scheduler.slot(&model, vec![]).await.ok().unwrap();
+        assert_eq!(expiries(), idle, "requests do not move it");
+        drop(again);
+        assert!(expiries() > idle, "the next idleness does");
     }
 
     #[tokio::test(start_paused = true)]

@@ -24,7 +24,7 @@ use super::generation::{Ending, Extent, Generation, Rhythm, Step};
 use super::job::{self, Job, Refusal, Work};
 use super::record::{Arrival, Outcome, Record};
 use super::route::{self, Endpoint, Route};
-use super::sched::{NoRunner, Scheduler, Slot};
+use super::sched::{Listed, NoRunner, Scheduler, Slot};
 use super::settings::{Gate, Settings};
 use super::voice::{self, Voice};
 use super::{SharedPace, VERSION, metadata};
@@ -53,7 +53,7 @@ impl World {
     }
 
     pub(crate) fn forget_models(&self) {
-        for model in self.scheduler.loaded() {
+        for Listed { model, .. } in self.scheduler.listed() {
             self.scheduler.unload(&model);
         }
     }
@@ -287,7 +287,7 @@ fn describe(world: &Arc<World>, endpoint: Endpoint, path: &str, arrival: &Arriva
         Endpoint::Root => plain(StatusCode::OK, Some("text/plain; charset=utf-8"), "Ollama is running"),
         Endpoint::Version => json(format!("{{\"version\":\"{VERSION}\"}}").into()),
         Endpoint::Tags => json(metadata::tags(settings)),
-        Endpoint::Ps => json(metadata::ps(settings, &world.scheduler.loaded())),
+        Endpoint::Ps => json(metadata::ps(settings, &world.scheduler.listed())),
         Endpoint::Models => full(StatusCode::OK, Some("application/json"), metadata::models(settings)),
         Endpoint::Show => match job::named(&arrival.body, settings) {
             Ok(model) => json(metadata::show(&model)),

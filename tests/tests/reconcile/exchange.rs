@@ -121,7 +121,7 @@ async fn a_sidecar_that_refuses_or_is_too_old_is_named() {
     world.put_policy("fair-use", &policy_spec("chat", "7/m"));
     world.settle().await;
     let (_, reason, message) = world.condition("ratelimitpolicies", "fair-use", "Programmed");
-    assert_eq!(reason, "PartiallyProgrammed");
+    assert_eq!(reason, "PlanRefused");
     assert!(message.contains("it does not compile"), "{message}");
     world.sidecars.change("10.0.0.1", |pod| pod.versions = vec![0]);
     world.settle().await;

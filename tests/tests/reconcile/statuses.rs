@@ -1,5 +1,7 @@
 //! What is said of pools and policies: each reason where it belongs.
 
+use corral_crds::condition::MAX_MESSAGE_BYTES;
+use corral_tests::fake_api::store::Key;
 use serde_json::json;
 
 use super::world::{NS, World, policy_spec, pool_spec};
@@ -133,4 +135,51 @@ async fn the_status_states_the_bound_of_each_limit() {
     let pool = world.api.find("corral.dev", "ollamapools", NS, "chat").unwrap();
     assert_eq!(pool["status"]["effectiveLimits"][0]["name"], "fair-use/per-client");
     assert_eq!(pool["status"]["selector"], "corral.dev/pool=chat");
+}
+
+/// The most characters that the schema of a kind gives a text of the status.
+fn most(kind: &str, pointer: &str) -> usize {
+    let definitions = corral_crds::crd::all().unwrap();
+    let of_kind = definitions.into_iter().find(|definition| definition.spec.names.kind == kind).unwrap();
+    let schema = serde_json::to_value(&of_kind.spec.versions[0].schema).unwrap();
+    let most = schema.pointer(&format!("/openAPIV3Schema/properties/status/properties/{pointer}/maxLength"));
+    usize::try_from(most.unwrap().as_u64().unwrap()).unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn the_targets_of_a_policy_with_sixteen_long_names_fit_its_status() {
+    let mut world = settled().await;
+    let names: Vec<String> = (10..26).map(|place| format!("{place}{}", "n".repeat(251))).collect();
+    let mut spec = policy_spec("chat", "60/m");
+    spec["targetRefs"] = names.iter().map(|name| json!({"kind": "OllamaPool", "name": name})).collect();
+    world.put_policy("wide", &spec);
+    world.settle().await;
+    let policy = world.api.find("corral.dev", "ratelimitpolicies", NS, "wide").unwrap();
+    let targets = policy["status"]["targets"].as_str().unwrap();
+    assert!(targets.chars().count() <= most("RateLimitPolicy", "targets"), "{targets}");
+    assert!(targets.starts_with(&names[0]) && targets.ends_with(" +13"), "{targets}");
+    assert_eq!(policy["status"]["ancestors"].as_array().unwrap().len(), 16);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_object_that_cannot_be_read_is_told_so_in_few_words_however_long_it_is() {
+    let mut world = settled().await;
+    world.put_pool("broken", &json!({"replicas": "many".repeat(20_000)}));
+    world.settle().await;
+    let (status, _, message) = world.condition("ollamapools", "broken", "Ready");
+    assert_eq!(status, "False");
+    assert!(message.contains("cannot be read") && message.len() <= MAX_MESSAGE_BYTES, "{}", message.len());
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_policy_made_anew_under_an_old_name_is_not_programmed_before_it_is_in_the_plan() {
+    let mut world = settled().await;
+    assert_eq!(world.programmed("fair-use").0, "True");
+    world.api.store(|store| store.remove(&Key::new("corral.dev", "ratelimitpolicies", Some(NS), "fair-use")));
+    world.put_policy("fair-use", &policy_spec("chat", "7/m"));
+    assert!(world.pass_policies().await.is_empty());
+    assert_eq!(world.programmed("fair-use"), ("False".into(), "Reconciling".into()));
+    world.settle().await;
+    assert_eq!(world.programmed("fair-use").0, "True");
+    assert_eq!(world.plan("chat").limits[0].requests.unwrap().count_milli, 7_000);
 }

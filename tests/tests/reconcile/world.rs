@@ -173,7 +173,14 @@ impl World {
         for object in self.ctx.stores.pools.state() {
             errors.extend(pool::reconcile(object, Arc::clone(&self.ctx)).await.err());
         }
+        errors.extend(self.pass_policies().await);
+        errors
+    }
+
+    /// Looks at everything once, and reconciles the policies alone.
+    pub(crate) async fn pass_policies(&mut self) -> Vec<Error> {
         self.look();
+        let mut errors = Vec::new();
         for object in self.ctx.stores.policies.state() {
             errors.extend(policy::reconcile(object, Arc::clone(&self.ctx)).await.err());
         }

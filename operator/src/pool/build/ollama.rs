@@ -71,9 +71,8 @@ fn environment(pool: &ValidPool) -> Vec<EnvVar> {
         all.push(env("NVIDIA_VISIBLE_DEVICES", "void"));
     }
     all.extend(tuning(&spec.ollama));
-    let ours: Vec<String> = all.iter().map(|var| var.name.clone()).collect();
-    let theirs = spec.ollama.env.iter().filter(|var| !ours.contains(&var.name));
-    all.extend(theirs.map(|var| env(&var.name, &var.value)));
+    // None of these is one of ours: the pool would be refused.
+    all.extend(spec.ollama.env.iter().map(|var| env(&var.name, &var.value)));
     all
 }
 
@@ -103,4 +102,30 @@ fn resources(pool: &ValidPool) -> ResourceRequirements {
     let gpus = pool.spec.gpu.extended_resource();
     let limits = gpus.map(|(name, count)| BTreeMap::from([(name.to_owned(), Quantity(count.to_string()))]));
     ResourceRequirements { limits: limits.clone(), requests: limits, ..ResourceRequirements::default() }
+}
+
+#[cfg(test)]
+mod tests {
+    use corral_crds::pool::{HostPath, OllamaPoolSpec};
+    use corral_crds::rules::OWNED_ENV;
+
+    use super::*;
+
+    #[test]
+    fn no_variable_that_is_set_here_can_be_asked_for_as_well() {
+        let mut spec = OllamaPoolSpec::default();
+        spec.gpu.vendor = GpuVendor::None;
+        let host_path = Some(HostPath { path: "/models".to_owned() });
+        spec.storage = Storage { empty_dir: None, host_path, persistent_volume_claim: None };
+        spec.ollama.max_loaded_models = Some(1);
+        spec.ollama.context_length = Some(4096);
+        spec.ollama.keep_alive = Some("5m".to_owned());
+        spec.ollama.flash_attention = Some(true);
+        spec.ollama.kv_cache_type = Some(KvCacheType::Q8);
+        let text = || "x".to_owned();
+        let pool = ValidPool { name: text(), namespace: text(), uid: text(), spec };
+        for variable in environment(&pool) {
+            assert!(OWNED_ENV.contains(&variable.name.as_str()), "{} would be set twice", variable.name);
+        }
+    }
 }

@@ -1,10 +1,10 @@
-//! A rate as a policy has it, and how it is printed.
+//! A rate as a policy has it, and how its parts are printed.
 
 use std::fmt;
 
 use crate::Nanos;
 
-/// `count_milli`/1000 permits per `window`, `burst` of them at one instant. Prints as `60/min`, without the burst.
+/// `count_milli`/1000 permits per `window`, `burst` of them at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub struct Rate {
     /// Permits per window, in thousandths; at least 1.
@@ -21,12 +21,6 @@ impl Rate {
         let window_milli = u128::from(self.window.0).saturating_mul(1000);
         let interval = window_milli.div_ceil(u128::from(self.count_milli.max(1)));
         Nanos(u64::try_from(interval).unwrap_or(u64::MAX))
-    }
-}
-
-impl fmt::Display for Rate {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", Thousandths(self.count_milli), Window(self.window))
     }
 }
 

@@ -1,13 +1,11 @@
 //! The queue in front of Ollama: first come first served for each model, bounded in number and in time.
 //!
 //! A full model blocks nobody who waits for another. The queue only says who is next; the caller tells them. After
-//! every `arrive` that waits, and after `leave`, `release`, `expire`, `set_bounds` and `set_slots`, call
+//! every `arrive` that waits, and after `leave`, `release`, `set_bounds` and `set_slots`, call
 //! [`SlotQueue::dispatch`]: it hands free slots to waiters, so that no waiter who may go stays beside a free slot.
 
 mod estimate;
 mod group;
-
-use std::collections::BTreeSet;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;
@@ -56,7 +54,7 @@ pub enum Arrival {
     Start,
     /// It waits for one, at most until then.
     Wait {
-        /// When [`SlotQueue::expire`] puts it out.
+        /// `max_wait` from now. The caller watches it, and then calls [`SlotQueue::leave`].
         deadline: Nanos,
     },
 }
@@ -102,7 +100,6 @@ pub struct SlotQueue {
     groups: HashMap<ModelName, Group>,
     waiting: HashMap<WaiterId, Waiting>,
     running: HashMap<WaiterId, Running>,
-    deadlines: BTreeSet<(Nanos, WaiterId)>,
     times: ServiceTimes,
     /// Counts arrivals: the lower came first.
     arrivals: u64,
@@ -112,7 +109,6 @@ pub struct SlotQueue {
 struct Waiting {
     model: ModelName,
     ticket: u64,
-    deadline: Nanos,
 }
 
 #[derive(Debug)]
@@ -130,7 +126,6 @@ impl SlotQueue {
             groups: HashMap::new(),
             waiting: HashMap::new(),
             running: HashMap::new(),
-            deadlines: BTreeSet::new(),
             times: ServiceTimes::default(),
             arrivals: 0,
         }
@@ -164,8 +159,7 @@ impl SlotQueue {
         self.arrivals = self.arrivals.saturating_add(1);
         let ticket = self.arrivals;
         self.groups.entry(model.clone()).or_default().wait(ticket, Waiter { id, since: now });
-        self.waiting.insert(id, Waiting { model: model.clone(), ticket, deadline });
-        self.deadlines.insert((deadline, id));
+        self.waiting.insert(id, Waiting { model: model.clone(), ticket });
         Ok(Arrival::Wait { deadline })
     }
 
@@ -190,7 +184,7 @@ impl SlotQueue {
         started
     }
 
-    /// A request has gone: a waiter is unlinked at once, a slot it had is free again without teaching anything.
+    /// A request has gone, or has waited as long as it may: a waiter is unlinked at once, a slot it had is free again without teaching anything.
     pub fn leave(&mut self, id: WaiterId) {
         self.unlink(id);
         self.stop(id);
@@ -201,21 +195,6 @@ impl SlotQueue {
         if let Some(running) = self.stop(id) {
             self.times.learn(&running.model, now.since(running.since));
         }
-    }
-
-    /// Puts out those whose time is over, longest over first.
-    pub fn expire(&mut self, now: Nanos) -> SmallVec<[WaiterId; 4]> {
-        let mut expired = SmallVec::new();
-        while let Some((_, id)) = self.deadlines.first().copied().filter(|(deadline, _)| *deadline <= now) {
-            self.unlink(id);
-            expired.push(id);
-        }
-        expired
-    }
-
-    /// When [`Self::expire`] is next worth calling; none while nobody waits.
-    pub fn next_deadline(&self) -> Option<Nanos> {
-        self.deadlines.first().map(|(deadline, _)| *deadline)
     }
 
     /// How the queue stands.
@@ -289,7 +268,6 @@ impl SlotQueue {
 
     fn unlink(&mut self, id: WaiterId) -> Option<Waiting> {
         let waiting = self.waiting.remove(&id)?;
-        self.deadlines.remove(&(waiting.deadline, id));
         self.change(&waiting.model, |group| group.unlink(waiting.ticket));
         Some(waiting)
     }

@@ -4,6 +4,7 @@
 mod capacity;
 mod composition;
 mod concurrent;
+mod linear;
 mod oracle;
 mod pods;
 mod queue;

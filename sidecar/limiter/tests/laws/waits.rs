@@ -1,90 +1,142 @@
 //! Law 4: who waits as long as a time-based refusal says is admitted, and with one pod not a nanosecond earlier.
+//!
+//! A request is decided twice, and a refusal speaks for what could be decided:
+//!
+//! - **By the body** every limit that covers the request was asked, those that list models or are kept per model too.
+//!   The law holds in full: with one pod the same request is admitted at now + w and refused a nanosecond before, with
+//!   several every pod without debt admits it at now + w.
+//! - **By the head** the model is unknown, for the body of a request that is refused is not read. At now + w the head
+//!   passes, with one pod not a nanosecond before. Then a limit that lists models, or with one pod is kept per model, may
+//!   refuse once more; that refusal is by the body, and its wait the last. So with one pod no request is refused more than
+//!   twice, the waits add up to the earliest instant at which it can be admitted, and who is told by the head alone to
+//!   wait is never told too much. With several pods the wait of the head covers limits kept per model as well, for
+//!   there it is the longest that a share could need, whichever model it is of.
+//!
+//! The head cannot promise more. The longest wait of any model's bucket would be safe, but it would make a client wait an
+//! hour for a limit of a model that it does not ask for, and then the nanosecond before would no longer be refused.
 
-use corral_limiter::{Limiter, Nanos, Unit};
+use corral_limiter::{Limiter, Nanos, Refusal, Unit};
 use corral_wire::{KeyPart, LimitDoc, RateDoc, Scope};
 use proptest::prelude::*;
 
 use crate::support::{
-    Act, Trace, ask, head, limit, limiter_of, limits, model, passes, pods, rate, rated, steps,
+    Trace, ask, ask_through, head, limit, limiter_of, limits, model, passes, pods, rate, rated, steps,
 };
 
-/// Limits that the head alone decides, and rates only: what is refused at once says all that the limits have to say.
-fn head_rates() -> impl Strategy<Value = Vec<LimitDoc>> {
+/// Rates only: when a place in a concurrency limit comes free, no time says.
+fn rates() -> impl Strategy<Value = Vec<LimitDoc>> {
     let rated = |limit: LimitDoc| {
         let rate = RateDoc { count_milli: 900, window_seconds: 1, burst: 2 };
-        LimitDoc {
-            models: vec![],
-            per: limit
-                .per
-                .into_iter()
-                .map(|part| if part == KeyPart::Model { KeyPart::Client } else { part })
-                .collect(),
-            requests: limit.requests.or(Some(rate)),
-            concurrency: None,
-            ..limit
-        }
+        LimitDoc { requests: limit.requests.or(Some(rate)), concurrency: None, ..limit }
     };
     limits().prop_map(move |limits| limits.into_iter().map(rated).collect())
 }
 
-fn only_asks(steps: &mut Vec<crate::support::Step>) {
-    steps.retain(|step| !matches!(step.act, Act::Bad | Act::AskInVain));
+/// Rates that the head alone decides, and rates of all kinds.
+fn plans() -> impl Strategy<Value = Vec<LimitDoc>> {
+    let for_head = |limit: LimitDoc| {
+        let per = limit.per.into_iter().filter(|part| *part != KeyPart::Model);
+        let per: Vec<_> = per.collect();
+        let per = if per.is_empty() { vec![KeyPart::Client] } else { per };
+        LimitDoc { models: vec![], per, ..limit }
+    };
+    let of_head = rates().prop_map(move |limits| limits.into_iter().map(for_head).collect::<Vec<_>>());
+    prop_oneof![1 => of_head, 2 => rates()]
+}
+
+/// Who asks, for which model.
+type Asker = (u32, u8);
+
+fn askers() -> impl Strategy<Value = Asker> {
+    (0..4u32, 0..2u8)
+}
+
+/// What refuses a request, if anything does: asked without charging anything.
+fn refused(limiter: &mut Limiter, (client, number): Asker, now: u64) -> Option<Refusal> {
+    ask_through(limiter, client, &model(number), now, false).unwrap_err()
+}
+
+fn head_is_refused(limiter: &mut Limiter, (client, _): Asker, now: u64) -> bool {
+    limiter.enter(&head(client), Nanos(now)).map(|ticket| limiter.finish(ticket, Nanos(now))).is_err()
+}
+
+fn lists_models(limit: &LimitDoc) -> bool {
+    !limit.models.is_empty()
+}
+
+fn is_per_model(limit: &LimitDoc) -> bool {
+    limit.per.contains(&KeyPart::Model)
+}
+
+/// Whether all limits that a refusal names are of a kind.
+fn names_only(refusal: &Refusal, limits: &[LimitDoc], is_so: impl Fn(&LimitDoc) -> bool) -> bool {
+    let named = |name: &str| limits.iter().find(|limit| limit.name == name).unwrap();
+    refusal.violations.iter().all(|violation| is_so(named(&violation.limit.name)))
+}
+
+fn after(trace: &mut Trace, limiter: &mut Limiter, steps: &[crate::support::Step]) -> u64 {
+    for step in steps {
+        trace.step(limiter, step);
+    }
+    trace.now
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(500))]
 
     #[test]
     fn one_pod_admits_at_the_stated_instant_and_refuses_a_nanosecond_before(
-        limits in head_rates(), mut steps in steps(50), last in 0..4u32,
+        limits in plans(), steps in steps(50), asker in askers(),
     ) {
-        only_asks(&mut steps);
         let mut limiter = limiter_of(&limits, 1, 1000);
-        let mut trace = Trace::default();
-        for step in &steps {
-            trace.step(&mut limiter, step);
-        }
-        if let Err(refusal) = ask(&mut limiter, last, &model(0), trace.now) {
-            let retry = refusal.retry;
-            prop_assert!(!retry.estimate && retry.wait > Nanos::ZERO && !retry.split);
-            prop_assert!(!passes(&mut limiter, last, trace.now + retry.wait.0 - 1));
-            prop_assert!(passes(&mut limiter, last, trace.now + retry.wait.0));
+        let now = after(&mut Trace::default(), &mut limiter, &steps);
+        let Some(first) = refused(&mut limiter, asker, now) else { return Ok(()) };
+        prop_assert!(!first.retry.estimate && first.retry.wait > Nanos::ZERO && !first.retry.split);
+        let by_head = head_is_refused(&mut limiter, asker, now);
+        let then = now + first.retry.wait.0;
+        prop_assert!(refused(&mut limiter, asker, then - 1).is_some());
+        prop_assert_eq!(head_is_refused(&mut limiter, asker, then - 1), by_head);
+        prop_assert!(!head_is_refused(&mut limiter, asker, then));
+        if let Some(second) = refused(&mut limiter, asker, then) {
+            prop_assert!(by_head && names_only(&second, &limits, |limit| lists_models(limit) || is_per_model(limit)));
+            let last = then + second.retry.wait.0;
+            prop_assert!(refused(&mut limiter, asker, last - 1).is_some());
+            prop_assert_eq!(refused(&mut limiter, asker, last), None);
         }
     }
 
     #[test]
     fn every_pod_without_debt_admits_at_the_stated_instant(
-        limits in head_rates(), traces in prop::collection::vec(steps(40), 3), last in 0..4u32, here in 0..3usize,
+        limits in plans(), traces in prop::collection::vec(steps(40), 3), asker in askers(), here in 0..3usize,
     ) {
         let mut pool: Vec<Limiter> = (0..3).map(|_| limiter_of(&limits, 3, 1000)).collect();
-        let mut now = 0;
-        for (pod, steps) in pool.iter_mut().zip(traces) {
-            let mut trace = Trace::default();
-            steps.iter().filter(|step| matches!(step.act, Act::Ask)).for_each(|step| {
-                trace.step(pod, step);
-            });
-            now = now.max(trace.now);
-        }
-        if let Err(refusal) = ask(&mut pool[here], last, &model(0), now) {
-            prop_assert!(!refusal.retry.estimate && refusal.retry.split);
-            for pod in &mut pool {
-                prop_assert!(passes(pod, last, now + refusal.retry.wait.0));
+        let ends = pool.iter_mut().zip(&traces).map(|(pod, steps)| after(&mut Trace::default(), pod, steps));
+        let now = ends.max().unwrap();
+        let Some(first) = refused(&mut pool[here], asker, now) else { return Ok(()) };
+        prop_assert!(!first.retry.estimate && first.retry.split);
+        let by_head = head_is_refused(&mut pool[here], asker, now);
+        let then = now + first.retry.wait.0;
+        for place in 0..pool.len() {
+            if let Some(second) = refused(&mut pool[place], asker, then) {
+                prop_assert!(by_head && names_only(&second, &limits, lists_models));
+                let last = then + second.retry.wait.0;
+                prop_assert!(pool.iter_mut().all(|pod| refused(pod, asker, last).is_none()));
             }
         }
     }
 
     #[test]
-    fn headers_and_refusals_tell_the_same_times(limits in head_rates(), steps in steps(40), last in 0..4u32) {
+    fn headers_and_refusals_tell_the_same_times(limits in plans(), steps in steps(40), asker in askers()) {
         let mut limiter = limiter_of(&limits, 1, 1000);
-        let mut trace = Trace::default();
-        for step in &steps {
-            trace.step(&mut limiter, step);
-        }
-        let standings = limiter.standing(&head(last), None, Nanos(trace.now));
+        let now = after(&mut Trace::default(), &mut limiter, &steps);
+        let by_head = head_is_refused(&mut limiter, asker, now);
+        let name = model(asker.1);
+        // What is refused before the body shows the limits that the head decides.
+        let standings = limiter.standing(&head(asker.0), (!by_head).then_some(&name), Nanos(now));
         let next = standings.iter().map(|standing| standing.next).max().unwrap_or(Nanos::ZERO);
-        match ask(&mut limiter, last, &model(0), trace.now) {
-            Ok(_under_way) => prop_assert_eq!(next, Nanos::ZERO),
-            Err(refusal) => {
+        match refused(&mut limiter, asker, now) {
+            None => prop_assert_eq!(next, Nanos::ZERO),
+            Some(refusal) => {
                 prop_assert_eq!(next, refusal.retry.wait);
                 let latest = standings.iter().filter_map(|s| s.reset_seconds(Some(&refusal.retry))).max();
                 prop_assert_eq!(latest, Some(refusal.retry.wait.secs_ceil()));
@@ -95,6 +147,22 @@ proptest! {
             prop_assert_eq!(standing.remaining == 0, standing.next > Nanos::ZERO);
         }
     }
+}
+
+#[test]
+fn a_head_that_waited_may_be_told_once_more_to_wait_for_its_model() {
+    let of_model =
+        LimitDoc { models: vec!["model0".into()], ..rated("m", &[KeyPart::Client], rate(1, 60, 1)) };
+    let mut limiter = limiter_of(&[rated("c", &[KeyPart::Client], rate(1, 1, 1)), of_model], 1, 1000);
+    assert!(passes(&mut limiter, 1, 0));
+    let second = 1_000_000_000;
+    let by_head = refused(&mut limiter, (1, 0), 0).unwrap();
+    assert_eq!((by_head.violations.len(), by_head.retry.wait), (1, Nanos(second)));
+    // Who asks for another model has waited exactly as long as it had to.
+    assert_eq!(refused(&mut limiter, (1, 1), second), None);
+    let by_body = refused(&mut limiter, (1, 0), second).unwrap();
+    assert_eq!(by_body.retry.wait, Nanos(59 * second));
+    assert_eq!(refused(&mut limiter, (1, 0), 60 * second), None);
 }
 
 #[test]
