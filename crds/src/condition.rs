@@ -18,6 +18,8 @@ pub enum ConditionType {
     Ready,
     /// The operator is still bringing about what the spec asks for.
     Reconciling,
+    /// The operator would render the pool's pods otherwise than they are, and waits to be asked.
+    UpdateAvailable,
 }
 
 impl ConditionType {
@@ -29,6 +31,7 @@ impl ConditionType {
             Self::Programmed => "Programmed",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
+            Self::UpdateAvailable => "UpdateAvailable",
         }
     }
 }
@@ -112,8 +115,12 @@ reasons! {
     TemplateInvalid,
     /// Not ready: the spec contradicts itself; the message names the fields.
     InvalidSpec,
-    /// Not reconciling: all is as the spec asks.
+    /// Not reconciling: all is as the spec asks. No update available: the pods are as this operator renders them.
     UpToDate,
+    /// Update available: the message says what it would change, and how to ask for it.
+    UpdateAvailable,
+    /// Not ready: the revision that the pods are of was kept by a newer operator, or is damaged. They are left alone.
+    RevisionUnreadable,
     /// The operator failed; the message says how, and it tries again.
     Failed,
 }

@@ -36,7 +36,9 @@ pub struct OllamaPoolStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 512))]
     pub endpoint: Option<String>,
-    /// How it stands: `Ready`, `Reconciling`, and what else needs saying.
+    /// How it stands. `Ready`: it serves as asked. `Reconciling`: that is being brought about. `UpdateAvailable`: this
+    /// operator would render the pods otherwise; it changes them with the next change of the spec that concerns them, or
+    /// when the annotation `corral.dev/update` of the pool gets a value that it never had, such as the time.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

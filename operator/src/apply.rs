@@ -5,7 +5,9 @@ use std::fmt::Debug;
 use std::sync::Arc;
 
 use k8s_openapi::NamespaceResourceScope;
-use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
+use kube::api::{
+    Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
+};
 use kube::{Client, Resource};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
@@ -111,6 +113,28 @@ impl Writer {
         }
         let params = PatchParams { force: live.is_some(), ..PatchParams::apply(MANAGER) };
         Ok(api.patch(&name, &params, &Patch::Apply(&wanted)).await?)
+    }
+
+    /// Makes an object that is never changed afterwards.
+    pub async fn create<K: Kind>(&self, wanted: &K) -> Result<K, ApplyError> {
+        self.must_lead()?;
+        let namespace = wanted.meta().namespace.as_deref().unwrap_or_default();
+        let api: Api<K> = Api::namespaced(self.client(), namespace);
+        let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
+        Ok(api.create(&params, wanted).await?)
+    }
+
+    /// Deletes the very object that was looked at, as it was; one that is gone is as good as deleted.
+    pub async fn delete<K: Kind>(&self, seen: &K) -> Result<(), ApplyError> {
+        self.must_lead()?;
+        let meta = seen.meta();
+        let (namespace, name) = (meta.namespace.as_deref(), meta.name.as_deref());
+        let api: Api<K> = Api::namespaced(self.client(), namespace.unwrap_or_default());
+        let very = Preconditions { uid: meta.uid.clone(), resource_version: meta.resource_version.clone() };
+        match api.delete(name.unwrap_or_default(), &DeleteParams::default().preconditions(very)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            deleted => Ok(deleted.map(drop)?),
+        }
     }
 
     /// Writes a status, which is ours alone.

@@ -5,6 +5,7 @@ use corral_crds::condition::Reason;
 use crate::apply::ApplyError;
 use crate::policy::plan::NoPlan;
 use crate::pool::build::BuildError;
+use crate::pool::revision::stored::Unreadable;
 use crate::pool::validate::InvalidPool;
 
 /// What stops a reconcile.
@@ -16,6 +17,9 @@ pub enum Error {
     /// Its objects cannot be built.
     #[error(transparent)]
     Build(#[from] BuildError),
+    /// The revision that its pods are of cannot be read.
+    #[error(transparent)]
+    Revision(#[from] Unreadable),
     /// An object could not be written.
     #[error(transparent)]
     Apply(#[from] ApplyError),
@@ -60,7 +64,9 @@ impl Error {
     /// What to do about it.
     pub fn class(&self) -> Class {
         match self {
-            Self::Pool(_) | Self::Build(_) | Self::Plan(NoPlan::Never(_)) => Class::Invalid,
+            Self::Pool(_) | Self::Build(_) | Self::Revision(_) | Self::Plan(NoPlan::Never(_)) => {
+                Class::Invalid
+            }
             Self::Apply(ApplyError::Kube(error)) | Self::Kube(error) if is_conflict(error) => Class::Conflict,
             // A name that is taken may become free without a word.
             _ => Class::Transient,
@@ -72,6 +78,7 @@ impl Error {
         match self {
             Self::Pool(_) | Self::Plan(NoPlan::Never(_)) => Some(Reason::InvalidSpec),
             Self::Build(BuildError::Template(_)) => Some(Reason::TemplateInvalid),
+            Self::Revision(_) => Some(Reason::RevisionUnreadable),
             Self::Apply(ApplyError::Foreign { .. }) => Some(Reason::NameConflict),
             Self::Apply(ApplyError::Kube(error)) | Self::Kube(error) => {
                 is_refusal(error).then_some(Reason::Failed)
@@ -90,6 +97,7 @@ impl Error {
         match self {
             Self::Pool(_) | Self::Plan(_) => "invalid_spec",
             Self::Build(_) => "invalid_template",
+            Self::Revision(_) => "revision",
             Self::Apply(ApplyError::Foreign { .. }) => "name_conflict",
             Self::Apply(_) | Self::Kube(_) => "api",
             Self::Keys(..) => "keys",

@@ -12,6 +12,10 @@ pub const POOL_LABEL: &str = "corral.dev/pool";
 pub const APPLIED: &str = "corral.dev/applied";
 /// On the key Secret: the highest term that a leader took for the pool.
 pub const TERM: &str = "corral.dev/term";
+/// On a pool, written by users: with a value that it never had, its pods are rendered anew by the operator that runs.
+pub const UPDATE: &str = "corral.dev/update";
+/// On a Deployment: the revision that its pod template is of.
+pub const REVISION_LABEL: &str = "corral.dev/revision";
 /// The container that clients reach.
 pub const SIDECAR: &str = "limiter";
 /// The container that runs models.

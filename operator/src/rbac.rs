@@ -20,10 +20,11 @@ const fn grant(group: &'static str, resource: &'static str, verbs: &'static [&'s
 
 /// In every namespace with pools. Secrets are read one by one, never listed: RBAC cannot know their names, so the rule
 /// covers the namespace's Secrets.
-pub const POOLS: [Grant; 9] = [
+pub const POOLS: [Grant; 10] = [
     grant("", "pods", &["list", "watch"]),
     grant("", "secrets", &["create", "get", "patch"]),
     grant("", "services", &["create", "get", "list", "patch", "watch"]),
+    grant("apps", "controllerrevisions", &["create", "delete", "get", "list"]),
     grant("apps", "deployments", &["create", "get", "list", "patch", "watch"]),
     grant("corral.dev", "ollamapools", &["get", "list", "watch"]),
     grant("corral.dev", "ollamapools/status", &["patch"]),

@@ -7,6 +7,8 @@ use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 
 use super::build::{Prepared, secrets};
+use super::revision::update::Update;
+use super::revision::{self, Current};
 use super::validate::ValidPool;
 use crate::apply::{ApplyError, Writer, check_owner};
 use crate::error::Error;
@@ -17,6 +19,7 @@ use crate::names::{self, MANAGER, TERM};
 #[derive(Debug, Clone)]
 pub struct Applied {
     deployment: Deployment,
+    update: Update,
 }
 
 impl Applied {
@@ -24,13 +27,25 @@ impl Applied {
     pub fn deployment(&self) -> &Deployment {
         &self.deployment
     }
+
+    /// What an update of the pods would bring.
+    pub fn update(&self) -> &Update {
+        &self.update
+    }
 }
 
-/// Applies the objects of a pool.
-pub async fn apply(writer: &Writer, pool: &ValidPool, prepared: Prepared) -> Result<Applied, ApplyError> {
+/// Applies the objects of a pool; then its pods are of the revision `current`.
+pub async fn apply(
+    writer: &Writer,
+    pool: &ValidPool,
+    prepared: Prepared,
+    current: Current,
+) -> Result<Applied, ApplyError> {
     let Prepared { service, deployment } = prepared;
     writer.apply::<Service>(&pool.uid, service).await?;
-    Ok(Applied { deployment: writer.apply(&pool.uid, deployment).await? })
+    let deployment = writer.apply(&pool.uid, deployment).await?;
+    revision::prune(writer, &current).await?;
+    Ok(Applied { deployment, update: current.update })
 }
 
 /// The plan Secret, if there is one and it is the pool's.

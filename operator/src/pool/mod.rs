@@ -1,11 +1,14 @@
 //! The pool's reconciler: observe, validate, build, apply, status.
 //!
+//! What pods are made from is kept as a revision, so that another operator restarts none: see [`revision`].
+//!
 //! Keys and plan come first and by themselves: whatever is wrong with the pods, a change of a policy reaches those that
 //! run. Here is only the order; each step has a file.
 
 pub mod apply;
 pub mod build;
 pub mod observe;
+pub mod revision;
 pub mod status;
 pub mod validate;
 
@@ -92,8 +95,10 @@ async fn bring_about(pool: &OllamaPool, ctx: &Context) -> Result<OllamaPoolStatu
     let reference = valid.reference();
     ctx.exchange.take_pods(&reference, observe::sights(&pods));
     let seen = observe::look(&pods, valid.spec.gpu.extended_resource().map(|(name, _)| name));
-    let prepared = build::build(&valid, &ctx.defaults, seen.unschedulable)?;
-    let applied: Applied = apply::apply(&ctx.writer, &valid, prepared).await?;
+    let rendered = build::template(&valid, &ctx.defaults);
+    let current = revision::current(&ctx.writer, &valid, rendered).await?;
+    let prepared = build::build(&valid, &current.id, current.template.clone(), seen.unschedulable)?;
+    let applied: Applied = apply::apply(&ctx.writer, &valid, prepared, current).await?;
     let standing = ctx.exchange.standing(&reference);
     let facts =
         status::Facts { applied: &applied, pods: &seen, standing: standing.as_ref(), record: Some(&record) };

@@ -13,10 +13,11 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use super::apply::Applied;
 use super::build::service;
 use super::observe::PodsSeen;
+use super::revision::update::Update;
 use super::validate::ValidPool;
 use crate::exchange::Standing;
 use crate::exchange::programmed::Programmed;
-use crate::names::POOL_LABEL;
+use crate::names::{POOL_LABEL, UPDATE};
 use crate::policy::record::Record;
 
 /// The most limits that a status lists.
@@ -57,7 +58,30 @@ pub fn of_applied(pool: &OllamaPool, valid: &ValidPool, facts: &Facts<'_>, now: 
     let waiting = if ready { String::new() } else { message.clone() };
     set(&mut status, pool, now, (ConditionType::Ready, ready, reason, message));
     set(&mut status, pool, now, (ConditionType::Reconciling, !ready, on_its_way, waiting));
+    let (available, reason, message) = update(valid, facts.applied.update());
+    set(&mut status, pool, now, (ConditionType::UpdateAvailable, available, reason, message));
     status
+}
+
+/// Whether the pods wait for somebody to ask for an update, what it would bring, and how to ask.
+fn update(pool: &ValidPool, update: &Update) -> (bool, Reason, String) {
+    match update {
+        Update::Nothing => (false, Reason::UpToDate, String::new()),
+        Update::Available(changes) => {
+            let (namespace, name) = (&pool.namespace, &pool.name);
+            let how = format!(
+                "kubectl annotate --overwrite --namespace {namespace} ollamapool {name} {UPDATE}=\"$(date)\""
+            );
+            let message = format!(
+                "this operator would change: {changes}. The next change of the pods brings it, or: {how}"
+            );
+            (true, Reason::UpdateAvailable, message)
+        }
+        Update::Refused(refused) => {
+            let message = format!("the pods go on as they are; this operator would refuse their {refused}");
+            (false, Reason::TemplateInvalid, message)
+        }
+    }
 }
 
 /// The status of a pool that could not be applied: what is left of the old one, and why.

@@ -6,6 +6,8 @@ use corral_crds::{API_VERSION, OllamaPool};
 use corral_wire::PoolRef;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::OwnerReference;
 
+use crate::names::UPDATE;
+
 /// A pool whose spec keeps every rule.
 #[derive(Debug, Clone)]
 pub struct ValidPool {
@@ -17,6 +19,8 @@ pub struct ValidPool {
     pub uid: String,
     /// What it asks for.
     pub spec: OllamaPoolSpec,
+    /// The last update of its pods that was asked for, by the annotation.
+    pub update: Option<String>,
 }
 
 /// Why a pool cannot be built.
@@ -49,7 +53,8 @@ impl ValidPool {
         if !problems.is_empty() {
             return Err(InvalidPool::Spec(problems));
         }
-        Ok(Self { name, namespace, uid, spec: pool.spec.clone() })
+        let update = meta.annotations.unwrap_or_default().remove(UPDATE);
+        Ok(Self { name, namespace, uid, spec: pool.spec.clone(), update })
     }
 
     /// The pool as the wire names it.

@@ -4,6 +4,7 @@
 mod exchange;
 mod laws;
 mod pods;
+mod revisions;
 mod room;
 mod snapshots;
 mod statuses;

@@ -1,6 +1,7 @@
 //! The objects that are built, as a reviewer reads them, and what of a `podTemplate` is refused.
 
-use corral_operator::pool::build::{Defaults, build};
+use corral_operator::pool::build::{Defaults, build, template};
+use corral_operator::pool::revision::inputs::RevisionId;
 use corral_operator::pool::validate::ValidPool;
 use serde_json::{Value, json};
 
@@ -12,14 +13,15 @@ fn defaults() -> Defaults {
 
 fn built(spec: &Value) -> Value {
     let pool = ValidPool::of(&pool_of(spec)).unwrap();
-    let prepared = build(&pool, &defaults(), 0).unwrap();
+    let id = RevisionId::of(&pool).unwrap();
+    let prepared = build(&pool, &id, template(&pool, &defaults()).unwrap(), 0).unwrap();
     json!({"service": prepared.service, "deployment": prepared.deployment})
 }
 
-fn refused(template: &Value) -> String {
-    let spec = json!({"podTemplate": template});
+fn refused(theirs: &Value) -> String {
+    let spec = json!({"podTemplate": theirs});
     let pool = ValidPool::of(&pool_of(&spec)).unwrap();
-    build(&pool, &defaults(), 0).unwrap_err().to_string()
+    template(&pool, &defaults()).unwrap_err().to_string()
 }
 
 fn pod(template: &Value) -> Value {

@@ -94,6 +94,13 @@ async fn it_uses_every_right_it_has_and_no_other() {
         world.put_policy("fair-use", &policy_spec(if round % 2 == 0 { "nowhere" } else { "chat" }, "60/m"));
         sleep(Duration::from_secs(5)).await;
     }
+    // More revisions than are kept.
+    for slots in 2..10 {
+        let mut spec = pool_spec(2);
+        spec["ollama"] = serde_json::json!({"numParallel": slots});
+        world.put_pool("chat", &spec);
+        sleep(Duration::from_secs(2)).await;
+    }
     operator.abort();
     let made: BTreeSet<(String, String, String)> =
         world.api.permissions().into_iter().map(|made| (made.group, made.resource, made.verb)).collect();

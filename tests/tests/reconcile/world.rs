@@ -79,6 +79,11 @@ impl World {
         Self { api, ctx: Arc::new(ctx), sidecars, lease, feeds }
     }
 
+    /// From now on it is an operator of a release with another sidecar.
+    pub(crate) fn upgrade(&mut self, sidecar_image: &str) {
+        Arc::get_mut(&mut self.ctx).unwrap().defaults.sidecar_image = sidecar_image.to_owned();
+    }
+
     pub(crate) fn put_pool(&self, name: &str, spec: &Value) {
         self.put_object("OllamaPool", "ollamapools", name, spec);
     }

@@ -7,23 +7,30 @@ use serde_json::Value;
 
 use super::values::int_or_string;
 use crate::names;
+use crate::pool::revision::HISTORY;
+use crate::pool::revision::inputs::RevisionId;
 use crate::pool::validate::ValidPool;
 
-/// Old revisions kept for `kubectl rollout undo`.
-const HISTORY: i32 = 5;
-
-/// The Deployment around a pod template that is JSON already.
-pub fn deployment(pool: &ValidPool, template: Value, unschedulable: u32) -> Result<Value, serde_json::Error> {
+/// The Deployment around the pod template of a revision.
+pub fn deployment(
+    pool: &ValidPool,
+    id: &RevisionId,
+    template: Value,
+    unschedulable: u32,
+) -> Result<Value, serde_json::Error> {
     let spec = &pool.spec;
     let strategy = RollingUpdateDeployment {
         max_surge: Some(int_or_string(&spec.max_surge())),
         max_unavailable: Some(max_unavailable(pool, unschedulable)),
     };
+    let mut metadata = pool.object_meta(&pool.name);
+    // Not on the pods: a label there would be a change of them.
+    metadata.labels.get_or_insert_default().insert(names::REVISION_LABEL.to_owned(), id.to_string());
     let deployment = Deployment {
-        metadata: pool.object_meta(&pool.name),
+        metadata,
         spec: Some(DeploymentSpec {
             replicas: Some(spec.replicas),
-            revision_history_limit: Some(HISTORY),
+            revision_history_limit: Some(i32::from(HISTORY)),
             progress_deadline_seconds: Some(spec.rollout.progress_deadline_seconds),
             selector: LabelSelector {
                 match_labels: Some(names::selector(&pool.name)),

@@ -14,6 +14,7 @@ mod values;
 
 use serde_json::Value;
 
+use super::revision::inputs::RevisionId;
 use super::validate::ValidPool;
 use template::TemplateInvalid;
 
@@ -45,10 +46,19 @@ pub enum BuildError {
     Json(#[from] serde_json::Error),
 }
 
-/// Builds all of them. `unschedulable` pods must not hold a rollout up.
-pub fn build(pool: &ValidPool, defaults: &Defaults, unschedulable: u32) -> Result<Prepared, BuildError> {
-    let template = template::merged(pool, &pod::template(pool, defaults))?;
+/// The pod template, as this operator renders it.
+pub fn template(pool: &ValidPool, defaults: &Defaults) -> Result<Value, BuildError> {
+    Ok(template::merged(pool, &pod::template(pool, defaults))?)
+}
+
+/// Builds the rest of it around the pod template of the revision `id`. `unschedulable` pods must not hold a rollout up.
+pub fn build(
+    pool: &ValidPool,
+    id: &RevisionId,
+    template: Value,
+    unschedulable: u32,
+) -> Result<Prepared, BuildError> {
     let service = serde_json::to_value(service::service(pool))?;
-    let deployment = deployment::deployment(pool, template, unschedulable)?;
+    let deployment = deployment::deployment(pool, id, template, unschedulable)?;
     Ok(Prepared { service, deployment })
 }

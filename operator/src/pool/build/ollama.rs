@@ -123,7 +123,7 @@ mod tests {
         spec.ollama.flash_attention = Some(true);
         spec.ollama.kv_cache_type = Some(KvCacheType::Q8);
         let text = || "x".to_owned();
-        let pool = ValidPool { name: text(), namespace: text(), uid: text(), spec };
+        let pool = ValidPool { name: text(), namespace: text(), uid: text(), spec, update: None };
         for variable in environment(&pool) {
             assert!(OWNED_ENV.contains(&variable.name.as_str()), "{} would be set twice", variable.name);
         }
