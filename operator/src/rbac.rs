@@ -20,7 +20,7 @@ const fn grant(group: &'static str, resource: &'static str, verbs: &'static [&'s
 
 /// In every namespace with pools. Secrets are read one by one, never listed: RBAC cannot know their names, so the rule
 /// covers the namespace's Secrets.
-pub const POOLS: [Grant; 10] = [
+pub const POOLS: [Grant; 11] = [
     grant("", "pods", &["list", "watch"]),
     grant("", "secrets", &["create", "get", "patch"]),
     grant("", "services", &["create", "get", "list", "patch", "watch"]),
@@ -31,6 +31,7 @@ pub const POOLS: [Grant; 10] = [
     grant("corral.dev", "ratelimitpolicies", &["get", "list", "watch"]),
     grant("corral.dev", "ratelimitpolicies/status", &["patch"]),
     grant("events.k8s.io", "events", &["create", "patch"]),
+    grant("policy", "poddisruptionbudgets", &["create", "get", "patch"]),
 ];
 
 /// In the operator's own namespace.

@@ -30,6 +30,9 @@
 - apiGroups: ["events.k8s.io"]
   resources: [events]
   verbs: [create, patch]
+- apiGroups: ["policy"]
+  resources: [poddisruptionbudgets]
+  verbs: [create, get, patch]
 {{- end -}}
 {{- define "corral.rules.leader" -}}
 - apiGroups: ["coordination.k8s.io"]

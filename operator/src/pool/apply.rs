@@ -1,8 +1,9 @@
 //! Writing what was built, in the order in which it must be there: what pods mount, then where they are reached, then
-//! the pods.
+//! the pods, and last how many of them may be taken.
 
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, Patch, PatchParams, PostParams};
 use serde_json::json;
 
@@ -41,10 +42,11 @@ pub async fn apply(
     prepared: Prepared,
     current: Current,
 ) -> Result<Applied, ApplyError> {
-    let Prepared { service, deployment } = prepared;
+    let Prepared { service, deployment, budget } = prepared;
     writer.apply::<Service>(&pool.uid, service).await?;
     let deployment = writer.apply(&pool.uid, deployment).await?;
     revision::prune(writer, &current).await?;
+    writer.apply::<PodDisruptionBudget>(&pool.uid, budget).await?;
     Ok(Applied { deployment, update: current.update })
 }
 

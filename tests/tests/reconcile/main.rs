@@ -1,6 +1,7 @@
 //! The laws of the reconcilers, on a fake API server and scripted pods, on virtual time.
 #![cfg(test)]
 
+mod disruption;
 mod exchange;
 mod laws;
 mod pods;

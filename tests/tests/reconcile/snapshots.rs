@@ -15,7 +15,7 @@ fn built(spec: &Value) -> Value {
     let pool = ValidPool::of(&pool_of(spec)).unwrap();
     let id = RevisionId::of(&pool).unwrap();
     let prepared = build(&pool, &id, template(&pool, &defaults()).unwrap(), 0).unwrap();
-    json!({"service": prepared.service, "deployment": prepared.deployment})
+    json!({"service": prepared.service, "deployment": prepared.deployment, "budget": prepared.budget})
 }
 
 fn refused(theirs: &Value) -> String {

@@ -4,6 +4,7 @@
 //! and refuses what would open a way around the limits.
 
 pub mod deployment;
+pub mod disruption;
 pub mod ollama;
 pub mod pod;
 pub mod secrets;
@@ -33,6 +34,8 @@ pub struct Prepared {
     pub service: Value,
     /// Its pods.
     pub deployment: Value,
+    /// How many of them node drains may take.
+    pub budget: Value,
 }
 
 /// Why the objects of a pool cannot be built.
@@ -51,7 +54,8 @@ pub fn template(pool: &ValidPool, defaults: &Defaults) -> Result<Value, BuildErr
     Ok(template::merged(pool, &pod::template(pool, defaults))?)
 }
 
-/// Builds the rest of it around the pod template of the revision `id`. `unschedulable` pods must not hold a rollout up.
+/// Builds the rest of it around the pod template of the revision `id`. `unschedulable` pods must hold up neither a
+/// rollout nor a drain.
 pub fn build(
     pool: &ValidPool,
     id: &RevisionId,
@@ -60,5 +64,6 @@ pub fn build(
 ) -> Result<Prepared, BuildError> {
     let service = serde_json::to_value(service::service(pool))?;
     let deployment = deployment::deployment(pool, id, template, unschedulable)?;
-    Ok(Prepared { service, deployment })
+    let budget = serde_json::to_value(disruption::budget(pool, unschedulable))?;
+    Ok(Prepared { service, deployment, budget })
 }
