@@ -208,6 +208,21 @@ async fn a_revision_that_is_deleted_by_hand_is_kept_anew_from_what_runs() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_revision_that_lost_its_label_is_found_by_its_name() {
+    let mut world = settled().await;
+    annotate(&world, "now");
+    world.settle().await;
+    world.put_pool("chat", &pool_spec(2));
+    let mut last = revisions(&world).pop().unwrap();
+    forget_revisions(&world);
+    last["metadata"].as_object_mut().unwrap().remove("labels");
+    world.api.put(&last, "controllerrevisions");
+    let before = world.deployment("chat").unwrap();
+    world.settle().await;
+    assert_eq!((revisions(&world).len(), world.deployment("chat").unwrap()), (1, before));
+}
+
+#[tokio::test(start_paused = true)]
 async fn old_revisions_go_and_those_of_others_stay() {
     let mut world = settled().await;
     let theirs = json!({"apiVersion": "apps/v1", "kind": "ControllerRevision", "revision": 0,

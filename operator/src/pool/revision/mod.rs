@@ -24,6 +24,7 @@ pub mod stored;
 pub mod update;
 
 use k8s_openapi::api::apps::v1::{ControllerRevision, Deployment};
+use k8s_openapi::api::core::v1::PodTemplateSpec;
 use kube::api::{Api, ListParams};
 use serde_json::Value;
 
@@ -61,23 +62,45 @@ pub async fn current(
 ) -> Result<Current, Error> {
     let wanted = RevisionId::of(pool)?;
     let mut all = list(writer, pool).await?;
-    let found = match newest_serving(&wanted, pool, &all) {
-        Some(found) => Some(found.clone()),
-        // It may be another's, or have lost its label.
-        None => by_name(writer, pool, &wanted).await?,
-    };
-    let (id, kept, update) = if let Some(found) = found {
-        let kept = stored::read(&found)?;
-        let update = Update::of(&kept, rendered)?;
-        (id_of(pool, &found).unwrap_or(wanted), kept, update)
-    } else {
-        let fresh = fresh(writer, pool, wanted, rendered).await?;
-        let number = all.last().map_or(0, |last| last.revision).saturating_add(1);
-        writer.create(&stored::object(pool, &fresh.0, number, &fresh.1)?).await?;
-        fresh
+    let (id, kept, update) = match newest_serving(&wanted, pool, &all) {
+        Some(found) => taken(id_of(pool, found).unwrap_or(wanted), found, rendered)?,
+        None => unlisted(writer, pool, wanted, (&all, rendered)).await?,
     };
     all.retain(|revision| id_of(pool, revision).is_some_and(|other| other != id));
     Ok(Current { id, template: kept.template, update, old: all })
+}
+
+/// What is found or made of a revision.
+type Taken = (RevisionId, Kept, Update);
+
+fn taken(
+    id: RevisionId,
+    found: &ControllerRevision,
+    rendered: Result<Value, BuildError>,
+) -> Result<Taken, Error> {
+    let kept = stored::read(found)?;
+    let update = Update::of(&kept, rendered)?;
+    Ok((id, kept, update))
+}
+
+/// The revision that serves what is wanted where none is listed.
+async fn unlisted(
+    writer: &Writer,
+    pool: &ValidPool,
+    wanted: RevisionId,
+    (all, rendered): (&[ControllerRevision], Result<Value, BuildError>),
+) -> Result<Taken, Error> {
+    let live: Option<Deployment> = api(writer, pool).get_opt(&pool.name).await?;
+    let running = live.and_then(|live| serving(pool, &wanted, live));
+    let (id, running) = running.map_or((wanted, None), |(id, template)| (id, Some(template)));
+    // It may be another's, or have lost its label.
+    if let Some(found) = by_name(writer, pool, &id).await? {
+        return taken(id, &found, rendered);
+    }
+    let (kept, update) = fresh(running, rendered)?;
+    let number = all.last().map_or(0, |last| last.revision).saturating_add(1);
+    writer.create(&stored::object(pool, &id, number, &kept)?).await?;
+    Ok((id, kept, update))
 }
 
 /// The revisions of a pool, the newest last. Another's are left out.
@@ -120,34 +143,25 @@ async fn by_name(
     Ok(found)
 }
 
-/// What is to be kept where nothing is.
-async fn fresh(
-    writer: &Writer,
-    pool: &ValidPool,
-    wanted: RevisionId,
+/// What is to be kept where nothing is: what runs, if anything does.
+fn fresh(
+    running: Option<PodTemplateSpec>,
     rendered: Result<Value, BuildError>,
-) -> Result<(RevisionId, Kept, Update), Error> {
-    let live: Option<Deployment> = api(writer, pool).get_opt(&pool.name).await?;
-    let Some((id, running)) = live.and_then(|live| serving(pool, &wanted, live)) else {
-        return Ok((wanted, Kept::rendered(rendered?), Update::Nothing));
-    };
+) -> Result<(Kept, Update), Error> {
+    let Some(running) = running else { return Ok((Kept::rendered(rendered?), Update::Nothing)) };
     let running = serde_json::to_value(running)?;
     if let Ok(rendered) = &rendered
         && listmap::holds(&running, rendered)
     {
-        return Ok((id, Kept::rendered(rendered.clone()), Update::Nothing));
+        return Ok((Kept::rendered(rendered.clone()), Update::Nothing));
     }
     let kept = Kept::adopted(running);
     let update = Update::of(&kept, rendered)?;
-    Ok((id, kept, update))
+    Ok((kept, update))
 }
 
 /// The template of a Deployment whose label says that it serves what is wanted.
-fn serving(
-    pool: &ValidPool,
-    wanted: &RevisionId,
-    live: Deployment,
-) -> Option<(RevisionId, k8s_openapi::api::core::v1::PodTemplateSpec)> {
+fn serving(pool: &ValidPool, wanted: &RevisionId, live: Deployment) -> Option<(RevisionId, PodTemplateSpec)> {
     check_owner(&live, &pool.uid).ok()?;
     let id = RevisionId::parse(live.metadata.labels.as_ref()?.get(REVISION_LABEL)?)?;
     wanted.is_served_by(&id).then_some((id, live.spec?.template))
