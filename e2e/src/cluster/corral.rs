@@ -25,12 +25,24 @@ impl Cluster {
         self.install_corral_from(&self.parts.chart, "*")
     }
 
+    /// Upgrades it to an operator that gives new pods another sidecar image by default.
+    pub fn upgrade_corral_to_sidecar(&self, tag: &str) -> Result<()> {
+        let mut values = self.values("*")?;
+        let wanted = values.pointer_mut("/sidecarImage/tag").context("the values name a sidecar")?;
+        *wanted = json!(tag);
+        self.install_corral_with(&self.parts.chart, &values)
+    }
+
     /// The same from another folder with a chart, for the pools of one namespace, or of all: `*`.
     pub fn install_corral_from(&self, chart: &Path, watched: &str) -> Result<()> {
+        self.install_corral_with(chart, &self.values(watched)?)
+    }
+
+    fn install_corral_with(&self, chart: &Path, values: &Value) -> Result<()> {
         self.restricted_namespace(NAMESPACE)?;
         let upgrade = self.helm(["upgrade", "--install", RELEASE]).arg(chart);
         let upgrade = upgrade.args(["--namespace", NAMESPACE, "--wait", "--timeout=100s", "--values", "-"]);
-        let installed = upgrade.input(self.values(watched)?.to_string()).limit(LIMIT).run();
+        let installed = upgrade.input(values.to_string()).limit(LIMIT).run();
         installed.map(drop).with_context(|| self.describe_operator())
     }
 

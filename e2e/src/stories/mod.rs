@@ -15,6 +15,7 @@ pub mod no_way_around;
 pub mod ollama_answers;
 pub mod ollama_dies;
 pub mod operator_reinstalled;
+pub mod operator_upgrade_restarts_nothing;
 pub mod policy_change_in_two_seconds;
 pub mod pool;
 pub mod pool_runs_on_gpus;
@@ -85,6 +86,7 @@ pub const ALL: &[Story] = &[
     story("bad_policy", Lane::Cluster, 60, bad_policy::run),
     story("control_plane_gone", Lane::Cluster, 90, control_plane_gone::run),
     story("operator_reinstalled", Lane::Cluster, 75, operator_reinstalled::run),
+    story("operator_upgrade_restarts_nothing", Lane::Cluster, 75, operator_upgrade_restarts_nothing::run),
     story("install", Lane::Cluster, 75, install::run),
     story("two_clusters_side_by_side", Lane::Cluster, 90, two_clusters_side_by_side::run),
     story("stream_through_service", Lane::Quiet, 60, stream_through_service::run),

@@ -1,0 +1,67 @@
+//! An operator that would make pods otherwise than the one before it restarts none, says so, and does it when asked.
+
+use anyhow::{Context, Result, ensure};
+
+use super::pool::{PoolPod, policy};
+use super::scene::Scene;
+use crate::machine::clock::Deadline;
+
+const POOL: &str = "kept";
+/// A sidecar that is nowhere: whoever rolled pods to it would see them fail.
+const NEXT: &str = "next";
+
+/// Tells the story.
+pub fn run(scene: &Scene) -> Result<()> {
+    let pods = scene.serving_pool(POOL, 2)?;
+    let said = it_is_upgraded(scene, &pods);
+    // Whatever became of it, the next story finds the operator of this checkout.
+    scene.cluster.install_corral()?;
+    said?;
+    let object = format!("ollamapool/{POOL}");
+    scene.until_reason(&object, "UpdateAvailable", "False", "UpToDate")?;
+    the_pods_are_the_same(scene, &pods)?;
+    it_rolls_when_asked(scene, &object, &pods)
+}
+
+fn it_is_upgraded(scene: &Scene, pods: &[PoolPod]) -> Result<()> {
+    scene.cluster.upgrade_corral_to_sidecar(NEXT)?;
+    let object = format!("ollamapool/{POOL}");
+    let said = scene.until_reason(&object, "UpdateAvailable", "True", "UpdateAvailable")?;
+    ensure!(
+        said.message.contains(&format!(":{NEXT}")),
+        "it does not say what would change: {}",
+        said.message
+    );
+    scene.tell(&format!("UpdateAvailable: {}", said.message));
+    // It is the new operator that does all of this: a policy still reaches every pod.
+    let limits = serde_json::json!([{ "name": "few", "per": ["Client"], "concurrency": 3 }]);
+    scene.enforced_policy(&policy("after", POOL, &limits))?;
+    the_pods_are_the_same(scene, pods)
+}
+
+/// A changed spec is one way to ask; what is new is taken with it, one pod after the other.
+fn it_rolls_when_asked(scene: &Scene, object: &str, before: &[PoolPod]) -> Result<()> {
+    let patch = r#"{"spec":{"ollama":{"keepAlive":"1h"}}}"#;
+    let ask = ["patch", object, "--type=merge", "--patch", patch, "--namespace", &scene.namespace];
+    scene.cluster.kubectl(ask).run()?;
+    Deadline::after(scene.deadline.left()).wait(
+        "every pod is a new one",
+        std::time::Duration::from_secs(1),
+        || {
+            let now = scene.pods_of(POOL)?;
+            let old = now.iter().filter(|pod| before.iter().any(|b| b.uid == pod.uid)).count();
+            Ok(if old == 0 && now.len() == 2 { Ok(()) } else { Err(format!("{old} old of {}", now.len())) })
+        },
+    )?;
+    scene.pool_serves(POOL, 2).map(drop)
+}
+
+fn the_pods_are_the_same(scene: &Scene, before: &[PoolPod]) -> Result<()> {
+    let now = scene.pods_of(POOL)?;
+    for pod in before {
+        let same = now.iter().find(|other| other.uid == pod.uid).context("a pod is gone")?;
+        ensure!(same.restarts == pod.restarts, "{} was restarted: {:?}", pod.name, same.restarts);
+    }
+    ensure!(now.len() == before.len(), "there are {} pods", now.len());
+    Ok(())
+}
