@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use corral_crds::OllamaPool;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{Api, ApiResource, DynamicObject, Patch, PatchParams};
 use kube::{Client, Resource};
@@ -29,6 +30,9 @@ pub enum ApplyError {
         /// Whose it is.
         owner: String,
     },
+    /// What it would belong to is gone.
+    #[error("{0} is gone, or being deleted: nothing is made for it")]
+    OwnerGone(String),
     /// Another process leads, or may.
     #[error("this process does not lead")]
     NotLeading,
@@ -104,6 +108,9 @@ impl Writer {
         {
             return Ok(live.clone());
         }
+        if live.is_none() {
+            self.must_be_wanted(&namespace, &wanted).await?;
+        }
         self.must_lead()?;
         // The UID keeps an object that somebody made in between from being taken for the one that was looked at.
         if let Some(uid) = live.as_ref().and_then(|live| live.meta().uid.clone()) {
@@ -111,6 +118,21 @@ impl Writer {
         }
         let params = PatchParams { force: live.is_some(), ..PatchParams::apply(MANAGER) };
         Ok(api.patch(&name, &params, &Patch::Apply(&wanted)).await?)
+    }
+
+    /// Refuses to make what belongs to a pool that is gone by now: the pool that is reconciled is as it was last seen, and
+    /// while a watch is broken that may be long ago.
+    pub async fn must_be_wanted(&self, namespace: &str, wanted: &Value) -> Result<(), ApplyError> {
+        let (name, uid) = (
+            text(wanted, "/metadata/ownerReferences/0/name"),
+            text(wanted, "/metadata/ownerReferences/0/uid"),
+        );
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client(), namespace, &ApiResource::erase::<OllamaPool>(&()));
+        let owner = api.get_opt(&name).await?.map(|owner| owner.metadata);
+        let lives =
+            owner.is_some_and(|owner| owner.uid.as_ref() == Some(&uid) && owner.deletion_timestamp.is_none());
+        if lives { Ok(()) } else { Err(ApplyError::OwnerGone(name)) }
     }
 
     /// Writes a status, which is ours alone.

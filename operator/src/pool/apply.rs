@@ -56,12 +56,14 @@ pub async fn key_secret(writer: &Writer, pool: &ValidPool) -> Result<Secret, Err
 }
 
 async fn create_keys(writer: &Writer, pool: &ValidPool) -> Result<Secret, Error> {
-    writer.must_lead()?;
     let mut key = [0_u8; 32];
     getrandom::fill(&mut key)?;
+    let wanted = secrets::key_secret(pool, key);
+    writer.must_be_wanted(&pool.namespace, &serde_json::to_value(&wanted)?).await?;
+    writer.must_lead()?;
     let api: Api<Secret> = Api::namespaced(writer.client(), &pool.namespace);
     let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-    Ok(api.create(&params, &secrets::key_secret(pool, key)).await?)
+    Ok(api.create(&params, &wanted).await?)
 }
 
 /// Takes a term above every one that was taken. It is written against the very version that was read, so that no two
