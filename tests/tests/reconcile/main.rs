@@ -1,10 +1,12 @@
 //! The laws of the reconcilers, on a fake API server and scripted pods, on virtual time.
 #![cfg(test)]
 
+mod campaign;
 mod exchange;
 mod laws;
 mod pods;
 mod room;
+mod shape;
 mod snapshots;
 mod statuses;
 mod whole;
