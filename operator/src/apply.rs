@@ -4,6 +4,7 @@
 use std::fmt::Debug;
 use std::sync::Arc;
 
+use corral_crds::OllamaPool;
 use k8s_openapi::NamespaceResourceScope;
 use kube::api::{
     Api, ApiResource, DeleteParams, DynamicObject, Patch, PatchParams, PostParams, Preconditions,
@@ -31,6 +32,9 @@ pub enum ApplyError {
         /// Whose it is.
         owner: String,
     },
+    /// What it would belong to is gone.
+    #[error("{0} is gone, or being deleted: nothing is made for it")]
+    OwnerGone(String),
     /// Another process leads, or may.
     #[error("this process does not lead")]
     NotLeading,
@@ -106,6 +110,9 @@ impl Writer {
         {
             return Ok(live.clone());
         }
+        if live.is_none() {
+            self.must_be_wanted(&namespace, &wanted).await?;
+        }
         self.must_lead()?;
         // The UID keeps an object that somebody made in between from being taken for the one that was looked at.
         if let Some(uid) = live.as_ref().and_then(|live| live.meta().uid.clone()) {
@@ -115,10 +122,11 @@ impl Writer {
         Ok(api.patch(&name, &params, &Patch::Apply(&wanted)).await?)
     }
 
-    /// Makes an object that is never changed afterwards.
+    /// Makes an object that is not there yet.
     pub async fn create<K: Kind>(&self, wanted: &K) -> Result<K, ApplyError> {
-        self.must_lead()?;
         let namespace = wanted.meta().namespace.as_deref().unwrap_or_default();
+        self.must_be_wanted(namespace, &serde_json::to_value(wanted)?).await?;
+        self.must_lead()?;
         let api: Api<K> = Api::namespaced(self.client(), namespace);
         let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
         Ok(api.create(&params, wanted).await?)
@@ -135,6 +143,21 @@ impl Writer {
             Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
             deleted => Ok(deleted.map(drop)?),
         }
+    }
+
+    /// Refuses to make what belongs to a pool that is gone by now: the pool that is reconciled is as it was last seen, and
+    /// while a watch is broken that may be long ago.
+    async fn must_be_wanted(&self, namespace: &str, wanted: &Value) -> Result<(), ApplyError> {
+        let (name, uid) = (
+            text(wanted, "/metadata/ownerReferences/0/name"),
+            text(wanted, "/metadata/ownerReferences/0/uid"),
+        );
+        let api: Api<DynamicObject> =
+            Api::namespaced_with(self.client(), namespace, &ApiResource::erase::<OllamaPool>(&()));
+        let owner = api.get_opt(&name).await?.map(|owner| owner.metadata);
+        let lives =
+            owner.is_some_and(|owner| owner.uid.as_ref() == Some(&uid) && owner.deletion_timestamp.is_none());
+        if lives { Ok(()) } else { Err(ApplyError::OwnerGone(name)) }
     }
 
     /// Writes a status, which is ours alone.

@@ -88,7 +88,8 @@ impl Error {
             | Self::Random(_)
             | Self::Plan(NoPlan::Json(_))
             | Self::Json(_) => Some(Reason::Failed),
-            Self::Apply(ApplyError::NotLeading | ApplyError::Json(_)) | Self::Timeout => None,
+            Self::Apply(ApplyError::OwnerGone(_) | ApplyError::NotLeading | ApplyError::Json(_))
+            | Self::Timeout => None,
         }
     }
 

@@ -18,6 +18,7 @@ pub mod controllers;
 pub mod error;
 pub mod events;
 pub mod exchange;
+pub mod freshness;
 pub mod lease;
 pub mod listmap;
 pub mod metrics;

@@ -2,11 +2,14 @@
 //!
 //! A list says what is there, not what is gone: what was deleted while a watch was broken is named by no event. So the
 //! end of each list is told as well, as [`Seen::All`].
+//!
+//! An event that gets lost without a word is missed by no watch that goes on, so each begins anew every [`RELIST`].
 
 use std::fmt::Debug;
 use std::future::ready;
+use std::time::Duration;
 
-use futures::stream::BoxStream;
+use futures::stream::{self, BoxStream};
 use futures::{Stream, StreamExt};
 use kube::api::Api;
 use kube::runtime::WatchStreamExt;
@@ -14,6 +17,13 @@ use kube::runtime::reflector::{self, Store, reflector};
 use kube::runtime::watcher::{self, Event, watcher};
 use kube::{Resource, ResourceExt};
 use serde::de::DeserializeOwned;
+use tokio::time::sleep;
+
+use crate::clock::jittered;
+use crate::freshness::Freshness;
+
+/// How often everything is listed anew, jittered.
+pub const RELIST: Duration = Duration::from_mins(10);
 
 /// What a watch tells.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -41,7 +51,7 @@ impl<K> Watched for K where
 /// Watches, and keeps what was last seen; the store fills as long as the watch is polled.
 pub fn kept<K: Watched>(api: Api<K>, config: watcher::Config) -> (Store<K>, Watch<K>) {
     let (store, writer) = reflector::store();
-    let events = watcher(api, config).default_backoff();
+    let events = renewed(api, config);
     // What nobody reads is not kept: managed fields are half of an object.
     let lean = events.modify(|object| object.managed_fields_mut().clear());
     (store, told(reflector(writer, lean)))
@@ -49,7 +59,20 @@ pub fn kept<K: Watched>(api: Api<K>, config: watcher::Config) -> (Store<K>, Watc
 
 /// Watches for what happens alone: nothing is kept.
 pub fn noticed<K: Watched>(api: Api<K>, config: watcher::Config) -> Watch<K> {
-    told(watcher(api, config).default_backoff())
+    told(renewed(api, config))
+}
+
+/// A watch that begins anew every [`RELIST`], without what comes late.
+fn renewed<K: Watched>(
+    api: Api<K>,
+    config: watcher::Config,
+) -> impl Stream<Item = Result<Event<K>, watcher::Error>> + Send + 'static {
+    let one = move || {
+        let events = watcher(api.clone(), config.clone()).default_backoff();
+        events.take_until(Box::pin(sleep(jittered(RELIST, 20))))
+    };
+    let mut freshness = Freshness::default();
+    stream::repeat_with(one).flatten().filter(move |event| ready(freshness.admits(event)))
 }
 
 fn told<K: Resource<DynamicType = ()> + Send + 'static>(

@@ -161,7 +161,8 @@ fn own_limits(policy: &RateLimitPolicy, targets: &[Target]) -> Vec<LimitStatus> 
     let name = policy.metadata.name.as_deref().unwrap_or_default();
     let mut found: Vec<(LimitStatus, String)> = Vec::new();
     for target in targets {
-        let Some(record) = &target.record else { continue };
+        // A pool that is gone enforces nothing, whatever is still known of it.
+        let Some(record) = target.record.as_ref().filter(|_| target.exists) else { continue };
         let all = limits(record, target.standing.as_ref()).into_iter();
         found.extend(all.filter(|(of, _)| of == name).map(|(_, limit)| (limit, target.pool.clone())));
     }

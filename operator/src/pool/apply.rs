@@ -4,7 +4,7 @@
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Secret, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, Patch, PatchParams, PostParams};
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::json;
 
 use super::build::{Prepared, secrets};
@@ -73,12 +73,9 @@ pub async fn key_secret(writer: &Writer, pool: &ValidPool) -> Result<Secret, Err
 }
 
 async fn create_keys(writer: &Writer, pool: &ValidPool) -> Result<Secret, Error> {
-    writer.must_lead()?;
     let mut key = [0_u8; 32];
     getrandom::fill(&mut key)?;
-    let api: Api<Secret> = Api::namespaced(writer.client(), &pool.namespace);
-    let params = PostParams { field_manager: Some(MANAGER.to_owned()), ..PostParams::default() };
-    Ok(api.create(&params, &secrets::key_secret(pool, key)).await?)
+    Ok(writer.create(&secrets::key_secret(pool, key)).await?)
 }
 
 /// Takes a term above every one that was taken. It is written against the very version that was read, so that no two

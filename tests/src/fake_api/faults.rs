@@ -5,6 +5,11 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
+use super::event_faults::EventFaults;
+pub use super::event_faults::{EventFault, LATE};
+use super::write_faults::WriteFaults;
+pub use super::write_faults::{HANG, Harm, WriteFault};
+
 /// Where a write is cut.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Cut {
@@ -18,9 +23,7 @@ pub enum Cut {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Verdict {
     Serve,
-    Refuse(u16),
-    LoseRequest,
-    LoseReply,
+    Fail(WriteFault),
 }
 
 /// The faults still to come.
@@ -31,20 +34,35 @@ pub struct Faults {
     refuse: Option<(u16, u64)>,
     down: bool,
     broken_watches: BTreeMap<String, u64>,
+    single: WriteFaults,
     events: Arc<Mutex<EventFaults>>,
-}
-
-/// The faults of watch events still to come; every open watch draws from them.
-#[derive(Debug, Default)]
-pub(crate) struct EventFaults {
-    dropped: u64,
-    repeated: u64,
 }
 
 impl Faults {
     /// Cuts the `nth` write from now; 1 is the next one.
     pub fn cut_write(&mut self, nth: u64, cut: Cut) {
         self.cuts.insert(self.writes.saturating_add(nth), cut);
+    }
+
+    /// Lets the `nth` write from now go wrong; 1 is the next one, and those of Leases do not count.
+    pub fn harm_write(&mut self, nth: u64, fault: WriteFault) {
+        self.single.add(nth, fault);
+    }
+
+    /// Lets the `nth` watch event from now go wrong; 1 is the next one, and bookmarks do not count.
+    pub fn harm_event(&mut self, nth: u64, fault: EventFault) {
+        self.events.lock().add(nth, fault);
+    }
+
+    /// How many writes were asked for, and how many watch events were sent, as [`Faults::harm_write`] and
+    /// [`Faults::harm_event`] count them.
+    pub fn counts(&self) -> (u64, u64) {
+        (self.single.seen(), self.events.lock().seen())
+    }
+
+    /// Whether every fault of a single write or event has come.
+    pub fn are_over(&self) -> bool {
+        self.single.are_over() && self.events.lock().are_over()
     }
 
     /// Answers the next `count` requests, of any kind, with this status code.
@@ -79,41 +97,25 @@ impl Faults {
         self.events.lock().repeated = count;
     }
 
-    pub(crate) fn judge(&mut self, write: bool) -> Verdict {
+    /// What becomes of a request; `write` names the resource that it would change.
+    pub(crate) fn judge(&mut self, write: Option<&str>) -> Verdict {
         if self.down {
-            return Verdict::LoseRequest;
+            return Verdict::Fail(WriteFault::Before(Harm::Reset));
         }
         if let Some((code, left)) = self.refuse.filter(|(_, left)| *left > 0) {
             self.refuse = Some((code, left.saturating_sub(1)));
-            return Verdict::Refuse(code);
+            return Verdict::Fail(WriteFault::Before(Harm::Code(code)));
         }
-        if !write {
-            return Verdict::Serve;
-        }
+        let Some(plural) = write else { return Verdict::Serve };
         self.writes = self.writes.saturating_add(1);
-        match self.cuts.remove(&self.writes) {
-            None => Verdict::Serve,
-            Some(Cut::Before) => Verdict::LoseRequest,
-            Some(Cut::After) => Verdict::LoseReply,
-        }
+        let cut = self.cuts.remove(&self.writes).map(|cut| match cut {
+            Cut::Before => WriteFault::Before(Harm::Reset),
+            Cut::After => WriteFault::After(Harm::Reset),
+        });
+        self.single.next(plural).or(cut).map_or(Verdict::Serve, Verdict::Fail)
     }
 
     pub(crate) fn event_faults(&self) -> Arc<Mutex<EventFaults>> {
         Arc::clone(&self.events)
-    }
-}
-
-impl EventFaults {
-    /// How many times the next watch event is sent.
-    pub(crate) fn copies(&mut self) -> usize {
-        if self.dropped > 0 {
-            self.dropped = self.dropped.saturating_sub(1);
-            return 0;
-        }
-        if self.repeated > 0 {
-            self.repeated = self.repeated.saturating_sub(1);
-            return 2;
-        }
-        1
     }
 }

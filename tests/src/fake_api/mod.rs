@@ -11,7 +11,9 @@
 //! ```
 
 pub mod apply;
+mod event_faults;
 pub mod faults;
+pub mod life;
 pub mod lists;
 pub mod path;
 pub mod record;
@@ -19,6 +21,7 @@ mod refusal;
 mod serve;
 pub mod store;
 mod watch;
+mod write_faults;
 
 use std::collections::BTreeSet;
 use std::io;
@@ -26,14 +29,15 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use futures::future::BoxFuture;
-use http::{Request, Response};
+use http::{Request, Response, request::Parts as Head};
 use http_body_util::{BodyExt, combinators::UnsyncBoxBody};
 use kube::Client;
 use kube::client::Body;
 use parking_lot::Mutex;
 use serde_json::Value;
 
-use faults::{Faults, Verdict};
+use faults::{Faults, HANG, Harm, Verdict, WriteFault};
+use life::Life;
 use path::Target;
 use record::{Call, Permission, Write};
 use store::Store;
@@ -63,10 +67,16 @@ impl FakeApi {
 
     /// A client of it; its default namespace is `default`.
     pub fn client(&self) -> Client {
-        let api = self.clone();
+        self.client_of(&Life::default())
+    }
+
+    /// A client of it for a process that may be killed.
+    pub fn client_of(&self, life: &Life) -> Client {
+        let (api, life) = (self.clone(), life.clone());
         let service = tower::service_fn(move |request: Request<Body>| {
-            let api = api.clone();
-            Box::pin(async move { api.answer(request).await }) as BoxFuture<'static, io::Result<Answer>>
+            let (api, life) = (api.clone(), life.clone());
+            Box::pin(async move { api.answer(&life, request).await })
+                as BoxFuture<'static, io::Result<Answer>>
         });
         Client::new(service, "default")
     }
@@ -107,6 +117,11 @@ impl FakeApi {
         self.inner.lock().writes.clone()
     }
 
+    /// How many writes were carried out so far, but for those of Leases.
+    pub fn write_count(&self) -> usize {
+        self.inner.lock().writes.iter().filter(|write| write.resource != "leases").count()
+    }
+
     /// Forgets the requests and writes so far.
     pub fn forget(&self) {
         let mut inner = self.inner.lock();
@@ -114,27 +129,49 @@ impl FakeApi {
         inner.writes.clear();
     }
 
-    async fn answer(&self, request: Request<Body>) -> io::Result<Answer> {
+    async fn answer(&self, life: &Life, request: Request<Body>) -> io::Result<Answer> {
+        life.live_on().await;
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let Some(target) = Target::parse(&head.uri) else {
             return Ok(refusal::not_found(head.uri.path()).answer());
         };
-        let mut inner = self.inner.lock();
-        let verb = record::verb(&head.method, &target);
-        let calls = record::calls(verb, &target, &head, &inner.store);
-        inner.calls.extend(calls);
-        if matches!(verb, "list" | "watch") && inner.faults.breaks_watch(&target.plural) {
-            return Err(io::Error::other("the connection was cut before the request"));
-        }
-        match inner.faults.judge(record::is_write(verb)) {
-            Verdict::Serve => Ok(serve::serve(&mut inner, &target, &head, &body)),
-            Verdict::Refuse(code) => Ok(refusal::of_code(code).answer()),
-            Verdict::LoseRequest => Err(io::Error::other("the connection was cut before the request")),
-            Verdict::LoseReply => {
-                serve::serve(&mut inner, &target, &head, &body);
-                Err(io::Error::other("the connection was cut before the reply"))
+        let (fault, answer) = self.handle(&target, &head, &body);
+        match (fault, answer) {
+            (Some(WriteFault::Last), Some(answer)) => {
+                life.doom();
+                Ok(answer)
             }
+            (None, Some(answer)) => Ok(answer),
+            (Some(WriteFault::Before(harm) | WriteFault::After(harm)), _) => fail(harm).await,
+            (_, None) => Err(io::Error::other("the connection was cut")),
         }
     }
+
+    /// Carries a request out, as far as the faults let it.
+    fn handle(&self, target: &Target, head: &Head, body: &[u8]) -> (Option<WriteFault>, Option<Answer>) {
+        let mut inner = self.inner.lock();
+        let verb = record::verb(&head.method, target);
+        let calls = record::calls(verb, target, head, body, &inner.store);
+        inner.calls.extend(calls);
+        if matches!(verb, "list" | "watch") && inner.faults.breaks_watch(&target.plural) {
+            return (Some(WriteFault::Before(Harm::Reset)), None);
+        }
+        let write = record::is_write(verb).then_some(target.plural.as_str());
+        match inner.faults.judge(write) {
+            Verdict::Serve => (None, Some(serve::serve(&mut inner, target, head, body))),
+            Verdict::Fail(WriteFault::Before(harm)) => (Some(WriteFault::Before(harm)), None),
+            Verdict::Fail(fault) => (Some(fault), Some(serve::serve(&mut inner, target, head, body))),
+        }
+    }
+}
+
+/// What the client of a request that goes wrong gets to see.
+async fn fail(harm: Harm) -> io::Result<Answer> {
+    match harm {
+        Harm::Code(code) => return Ok(refusal::of_code(code).answer()),
+        Harm::Hang => tokio::time::sleep(HANG).await,
+        Harm::Reset => {}
+    }
+    Err(io::Error::other("the connection was cut"))
 }

@@ -26,6 +26,9 @@ pub struct Call {
     pub namespace: Option<String>,
     /// The object's name; none for a collection.
     pub name: Option<String>,
+    /// Whether it removes something whatever that has become since it was last looked at: a deletion that does not
+    /// name the UID and the version it is about.
+    pub removes_blindly: bool,
 }
 
 /// One write that was carried out.
@@ -62,7 +65,7 @@ pub(crate) fn is_write(verb: &str) -> bool {
 }
 
 /// The calls a request counts for: applying what does not exist needs `create` beside `patch`.
-pub(crate) fn calls(verb: &str, target: &Target, head: &Parts, store: &Store) -> Vec<Call> {
+pub(crate) fn calls(verb: &str, target: &Target, head: &Parts, body: &[u8], store: &Store) -> Vec<Call> {
     let call = |verb: &str| Call {
         permission: Permission {
             group: target.group.clone(),
@@ -71,9 +74,17 @@ pub(crate) fn calls(verb: &str, target: &Target, head: &Parts, store: &Store) ->
         },
         namespace: target.namespace.clone(),
         name: target.name.clone(),
+        removes_blindly: verb == "deletecollection" || (verb == "delete" && !names_version(body)),
     };
     let creates = super::serve::is_apply(head) && store.get(&Key::of(target)).is_none();
     if creates { vec![call(verb), call("create")] } else { vec![call(verb)] }
+}
+
+fn names_version(options: &[u8]) -> bool {
+    let options: Value = serde_json::from_slice(options).unwrap_or_default();
+    let named =
+        |field: &str| options.pointer(&format!("/preconditions/{field}")).is_some_and(Value::is_string);
+    named("uid") && named("resourceVersion")
 }
 
 pub(crate) fn resource(target: &Target) -> String {

@@ -26,7 +26,11 @@ impl Refusal {
     }
 
     pub(crate) fn answer(&self) -> Answer {
-        whole(self.code, &self.status())
+        let mut answer = whole(self.code, &self.status());
+        if self.code == 429 {
+            answer.headers_mut().insert("retry-after", http::HeaderValue::from_static("1"));
+        }
+        answer
     }
 }
 
@@ -56,6 +60,7 @@ pub(crate) fn of_code(code: u16) -> Refusal {
         409 => "Conflict",
         422 => "Invalid",
         429 => "TooManyRequests",
+        503 => "ServiceUnavailable",
         504 => "Timeout",
         _ => "InternalError",
     };

@@ -11,25 +11,31 @@ use http_body::Frame;
 use http_body_util::{StreamBody, combinators::UnsyncBoxBody};
 use serde_json::{Value, json};
 
+use super::event_faults::{self, Told};
 use super::path::Target;
-use super::store::{Change, Store, text};
+use super::store::{Change, Store, set_meta, text};
 use super::{Answer, Inner, refusal};
 
 /// One that watches.
 pub(crate) struct Watcher {
     target: Target,
-    sender: UnboundedSender<Value>,
+    sender: UnboundedSender<Told>,
 }
 
 impl Watcher {
     /// Tells of a change; false when nobody listens any more.
     pub(crate) fn tell(&self, change: &Change) -> bool {
-        event(&self.target, change).is_none_or(|event| self.sender.unbounded_send(event).is_ok())
-            && !self.sender.is_closed()
+        let told =
+            event(&self.target, change).map(|event| Told { event, older: older(&self.target, change) });
+        told.is_none_or(|told| self.sender.unbounded_send(told).is_ok()) && !self.sender.is_closed()
     }
 
     fn bookmark(&self, revision: u64, initial_end: bool) -> bool {
-        self.sender.unbounded_send(bookmark(&self.target, revision, initial_end)).is_ok()
+        self.send(bookmark(&self.target, revision, initial_end))
+    }
+
+    fn send(&self, event: Value) -> bool {
+        self.sender.unbounded_send(Told { event, older: None }).is_ok()
     }
 }
 
@@ -55,13 +61,12 @@ pub(crate) fn open(inner: &mut Inner, target: &Target) -> Answer {
     let watcher = Watcher { target: target.clone(), sender };
     let store = &mut inner.store;
     if from > 0 && from < store.oldest {
-        let expired = json!({"type": "ERROR", "object": refusal::gone().status()});
-        let _ = watcher.sender.unbounded_send(expired);
+        watcher.send(json!({"type": "ERROR", "object": refusal::gone().status()}));
         return stream(target, receiver, inner);
     }
     if from == 0 || target.asks("sendInitialEvents") {
         for object in selected(store, target) {
-            let _ = watcher.sender.unbounded_send(json!({"type": "ADDED", "object": object}));
+            watcher.send(json!({"type": "ADDED", "object": object}));
         }
     } else {
         for change in store.history.iter().filter(|change| change.revision > from) {
@@ -75,15 +80,10 @@ pub(crate) fn open(inner: &mut Inner, target: &Target) -> Answer {
     stream(target, receiver, inner)
 }
 
-fn stream(target: &Target, events: UnboundedReceiver<Value>, inner: &mut Inner) -> Answer {
+fn stream(target: &Target, events: UnboundedReceiver<Told>, inner: &mut Inner) -> Answer {
     let seconds = target.parameter("timeoutSeconds").and_then(|text| text.parse().ok()).unwrap_or(290);
     let end = tokio::time::sleep(Duration::from_secs(seconds));
-    let faults = inner.faults.event_faults();
-    let lines = events.flat_map(move |event| {
-        let copies =
-            if event.pointer("/type") == Some(&json!("BOOKMARK")) { 1 } else { faults.lock().copies() };
-        futures::stream::iter(std::iter::repeat_n(format!("{event}\n"), copies))
-    });
+    let lines = event_faults::arriving(events, inner.faults.event_faults()).map(|event| format!("{event}\n"));
     let frames = lines.map(|line| Ok::<_, io::Error>(Frame::data(Bytes::from(line))));
     Response::new(UnsyncBoxBody::new(StreamBody::new(frames.take_until(end))))
 }
@@ -107,6 +107,16 @@ fn event(target: &Target, change: &Change) -> Option<Value> {
         (None, None) => return None,
     };
     Some(json!({"type": kind, "object": object}))
+}
+
+/// The object as it was, as an event of that time.
+fn older(target: &Target, change: &Change) -> Option<Value> {
+    let mut before = change.before.clone().filter(|before| selects(target, before))?;
+    if change.after.is_none() {
+        // What a deletion leaves in `before` carries the revision of the end.
+        set_meta(&mut before, "resourceVersion", json!(change.revision.saturating_sub(1).to_string()));
+    }
+    Some(json!({"type": "MODIFIED", "object": before}))
 }
 
 fn bookmark(target: &Target, revision: u64, initial_end: bool) -> Value {

@@ -1,9 +1,9 @@
 //! What must hold of reconciling as such: it comes to rest, whatever is lost on the way, and nobody holds another up.
 
 use corral_operator::rbac;
-use corral_tests::fake_api::faults::Cut;
 use serde_json::{Value, json};
 
+use super::shape::shape;
 use super::world::{NS, World, policy_spec, pool_spec};
 
 async fn furnished() -> World {
@@ -11,44 +11,6 @@ async fn furnished() -> World {
     world.put_pool("chat", &pool_spec(2));
     world.put_policy("fair-use", &policy_spec("chat", "60/m"));
     world
-}
-
-/// What is there in the end, without what differs between two runs by nature: times, versions, keys and terms.
-fn shape(world: &World) -> Vec<(String, Value)> {
-    let objects = world.api.store(|store| {
-        let ours =
-            store.all().filter(|(key, _)| !matches!(key.plural.as_str(), "leases" | "events" | "pods"));
-        ours.map(|(key, object)| (format!("{}/{}", key.plural, key.name), object.clone())).collect::<Vec<_>>()
-    });
-    let strip = |(name, mut object): (String, Value)| {
-        for field in ["uid", "resourceVersion", "creationTimestamp", "ownerReferences"] {
-            object["metadata"].as_object_mut().unwrap().remove(field);
-        }
-        if name.ends_with("-key") {
-            object["data"] = Value::Null;
-            object["metadata"]["annotations"] = Value::Null;
-        }
-        blank_times(&mut object);
-        (name, object)
-    };
-    objects.into_iter().map(strip).collect()
-}
-
-fn blank_times(value: &mut Value) {
-    match value {
-        Value::Object(map) => {
-            map.retain(|name, _| name != "lastTransitionTime" && name != "corral.dev/applied");
-            map.values_mut().for_each(blank_times);
-        }
-        Value::Array(items) => {
-            items.iter_mut().for_each(blank_times);
-            // The order of conditions is the order in which they were first told.
-            if items.iter().all(|item| item.get("reason").is_some()) {
-                items.sort_by_key(|item| item["type"].to_string());
-            }
-        }
-        _ => {}
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -64,22 +26,6 @@ async fn a_second_pass_writes_nothing() {
     let before = world.writes();
     assert!(world.pass().await.is_empty());
     assert_eq!(world.writes(), before);
-}
-
-#[tokio::test(start_paused = true)]
-async fn a_fault_at_any_write_still_converges_to_the_same_objects() {
-    let mut calm = furnished().await;
-    calm.settle().await;
-    let (wanted, writes) = (shape(&calm), calm.writes());
-    assert!(writes > 4, "{writes}");
-    for cut in [Cut::Before, Cut::After] {
-        for nth in 1..=writes as u64 + 2 {
-            let mut world = furnished().await;
-            world.api.faults(|faults| faults.cut_write(nth, cut));
-            world.settle().await;
-            assert_eq!(shape(&world), wanted, "write {nth} cut {cut:?}");
-        }
-    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -103,7 +49,7 @@ async fn an_operator_that_follows_another_restarts_nothing_and_takes_a_higher_te
 async fn what_somebody_changed_or_deleted_is_healed() {
     let mut world = furnished().await;
     world.settle().await;
-    let wanted = shape(&world);
+    let wanted = shape(&world.api);
     let mut deployment = world.deployment("chat").unwrap();
     deployment["spec"]["replicas"] = json!(7);
     deployment["spec"]["template"]["spec"]["containers"][0]["env"][1]["value"] = json!("0.0.0.0:11434");
@@ -115,7 +61,7 @@ async fn what_somebody_changed_or_deleted_is_healed() {
         store.remove(&corral_tests::fake_api::store::Key::new("", "secrets", Some(NS), "chat-plan"))
     });
     world.settle().await;
-    let mut healed = shape(&world);
+    let mut healed = shape(&world.api);
     let mut wanted = wanted;
     for list in [&mut healed, &mut wanted] {
         for (_, object) in list.iter_mut() {

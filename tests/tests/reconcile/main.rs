@@ -1,12 +1,14 @@
 //! The laws of the reconcilers, on a fake API server and scripted pods, on virtual time.
 #![cfg(test)]
 
+mod campaign;
 mod disruption;
 mod exchange;
 mod laws;
 mod pods;
 mod revisions;
 mod room;
+mod shape;
 mod snapshots;
 mod statuses;
 mod whole;

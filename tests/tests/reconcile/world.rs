@@ -209,7 +209,7 @@ impl World {
 
     /// Writes so far, but for those of the lease.
     pub(crate) fn writes(&self) -> usize {
-        self.api.writes().iter().filter(|write| write.resource != "leases").count()
+        self.api.write_count()
     }
 
     fn look(&mut self) {
