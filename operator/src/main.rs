@@ -9,7 +9,7 @@ use tokio::signal::unix::{SignalKind, signal};
 #[tokio::main]
 async fn main() -> anyhow::Result<()> {
     let settings = Settings::parse();
-    log::start(settings.log_format, &settings.log)?;
+    let _log = log::start(settings.log_format, &settings.log)?;
     let installed = rustls::crypto::aws_lc_rs::default_provider().install_default();
     if installed.is_err() {
         tracing::debug!("a TLS provider was installed already");

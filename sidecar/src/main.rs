@@ -32,7 +32,7 @@ fn main() -> ExitCode {
 
 /// The first signal begins the drain, a second one ends it.
 fn serve(settings: Settings, log: &LogSettings) -> anyhow::Result<()> {
-    corral_telemetry::log::start(log.format, &log.filter).context("--log")?;
+    let _log = corral_telemetry::log::start(log.format, &log.filter).context("--log")?;
     runtime()?.block_on(async {
         let signals = Signals::listen()?;
         let running = run::start(settings).await?;

@@ -192,3 +192,10 @@ fn a_bad_file_leaves_the_last_good_plan_until_it_is_good_again() {
     files.look(&store);
     assert_eq!((rate(&store), store.view().plan_error), ((2, 90_000), None));
 }
+
+#[test]
+fn what_is_no_regular_file_is_refused_instead_of_waited_for() {
+    let laptop = Laptop::with(&[]);
+    let _listener = std::os::unix::net::UnixListener::bind(laptop.dir.path().join("policy.yaml")).unwrap();
+    assert!(laptop.error().contains("not a regular file"), "{}", laptop.error());
+}

@@ -109,6 +109,10 @@ fn parse_divisor(bytes: &[u8]) -> Option<NonZeroU32> {
 
 /// One byte more than the bound shows that it is exceeded.
 pub(crate) fn read_bounded(file: &Path, bound: usize) -> io::Result<Vec<u8>> {
+    // What is no file, such as a pipe, may keep its reader waiting for ever.
+    if !fs::metadata(file)?.is_file() {
+        return Err(io::Error::new(io::ErrorKind::InvalidInput, "it is not a regular file"));
+    }
     let mut bytes = Vec::new();
     File::open(file)?.take(bound as u64 + 1).read_to_end(&mut bytes)?;
     Ok(bytes)
