@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::error::said;
 use crate::lease::Lease;
 use crate::listmap;
 use crate::names::{APPLIED, MANAGER};
@@ -39,7 +40,7 @@ pub enum ApplyError {
     #[error("this process does not lead")]
     NotLeading,
     /// The API server refused, or was not there.
-    #[error("the API server: {0}")]
+    #[error("the API server: {}", said(.0))]
     Kube(#[source] Box<kube::Error>),
     /// It could not be written as JSON.
     #[error("an object could not be written as JSON: {0}")]

@@ -24,7 +24,7 @@ pub enum Error {
     #[error(transparent)]
     Apply(#[from] ApplyError),
     /// The API server refused, or was not there.
-    #[error("the API server: {0}")]
+    #[error("the API server: {}", said(.0))]
     Kube(#[source] Box<kube::Error>),
     /// The pool's keys are no keys.
     #[error("Secret {0}: {1}")]
@@ -80,6 +80,9 @@ impl Error {
             Self::Build(BuildError::Template(_)) => Some(Reason::TemplateInvalid),
             Self::Revision(_) => Some(Reason::RevisionUnreadable),
             Self::Apply(ApplyError::Foreign { .. }) => Some(Reason::NameConflict),
+            Self::Apply(ApplyError::Kube(error)) if names_unknown_field(error) => {
+                Some(Reason::TemplateInvalid)
+            }
             Self::Apply(ApplyError::Kube(error)) | Self::Kube(error) => {
                 is_refusal(error).then_some(Reason::Failed)
             }
@@ -112,7 +115,43 @@ fn is_conflict(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if status.code == 409)
 }
 
+/// Whether an object has a field that the API server does not know, which it answers with 500. Nobody but the user's
+/// podTemplate brings such a field.
+fn names_unknown_field(error: &kube::Error) -> bool {
+    matches!(error, kube::Error::Api(status) if status.message.contains("field not declared in schema"))
+}
+
+/// What the API server said, as it said it.
+pub fn said(error: &kube::Error) -> String {
+    match error {
+        kube::Error::Api(status) => status.message.clone(),
+        other => other.to_string(),
+    }
+}
+
 /// Whether the API server understood and said no, so that trying again alone will not help.
 fn is_refusal(error: &kube::Error) -> bool {
     matches!(error, kube::Error::Api(status) if matches!(status.code, 400 | 403 | 404 | 422))
+}
+
+#[cfg(test)]
+mod tests {
+    use kube::core::Status;
+
+    use super::*;
+
+    fn answered(code: u16, message: &str) -> Error {
+        let status = Status { code, message: message.to_owned(), ..Status::default() };
+        Error::Apply(ApplyError::from(kube::Error::Api(Box::new(status))))
+    }
+
+    #[test]
+    fn a_field_that_the_server_does_not_know_is_the_templates_fault_and_told_in_its_words() {
+        let words = "failed to create typed patch object: .spec.template.spec.nodeselector: field not declared in schema";
+        let error = answered(500, words);
+        assert_eq!(error.reason(), Some(Reason::TemplateInvalid));
+        assert_eq!(error.to_string(), format!("the API server: {words}"));
+        assert_eq!(answered(500, "etcdserver: request timed out").reason(), None);
+        assert_eq!(answered(422, "name: Required value").reason(), Some(Reason::Failed));
+    }
 }

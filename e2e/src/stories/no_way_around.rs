@@ -124,7 +124,7 @@ fn the_admin_port_obeys_nobody(scene: &Scene, pod: &PoolPod) -> Result<()> {
     Ok(())
 }
 
-/// Each of these would open a way; each is refused by name, and the pod goes on as it was.
+/// Each of these would open a way, or is a slip of the pen; each is refused by name, and the pod goes on as it was.
 fn no_pod_template_opens_a_way(scene: &Scene, pod: &PoolPod) -> Result<()> {
     let ollama =
         |extra: Value| json!({ "spec": { "containers": [merged(json!({ "name": "ollama" }), extra)] } });
@@ -134,6 +134,7 @@ fn no_pod_template_opens_a_way(scene: &Scene, pod: &PoolPod) -> Result<()> {
         ("OLLAMA_HOST", ollama(json!({ "env": [{ "name": "OLLAMA_HOST", "value": "0.0.0.0:11435" }] }))),
         ("command", ollama(json!({ "command": ["/bin/ollama", "serve"] }))),
         ("11435", ollama(json!({ "ports": [{ "containerPort": 11435 }] }))),
+        ("nodeselector", json!({ "spec": { "nodeselector": { "disk": "fast" } } })),
         ("corral-keys", ollama(json!({ "volumeMounts": [{ "name": "corral-keys", "mountPath": "/keys" }] }))),
     ];
     for (word, template) in templates {
