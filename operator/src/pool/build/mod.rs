@@ -1,6 +1,6 @@
 //! From a valid pool to the objects that make it true. Pure: no client, no clock, no environment.
 //!
-//! Each part of the pod has a file; [`pod`] puts them together, [`template`] merges the user's `podTemplate` over them
+//! Each part of the pod has a file; [`pod`] puts them together, [`mod@template`] merges the user's `podTemplate` over them
 //! and refuses what would open a way around the limits.
 
 pub mod deployment;
