@@ -18,7 +18,7 @@ pub fn run(scene: &Scene) -> Result<()> {
     scene.cluster.install_corral()?;
     said?;
     let object = format!("ollamapool/{POOL}");
-    scene.until_reason(&object, "UpdateAvailable", "False", "UpToDate")?;
+    scene.until_condition(&object, "UpdateAvailable", "False")?;
     the_pods_are_the_same(scene, &pods)?;
     it_rolls_when_asked(scene, &object, &pods)
 }
