@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
 
-use super::pool::{PoolPod, policy};
+use super::pool::{PoolPod, live_on, policy};
 use super::scene::Scene;
 use super::traffic::{names_limit, one_token};
 use crate::cluster::corral::{CRDS, NAMESPACE, RELEASE};
@@ -117,9 +117,5 @@ fn chart_with_another_field(scene: &Scene) -> Result<PathBuf> {
 }
 
 fn the_pods_are_the_same(scene: &Scene, before: &[PoolPod]) -> Result<()> {
-    let now = scene.pods_of(POOL)?;
-    let lives =
-        |pods: &[PoolPod]| pods.iter().map(|pod| (pod.uid.clone(), pod.restarts.clone())).collect::<Vec<_>>();
-    ensure!(lives(&now) == lives(before), "pods were restarted: {before:?}, now {now:?}");
-    Ok(())
+    live_on(before, &scene.pods_of(POOL)?)
 }

@@ -210,6 +210,15 @@ impl Scene {
     }
 }
 
+/// Holds that these are still the same pods, none of which was restarted.
+pub fn live_on(before: &[PoolPod], now: &[PoolPod]) -> Result<()> {
+    let lives = |pods: &[PoolPod]| -> Vec<_> {
+        pods.iter().map(|pod| (pod.uid.clone(), pod.restarts.clone())).collect()
+    };
+    ensure!(lives(now) == lives(before), "pods were replaced or restarted: {before:?}, now {now:?}");
+    Ok(())
+}
+
 /// Pods in one line.
 pub fn describe(pods: &[PoolPod]) -> String {
     let words = pods.iter().map(|pod| {
