@@ -150,7 +150,7 @@ impl PoolState {
         let plan = (held != Some(&self.plan_state)).then(|| (*self.offer.plan).clone());
         let may = self.orders.serve.contains(uid);
         let serve = if may { ServePermission::Granted } else { ServePermission::Wait };
-        Some(Directive { pool: self.pool.clone(), plan, divisor: self.orders.divisor, serve })
+        Some(Directive { pool: self.pool.clone(), plan, divisor: self.orders.divisor, serve, relief: false })
     }
 
     /// Takes a pod's answer to what stood at `asked`.

@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use corral_operator::exchange::transport::{CallError, Link, Transport};
 use corral_wire::{
-    Counters, Directive, Gauges, PlanDoc, PlanState, PoolKeys, Position, Report, ServePermission, Signed,
+    Counters, Directive, Gauges, PlanDoc, PlanState, PoolKeys, Position, Relief, Report, ServePermission,
+    Signed,
 };
 use futures::future::BoxFuture;
 use hyper::body::Bytes;
@@ -92,7 +93,10 @@ impl Sidecar {
             able_to_serve: self.able,
             ready: self.able && self.serves() && self.reason.is_empty(),
             reason: self.reason.clone(),
+            relief: Relief::Unneeded,
             draining: false,
+            drain_left_ms: None,
+            off_gpu: Vec::new(),
             epoch: 1,
             counters: Counters::default(),
             gauges: Gauges::default(),
