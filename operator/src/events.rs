@@ -48,7 +48,7 @@ impl Events {
             let old = before.iter().find(|old| old.type_ == condition.type_);
             let same =
                 old.is_some_and(|old| old.status == condition.status && old.reason == condition.reason);
-            if !same && is_news(condition) {
+            if !same && is_news(condition, old) {
                 self.send(about, condition).await;
             }
         }
@@ -70,13 +70,20 @@ impl Events {
     }
 }
 
-/// What is on its way is no news.
-fn is_news(condition: &Condition) -> bool {
-    !matches!(condition.reason.as_str(), "Reconciling" | "Starting" | "RollingOut" | "UpToDate")
+/// What is on its way is no news, nor that nothing has ever been wrong.
+fn is_news(condition: &Condition, old: Option<&Condition>) -> bool {
+    match condition.reason.as_str() {
+        "Reconciling" | "Starting" | "RollingOut" | "UpToDate" => false,
+        "AllOnGPU" => old.is_some(),
+        _ => true,
+    }
 }
 
+/// Most conditions say that something is as it should be; these say that it is not.
 fn is_warning(condition: &Condition) -> bool {
-    (condition.status == "False") == (condition.type_ != "Reconciling")
+    let wrong =
+        if matches!(condition.type_.as_str(), "Reconciling" | "GPUFallback") { "True" } else { "False" };
+    condition.status == wrong
 }
 
 fn cut(note: &str) -> String {
