@@ -3,6 +3,7 @@
 //! A story is a function that says with an error what does not hold. It gets a namespace of its own, removed when it is
 //! over, and a deadline, which every wait of it keeps.
 
+pub mod apis;
 pub mod bad_policy;
 pub mod chart_is_sound;
 pub mod cluster_is_real;
@@ -19,11 +20,13 @@ pub mod operator_upgrade_restarts_nothing;
 pub mod policy_change_in_two_seconds;
 pub mod pool;
 pub mod pool_runs_on_gpus;
+pub mod rest;
 pub mod runner;
 pub mod scene;
 pub mod schema_on_the_real_server;
 pub mod sidecar_guards_ollama;
 pub mod stream_through_service;
+pub mod streams;
 pub mod traffic;
 pub mod two_clusters_side_by_side;
 pub mod two_policies_one_pool;
