@@ -34,7 +34,7 @@ pub fn run(scene: &Scene) -> Result<()> {
     scene.apply(&scene.pool_with(POOL, 1, &fields)?.to_string())?;
     let before = scene.pool_serves(POOL, 1)?;
     scene.warm_up(&before)?;
-    let load = Load { clients: 4, model: "slow", tokens: 10..=60, limit: Duration::from_mins(1) };
+    let load = Load { clients: 4, model: "slow", tokens: 20..=120, limit: Duration::from_mins(1) };
     let streams = scene.streams(scene.service(POOL, 11434)?, &load);
     std::thread::sleep(STEADY);
     let asked = streams.elapsed();
