@@ -160,9 +160,9 @@ impl Cluster {
         http_from(&self.instance.network_namespace(node), to, request, limit)
     }
 
-    /// A client on a node that keeps its connection for the next request, if it may.
-    pub fn line(&self, node: usize, to: SocketAddr) -> Line {
-        Line { network: self.instance.network_namespace(node), to, kept: None }
+    /// A client on a node that keeps its connection for the next request, if it may, and tries for so long to make one.
+    pub fn line(&self, node: usize, to: SocketAddr, patience: Duration) -> Line {
+        Line { network: self.instance.network_namespace(node), to, patience, kept: None }
     }
 }
 
@@ -171,6 +171,8 @@ impl Cluster {
 pub struct Line {
     network: PathBuf,
     to: SocketAddr,
+    /// How long it tries to connect.
+    patience: Duration,
     kept: Option<TcpStream>,
 }
 
@@ -180,7 +182,7 @@ impl Line {
     /// A connection that the other side has closed meanwhile is not used again. A request that was sent is not sent again.
     pub fn exchange(&mut self, request: &Request, last: bool, limit: Duration) -> Exchange {
         let kept = self.kept.take().filter(is_open);
-        let mut stream = match kept.map_or_else(|| connect_from(&self.network, self.to, limit), Ok) {
+        let mut stream = match kept.map_or_else(|| connect_from(&self.network, self.to, self.patience), Ok) {
             Ok(stream) => stream,
             Err(error) => return Exchange::without_answer(false, error),
         };
@@ -211,7 +213,8 @@ fn connect_from(network: &Path, to: SocketAddr, limit: Duration) -> Result<TcpSt
 
 /// One request from inside a network namespace, which is named by a file, and its whole answer.
 pub fn http_from(network: &Path, to: SocketAddr, request: &Request, limit: Duration) -> Result<Answer> {
-    Line { network: network.to_owned(), to, kept: None }.exchange(request, true, limit).whole()
+    let mut line = Line { network: network.to_owned(), to, patience: limit, kept: None };
+    line.exchange(request, true, limit).whole()
 }
 
 fn converse(

@@ -24,7 +24,7 @@ pub fn run(scene: &Scene) -> Result<()> {
     let pods = filled_pool(scene)?;
     let limits = json!([{ "name": "many", "per": ["ClientIP"], "concurrency": 500 }]);
     scene.enforced_policy(&policy("many", POOL, &limits))?;
-    let load = Load { clients: 20, model: "slow", tokens: 3..=20, limit: Duration::from_mins(1) };
+    let load = Load { clients: 20, model: "slow", tokens: 2..=12, limit: Duration::from_mins(1) };
     let streams = scene.streams(scene.service(POOL, 11434)?, &load);
     let pods = three_updates(scene, &streams, pods)?;
     let drained = a_node_is_drained(scene, &streams, pods);

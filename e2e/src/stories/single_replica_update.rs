@@ -2,14 +2,16 @@
 //!
 //! A pool of one has nobody to stand in while its pod is replaced:
 //!
-//! 1. Streams that run finish, for as long as `drain.timeoutSeconds` allows.
+//! 1. Streams that run finish, for as long as `drain.timeoutSeconds` allows. None is cut.
 //! 2. For `drain.delaySeconds` new requests are served as ever.
 //! 3. As long as the old pod finishes its streams, new requests get 503 with `Retry-After`: it is the last pod, and
 //!    Kubernetes goes on sending them to it.
-//! 4. From its end until the new pod is ready there is nobody: connections are refused, or get no answer.
+//! 4. From its end until the new pod is ready there is nobody: connections are refused. A client that happens to connect
+//!    before the nodes know of the end waits for an address that is gone, until its own patience or its system's ends.
 //! 5. Then all is as before.
 //!
-//! Points 3 and 4 last as long as the longest stream, plus a container's start and Ollama's. Nothing is cut in the middle.
+//! Points 3 and 4 last as long as the longest stream, plus the end of the old containers, the start of the new ones and
+//! that of Ollama: some seconds, and more where an image or a large model has to be fetched first.
 
 use std::time::Duration;
 

@@ -24,12 +24,14 @@ use crate::cluster::Cluster;
 use crate::cluster::http::{Answer, Exchange, Line};
 use crate::machine::clock::{Stopwatch, seconds};
 
-/// Bad answers that are told in full.
-const TOLD: usize = 5;
+/// Bad answers of a kind that are told in full: the first ones, and the one that took longest.
+const TOLD: usize = 2;
 /// Of a bad answer this many of the last characters are told.
 const TAIL: usize = 200;
 /// A client that was not served stays away for at most this long, whatever it was told.
 const LONGEST_PAUSE: Duration = Duration::from_secs(2);
+/// A client gives up when it has no connection after this, as many libraries do.
+const PATIENCE: Duration = Duration::from_secs(5);
 /// A client without an answer asks again after this.
 const PAUSE: Duration = Duration::from_millis(100);
 
@@ -113,6 +115,18 @@ impl Tally {
         whole.map(|told| told.ended.saturating_sub(told.began)).max().unwrap_or_default()
     }
 
+    /// Of each kind of bad answer the first ones and the one that took longest.
+    fn examples(&self) -> impl Iterator<Item = &Told> {
+        let mut kinds: Vec<Verdict> = self.bad().map(|told| told.verdict).collect();
+        kinds.sort_unstable();
+        kinds.dedup();
+        kinds.into_iter().flat_map(|kind| {
+            let alike = || self.bad().filter(move |told| told.verdict == kind);
+            let longest = alike().skip(TOLD).max_by_key(|told| told.ended.saturating_sub(told.began));
+            alike().take(TOLD).chain(longest)
+        })
+    }
+
     /// Holds that nobody got a bad answer, and at least so many a whole one.
     pub fn is_undisturbed(&self, complete: usize) -> Result<()> {
         let served = self.count(Verdict::Complete);
@@ -132,7 +146,7 @@ impl fmt::Display for Tally {
         if let Some((from, to)) = self.disturbance() {
             write!(f, "; disturbed from {} to {}", seconds(from), seconds(to))?;
         }
-        self.bad().take(TOLD).try_for_each(|told| write!(f, "\n{told}"))
+        self.examples().try_for_each(|told| write!(f, "\n{told}"))
     }
 }
 
@@ -212,7 +226,7 @@ struct Client {
 
 impl Client {
     fn run(&self) {
-        let mut line = self.cluster.line(self.number % 2, self.to);
+        let mut line = self.cluster.line(self.number % 2, self.to, PATIENCE);
         for turn in 0.. {
             if self.over.load(Ordering::Relaxed) {
                 return;
