@@ -63,6 +63,10 @@ pub struct OllamaPoolSpec {
     /// How a pod that has to go finishes its work.
     pub drain: Drain,
     /// How a change reaches the pods.
+    ///
+    /// With two pods or more no request fails, and no answer is cut that is shorter than `drain.timeoutSeconds`. With one pod
+    /// and no `maxSurge` there is a gap: running answers finish, meanwhile new requests get 503 with `Retry-After`, and from
+    /// the old pod's end until the new one is ready no connection.
     pub rollout: Rollout,
     /// The Service that clients use. Its name is the pool's.
     pub service: Service,

@@ -23,6 +23,7 @@ use crate::lease::{Lease, LeaseSettings};
 use crate::metrics::Metrics;
 use crate::policy::record::Records;
 use crate::pool::build::Defaults;
+use crate::pool::shortage::Shortages;
 
 /// For the head of an answer of the API server: one that hangs must not hold a pool's reconcile up for long. Watches answer
 /// at once, and go on for as long as they like.
@@ -108,6 +109,7 @@ async fn lead(settings: &Settings, parts: &Parts, lease: &Arc<Lease>, metrics: &
             stores: watches.stores.clone(),
             exchange: exchange.clone(),
             records: Records::default(),
+            shortages: Shortages::default(),
             events: events.clone(),
             clock: Arc::clone(&parts.clock),
             defaults: Defaults { sidecar_image: settings.sidecar_image.clone() },
