@@ -3,6 +3,7 @@
 //! A story is a function that says with an error what does not hold. It gets a namespace of its own, removed when it is
 //! over, and a deadline, which every wait of it keeps.
 
+pub mod api_server_gone;
 pub mod bad_policy;
 pub mod chart_is_sound;
 pub mod cluster_is_real;
@@ -16,6 +17,8 @@ pub mod ollama_answers;
 pub mod ollama_dies;
 pub mod operator_reinstalled;
 pub mod operator_upgrade_restarts_nothing;
+pub mod operators;
+pub mod outage;
 pub mod policy_change_in_two_seconds;
 pub mod pool;
 pub mod pool_runs_on_gpus;
@@ -26,6 +29,7 @@ pub mod sidecar_guards_ollama;
 pub mod stream_through_service;
 pub mod traffic;
 pub mod two_clusters_side_by_side;
+pub mod two_operators;
 pub mod two_policies_one_pool;
 pub mod what_it_costs;
 
@@ -85,6 +89,8 @@ pub const ALL: &[Story] = &[
     story("metrics_are_sound", Lane::Parallel, 45, metrics_are_sound::run),
     story("bad_policy", Lane::Cluster, 60, bad_policy::run),
     story("control_plane_gone", Lane::Cluster, 90, control_plane_gone::run),
+    story("api_server_gone", Lane::Cluster, 75, api_server_gone::run),
+    story("two_operators", Lane::Cluster, 75, two_operators::run),
     story("operator_reinstalled", Lane::Cluster, 75, operator_reinstalled::run),
     story("operator_upgrade_restarts_nothing", Lane::Cluster, 75, operator_upgrade_restarts_nothing::run),
     story("install", Lane::Cluster, 75, install::run),

@@ -96,8 +96,7 @@ fn it_says_when_to_come_back(answer: &Answer) -> Result<()> {
 
 fn it_is_the_same_pod(before: &PoolPod, now: &[PoolPod]) -> Result<()> {
     let same = now.iter().find(|pod| pod.uid == before.uid).context("the pod was replaced")?;
-    let restarts = |name: &str| same.restarts.iter().find(|(n, _)| n == name).map_or(0, |(_, count)| *count);
-    ensure!(restarts("ollama") >= 1, "Ollama was not started again: {same:?}");
-    ensure!(restarts("limiter") == 0, "the sidecar was restarted with it: {same:?}");
+    ensure!(same.restarts_of("ollama") >= 1, "Ollama was not started again: {same:?}");
+    ensure!(same.restarts_of("limiter") == 0, "the sidecar was restarted with it: {same:?}");
     Ok(())
 }

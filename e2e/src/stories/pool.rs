@@ -56,6 +56,11 @@ impl PoolPod {
         }
     }
 
+    /// How often this container was started again.
+    pub fn restarts_of(&self, container: &str) -> u64 {
+        self.restarts.iter().find(|(name, _)| name == container).map_or(0, |(_, count)| *count)
+    }
+
     /// The number of its node.
     pub fn node_number(&self) -> usize {
         usize::from(self.node == node_name(1))
