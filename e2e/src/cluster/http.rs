@@ -9,7 +9,7 @@ use std::str;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::Cluster;
@@ -115,6 +115,31 @@ impl Answer {
     }
 }
 
+/// What came of a request, however it ended.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Whether there was a connection.
+    pub connected: bool,
+    /// What was answered, as far as it came; none without a whole head.
+    pub answer: Option<Answer>,
+    /// Why the answer is not whole.
+    pub fault: Option<Error>,
+}
+
+impl Exchange {
+    fn without_answer(connected: bool, fault: Error) -> Self {
+        Self { connected, answer: None, fault: Some(fault) }
+    }
+
+    /// The whole answer.
+    pub fn whole(self) -> Result<Answer> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => self.answer.context("there is no answer"),
+        }
+    }
+}
+
 impl Cluster {
     /// A TCP connection that begins on a node.
     pub fn connect(&self, node: usize, to: SocketAddr, limit: Duration) -> Result<TcpStream> {
@@ -123,7 +148,12 @@ impl Cluster {
 
     /// One request from a node, and its whole answer.
     pub fn http(&self, node: usize, to: SocketAddr, request: &Request, limit: Duration) -> Result<Answer> {
-        http_from(&self.instance.network_namespace(node), to, request, limit)
+        self.exchange(node, to, request, limit).whole()
+    }
+
+    /// The same, for whoever wants to know what came of an answer that did not come whole.
+    pub fn exchange(&self, node: usize, to: SocketAddr, request: &Request, limit: Duration) -> Exchange {
+        exchange_from(&self.instance.network_namespace(node), to, request, limit)
     }
 }
 
@@ -141,23 +171,40 @@ fn connect_from(network: &Path, to: SocketAddr, limit: Duration) -> Result<TcpSt
 
 /// One request from inside a network namespace, which is named by a file, and its whole answer.
 pub fn http_from(network: &Path, to: SocketAddr, request: &Request, limit: Duration) -> Result<Answer> {
+    exchange_from(network, to, request, limit).whole()
+}
+
+fn exchange_from(network: &Path, to: SocketAddr, request: &Request, limit: Duration) -> Exchange {
     let deadline = Deadline::after(limit);
     let watch = Stopwatch::start();
-    let mut stream = connect_from(network, to, limit)?;
-    stream.set_nodelay(true)?;
-    stream.write_all(&request.bytes(to))?;
+    let mut stream = match connect_from(network, to, limit) {
+        Ok(stream) => stream,
+        Err(error) => return Exchange::without_answer(false, error),
+    };
     let mut reading = Reading { bodiless: request.method == "HEAD", ..Reading::default() };
+    match send(&mut stream, to, request).and_then(|()| read(&mut stream, &mut reading, watch, deadline)) {
+        Ok(()) => reading.end(None),
+        Err(error) => reading.end(Some(error.context(format!("reading {}", request.path)))),
+    }
+}
+
+fn send(stream: &mut TcpStream, to: SocketAddr, request: &Request) -> Result<()> {
+    stream.set_nodelay(true)?;
+    Ok(stream.write_all(&request.bytes(to))?)
+}
+
+fn read(stream: &mut TcpStream, reading: &mut Reading, watch: Stopwatch, deadline: Deadline) -> Result<()> {
     let mut chunk = vec![0; 64 << 10];
     while !reading.complete() {
-        ensure!(!deadline.passed(), "no whole answer within {} s", limit.as_secs());
+        ensure!(!deadline.passed(), "no whole answer within {} s", watch.elapsed().as_secs());
         stream.set_read_timeout(Some(deadline.left().max(Duration::from_millis(1))))?;
-        let count = stream.read(&mut chunk).with_context(|| format!("reading {}", request.path))?;
+        let count = stream.read(&mut chunk)?;
         reading.take(chunk.get(..count).unwrap_or_default(), watch.elapsed())?;
         if count == 0 {
             break;
         }
     }
-    reading.answer()
+    Ok(())
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -246,11 +293,17 @@ impl Reading {
         Ok(body)
     }
 
-    fn answer(self) -> Result<Answer> {
-        let (status, headers) = self.head.context("the connection was closed without an answer")?;
+    /// All that came, with the reason why no more did.
+    fn end(self, fault: Option<Error>) -> Exchange {
+        let Some((status, headers)) = self.head else {
+            let silent = || anyhow!("the connection was closed without an answer");
+            return Exchange::without_answer(true, fault.unwrap_or_else(silent));
+        };
         let cut = !self.over && self.framing != Framing::UntilClose;
-        ensure!(!cut, "the answer {status} was cut short after {} bytes", self.received);
-        Ok(Answer { status, headers, pieces: self.pieces })
+        let short = || anyhow!("the answer {status} was cut short after {} bytes", self.received);
+        let fault = fault.or_else(|| cut.then(short));
+        let answer = Some(Answer { status, headers, pieces: self.pieces });
+        Exchange { connected: true, answer, fault }
     }
 }
 
@@ -275,7 +328,7 @@ mod tests {
         for (index, part) in parts.iter().enumerate() {
             reading.take(part.as_bytes(), Duration::from_millis(index as u64 * 10))?;
         }
-        reading.answer()
+        reading.end(None).whole()
     }
 
     #[test]

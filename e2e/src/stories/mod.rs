@@ -4,6 +4,7 @@
 //! over, and a deadline, which every wait of it keeps.
 
 pub mod api_server_gone;
+pub mod apis;
 pub mod bad_policy;
 pub mod chart_is_sound;
 pub mod cluster_is_real;
@@ -22,11 +23,13 @@ pub mod outage;
 pub mod policy_change_in_two_seconds;
 pub mod pool;
 pub mod pool_runs_on_gpus;
+pub mod rest;
 pub mod runner;
 pub mod scene;
 pub mod schema_on_the_real_server;
 pub mod sidecar_guards_ollama;
 pub mod stream_through_service;
+pub mod streams;
 pub mod traffic;
 pub mod two_clusters_side_by_side;
 pub mod two_operators;
