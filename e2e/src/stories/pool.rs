@@ -32,6 +32,8 @@ pub struct PoolPod {
     pub ip: Option<IpAddr>,
     /// Whether Kubernetes counts it as ready.
     pub ready: bool,
+    /// Whether it is on its way out.
+    pub leaving: bool,
     /// How often each of its containers was started again, by name.
     pub restarts: Vec<(String, u64)>,
 }
@@ -50,6 +52,7 @@ impl PoolPod {
             node: text("/spec/nodeName"),
             ip: text("/status/podIP").parse().ok(),
             ready: conditions.into_iter().flatten().any(ready),
+            leaving: pod.pointer("/metadata/deletionTimestamp").is_some(),
             restarts: statuses(pod)
                 .filter_map(|(name, status)| Some((name, status.get("restartCount")?.as_u64()?)))
                 .collect(),
@@ -123,12 +126,29 @@ impl Scene {
         })
     }
 
+    /// Such a pool whose Ollamas run this many requests of a model at the same time.
+    pub fn pool_with_slots(&self, name: &str, replicas: u32, slots: u32) -> Value {
+        let mut pool = self.pool(name, replicas);
+        if let Some(parallel) = pool.pointer_mut("/spec/ollama/numParallel") {
+            *parallel = json!(slots);
+        }
+        pool
+    }
+
     /// Applies such a pool on GPUs of the first node, with the models, and waits until it serves.
     pub fn serving_pool(&self, name: &str, replicas: u32) -> Result<Vec<PoolPod>> {
+        self.serving(&self.pool(name, replicas))
+    }
+
+    /// The same with a pool that was changed.
+    pub fn serving(&self, pool: &Value) -> Result<Vec<PoolPod>> {
+        let name = pool.pointer("/metadata/name").and_then(Value::as_str).context("a pool has a name")?;
+        let replicas =
+            pool.pointer("/spec/replicas").and_then(Value::as_u64).context("a pool has replicas")?;
         self.models()?;
-        self.gpus(0, replicas)?;
-        self.apply(&self.pool(name, replicas).to_string())?;
-        self.pool_serves(name, replicas as usize)
+        self.gpus(0, u32::try_from(replicas)?)?;
+        self.apply(&pool.to_string())?;
+        self.pool_serves(name, usize::try_from(replicas)?)
     }
 
     /// Waits until a pool is Ready with this many pods, and gives them.
@@ -158,10 +178,15 @@ impl Scene {
 
     /// The pods of a namespace with these labels that are not on their way out, by name.
     pub fn pods_with(&self, namespace: &str, selector: &str) -> Result<Vec<PoolPod>> {
+        let pods = self.every_pod_with(namespace, selector)?;
+        Ok(pods.into_iter().filter(|pod| !pod.leaving).collect())
+    }
+
+    /// The same with those that are on their way out.
+    pub fn every_pod_with(&self, namespace: &str, selector: &str) -> Result<Vec<PoolPod>> {
         let list = self.cluster.get(&["pods", "--namespace", namespace, "--selector", selector])?;
-        let items = list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-        let staying = items.iter().filter(|pod| pod.pointer("/metadata/deletionTimestamp").is_none());
-        Ok(staying.map(PoolPod::new).collect())
+        let items = list.get("items").and_then(Value::as_array);
+        Ok(items.into_iter().flatten().map(PoolPod::new).collect())
     }
 
     /// Sets how many replicas a pool has, through its scale subresource.
