@@ -1,6 +1,5 @@
 //! Requests that are under way while something breaks, and what becomes of each.
 
-use std::net::SocketAddr;
 use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
@@ -17,6 +16,9 @@ use crate::machine::clock::{Deadline, Stopwatch};
 const ENDLESS: usize = 1500;
 /// A request that nothing ends is given up after this.
 const LIMIT: Duration = Duration::from_secs(40);
+
+/// Counts answers of which Ollama has sent a first byte.
+const BEGUN: &str = "corral_upstream_first_byte_seconds_count";
 
 /// A request that is over.
 #[derive(Debug)]
@@ -42,18 +44,22 @@ impl Over {
     }
 }
 
-/// Requests of one story, each asked by a thread of its own.
+/// Requests to one pod, each asked by a thread of its own.
 #[derive(Debug)]
 pub struct InFlight {
     scene: Scene,
+    pod: PoolPod,
     watch: Stopwatch,
+    begun_before: u64,
     asking: Vec<JoinHandle<Over>>,
 }
 
 impl InFlight {
-    /// Nothing yet; times are counted from `watch`.
-    pub fn new(scene: &Scene, watch: Stopwatch) -> Self {
-        Self { scene: scene.clone(), watch, asking: Vec::new() }
+    /// Nothing yet.
+    pub fn new(scene: &Scene, pod: &PoolPod) -> Result<Self> {
+        let begun_before = reading(&scene.metrics(pod.port(ADMIN_PORT)?)?, BEGUN)?;
+        let (scene, pod) = (scene.clone(), pod.clone());
+        Ok(Self { scene, pod, watch: Stopwatch::start(), begun_before, asking: Vec::new() })
     }
 
     /// The time on the watch.
@@ -62,23 +68,37 @@ impl InFlight {
     }
 
     /// Asks one more.
-    pub fn ask(&mut self, what: &'static str, to: SocketAddr, request: Request) {
-        let (scene, watch) = (self.scene.clone(), self.watch);
+    pub fn ask(&mut self, what: &'static str, request: Request) -> Result<()> {
+        let (scene, watch, to) = (self.scene.clone(), self.watch, self.pod.client_port()?);
         self.asking.push(thread::spawn(move || {
             let exchange = scene.cluster.exchange(0, to, &request, LIMIT);
             Over { what, ended: watch.elapsed(), exchange }
         }));
+        Ok(())
     }
 
-    /// Waits until this many run in a pod and this many wait for their turn.
-    pub fn until(&self, pod: &PoolPod, running: u64, waiting: u64) -> Result<()> {
-        let from = pod.port(ADMIN_PORT)?;
-        let pause = Duration::from_millis(50);
-        let what = format!("{running} run and {waiting} wait in {}", pod.name);
-        Deadline::after(self.scene.deadline.left()).wait(&what, pause, || {
-            let metrics = self.scene.metrics(from)?;
-            let now = (reading(&metrics, "corral_in_flight")?, reading(&metrics, "corral_queue_depth")?);
-            Ok(if now == (running, waiting) { Ok(()) } else { Err(format!("{now:?}")) })
+    /// Waits until this many run and this many wait for their turn.
+    pub fn until(&self, running: u64, waiting: u64) -> Result<()> {
+        self.metrics_say(&format!("{running} run and {waiting} wait"), |metrics| {
+            let now = (reading(metrics, "corral_in_flight")?, reading(metrics, "corral_queue_depth")?);
+            Ok((now == (running, waiting), format!("{now:?} do")))
+        })
+    }
+
+    /// Waits until the first byte of this many answers is there.
+    pub fn begun(&self, answers: u64) -> Result<()> {
+        self.metrics_say(&format!("{answers} answers have begun"), |metrics| {
+            let now = reading(metrics, BEGUN)? - self.begun_before;
+            Ok((now >= answers, format!("{now} have")))
+        })
+    }
+
+    fn metrics_say(&self, what: &str, ask: impl Fn(&str) -> Result<(bool, String)>) -> Result<()> {
+        let (from, pause) = (self.pod.port(ADMIN_PORT)?, Duration::from_millis(50));
+        let what = format!("{what} in {}", self.pod.name);
+        Deadline::after(self.scene.deadline.left().min(LIMIT)).wait(&what, pause, || {
+            let (so, now) = ask(&self.scene.metrics(from)?)?;
+            Ok(if so { Ok(()) } else { Err(now) })
         })
     }
 
@@ -91,8 +111,17 @@ impl InFlight {
 
 /// An answer that comes all at once, and not for a long time.
 pub fn long_answer() -> Request {
+    answer_of(ENDLESS)
+}
+
+/// One token of the slow model.
+pub fn one_slow_token() -> Request {
+    answer_of(1)
+}
+
+fn answer_of(tokens: usize) -> Request {
     let body =
-        json!({ "model": "slow", "prompt": "a", "stream": false, "options": { "num_predict": ENDLESS } });
+        json!({ "model": "slow", "prompt": "a", "stream": false, "options": { "num_predict": tokens } });
     Request::post("/api/generate", &body)
 }
 
@@ -129,10 +158,8 @@ impl Scene {
 
     /// Loads the slow model into pods, so that what comes is no loading.
     pub fn warm_up_slow(&self, pods: &[PoolPod]) -> Result<()> {
-        let body =
-            json!({ "model": "slow", "prompt": "a", "stream": false, "options": { "num_predict": 1 } });
         pods.iter().try_for_each(|pod| {
-            let answer = self.http(pod.client_port()?, &Request::post("/api/generate", &body))?;
+            let answer = self.http(pod.client_port()?, &one_slow_token())?;
             ensure!(answer.status == 200, "{} says {}: {}", pod.name, answer.status, answer.text());
             Ok(())
         })

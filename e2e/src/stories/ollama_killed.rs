@@ -2,14 +2,13 @@
 //! to come back, the pod leaves its Service and returns to it, and the others go on.
 
 use std::net::SocketAddr;
-use std::thread;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::Value;
 
 use super::apis::APIS;
-use super::in_flight::{InFlight, Over, long_answer, long_stream};
+use super::in_flight::{InFlight, Over, long_answer, long_stream, one_slow_token};
 use super::pool::PoolPod;
 use super::scene::Scene;
 use super::streams::Load;
@@ -31,7 +30,7 @@ pub fn run(scene: &Scene) -> Result<()> {
     scene.warm_up(&pods)?;
     scene.warm_up_slow(&pods)?;
     let service = scene.service(POOL, 11434)?;
-    let load = Load { clients: 1, model: "tiny", tokens: 100..=300, limit: Duration::from_secs(30) };
+    let load = Load { clients: 1, model: "tiny", tokens: 20..=80, limit: Duration::from_secs(30) };
     let streams = scene.streams(other.client_port()?, &load);
     it_is_killed_with_requests_in_flight(scene, killed)?;
     it_leaves_and_returns(scene, killed, service)?;
@@ -43,18 +42,16 @@ pub fn run(scene: &Scene) -> Result<()> {
 
 /// Once, as it is started again at once: what becomes of each request.
 fn it_is_killed_with_requests_in_flight(scene: &Scene, pod: &PoolPod) -> Result<()> {
-    let to = pod.client_port()?;
-    let mut requests = InFlight::new(scene, Stopwatch::start());
+    let mut requests = InFlight::new(scene, pod)?;
     for api in &APIS {
-        requests.ask(api.path, to, long_stream(api));
+        requests.ask(api.path, long_stream(api))?;
     }
-    requests.ask(AT_ONCE, to, long_answer());
-    requests.until(pod, 4, 0)?;
-    // The model is loaded: a token takes some tens of milliseconds.
-    thread::sleep(Duration::from_secs(1));
-    requests.ask(WAITS, to, one_token());
-    requests.ask(WAITS, to, one_token());
-    requests.until(pod, 4, 2)?;
+    requests.ask(AT_ONCE, long_answer())?;
+    requests.until(4, 0)?;
+    requests.begun(3)?;
+    requests.ask(WAITS, one_slow_token())?;
+    requests.ask(WAITS, one_slow_token())?;
+    requests.until(4, 2)?;
     let task = scene.container_id(pod, "ollama")?;
     let killed = requests.elapsed();
     scene.kill_task(pod.node_number(), &task)?;

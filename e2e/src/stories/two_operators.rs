@@ -60,7 +60,7 @@ fn the_leader_is_stopped_and_runs_on(scene: &Scene, pods: &[PoolPod]) -> Result<
     })?;
     thread::sleep(AFTERMATH);
     scene.tell(&format!("Directives of the first one refused by pods: {}", behind(scene, pods)? - refused));
-    it_wrote_nothing_more(scene, &first, written)?;
+    it_wrote_nothing_more(scene, &first, &second, written)?;
     ensure!(versions(scene)? == version, "the policy or the plan was written once more");
     let leads = scene.who_say_they_lead()?;
     ensure!(leads == [second.name.clone()], "{leads:?} say that they lead, and {} does", second.name);
@@ -127,8 +127,10 @@ fn versions(scene: &Scene) -> Result<Vec<String>> {
     objects.iter().map(|object| scene.field(object, "/metadata/resourceVersion")).collect()
 }
 
-fn it_wrote_nothing_more(scene: &Scene, first: &PoolPod, already: usize) -> Result<()> {
+fn it_wrote_nothing_more(scene: &Scene, first: &PoolPod, second: &PoolPod, already: usize) -> Result<()> {
     let all = scene.cluster.operator_writes()?;
+    let by = |pod: &PoolPod| all.iter().any(|write| write.pod == pod.name && write.succeeded());
+    ensure!(by(first) && by(second), "the API server did not note the writes of both");
     let later: Vec<&Write> = all.iter().skip(already).filter(|write| write.pod == first.name).collect();
     let done = later.iter().filter(|write| write.succeeded()).count();
     scene.tell(&format!(
