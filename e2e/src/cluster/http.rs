@@ -1,10 +1,10 @@
 //! A small HTTP/1.1 client inside a cluster's network, which notes when every piece of an answer arrived.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str;
 use std::thread;
 use std::time::Duration;
@@ -53,13 +53,13 @@ impl Request {
         self
     }
 
-    fn bytes(&self, to: SocketAddr) -> Vec<u8> {
+    fn bytes(&self, to: SocketAddr, last: bool) -> Vec<u8> {
         let mut lines = vec![
             format!("{} {} HTTP/1.1", self.method, self.path),
             format!("Host: {to}"),
-            "Connection: close".to_owned(),
             format!("Content-Length: {}", self.body.len()),
         ];
+        lines.extend(last.then(|| "Connection: close".to_owned()));
         lines.extend(self.headers.iter().map(|(name, value)| format!("{name}: {value}")));
         [lines.join("\r\n").as_bytes(), b"\r\n\r\n", &self.body].concat()
     }
@@ -131,6 +131,15 @@ impl Exchange {
         Self { connected, answer: None, fault: Some(fault) }
     }
 
+    /// Whether another request may follow on the same connection.
+    fn can_go_on(&self) -> bool {
+        let framed = |answer: &Answer| {
+            answer.header("connection") != Some("close")
+                && (answer.header("content-length").is_some() || answer.header("transfer-encoding").is_some())
+        };
+        self.fault.is_none() && self.answer.as_ref().is_some_and(framed)
+    }
+
     /// The whole answer.
     pub fn whole(self) -> Result<Answer> {
         match self.fault {
@@ -148,13 +157,44 @@ impl Cluster {
 
     /// One request from a node, and its whole answer.
     pub fn http(&self, node: usize, to: SocketAddr, request: &Request, limit: Duration) -> Result<Answer> {
-        self.exchange(node, to, request, limit).whole()
+        http_from(&self.instance.network_namespace(node), to, request, limit)
     }
 
-    /// The same, for whoever wants to know what came of an answer that did not come whole.
-    pub fn exchange(&self, node: usize, to: SocketAddr, request: &Request, limit: Duration) -> Exchange {
-        exchange_from(&self.instance.network_namespace(node), to, request, limit)
+    /// A client on a node that keeps its connection for the next request, if it may.
+    pub fn line(&self, node: usize, to: SocketAddr) -> Line {
+        Line { network: self.instance.network_namespace(node), to, kept: None }
     }
+}
+
+/// A client that keeps its connection for the next request, as long as the other side lets it.
+#[derive(Debug)]
+pub struct Line {
+    network: PathBuf,
+    to: SocketAddr,
+    kept: Option<TcpStream>,
+}
+
+impl Line {
+    /// One request; `last` says that no other one will follow on its connection.
+    ///
+    /// A connection that the other side has closed meanwhile is not used again. A request that was sent is not sent again.
+    pub fn exchange(&mut self, request: &Request, last: bool, limit: Duration) -> Exchange {
+        let kept = self.kept.take().filter(is_open);
+        let mut stream = match kept.map_or_else(|| connect_from(&self.network, self.to, limit), Ok) {
+            Ok(stream) => stream,
+            Err(error) => return Exchange::without_answer(false, error),
+        };
+        let exchange = converse(&mut stream, self.to, request, last, limit);
+        self.kept = Some(stream).filter(|_| !last && exchange.can_go_on());
+        exchange
+    }
+}
+
+/// Whether the other side has neither closed a connection nor said anything unasked.
+fn is_open(stream: &TcpStream) -> bool {
+    let peeked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+    let silent = peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).is_ok() && silent
 }
 
 /// A TCP connection that begins in a network namespace, which is named by a file.
@@ -171,26 +211,28 @@ fn connect_from(network: &Path, to: SocketAddr, limit: Duration) -> Result<TcpSt
 
 /// One request from inside a network namespace, which is named by a file, and its whole answer.
 pub fn http_from(network: &Path, to: SocketAddr, request: &Request, limit: Duration) -> Result<Answer> {
-    exchange_from(network, to, request, limit).whole()
+    Line { network: network.to_owned(), to, kept: None }.exchange(request, true, limit).whole()
 }
 
-fn exchange_from(network: &Path, to: SocketAddr, request: &Request, limit: Duration) -> Exchange {
-    let deadline = Deadline::after(limit);
-    let watch = Stopwatch::start();
-    let mut stream = match connect_from(network, to, limit) {
-        Ok(stream) => stream,
-        Err(error) => return Exchange::without_answer(false, error),
-    };
+fn converse(
+    stream: &mut TcpStream,
+    to: SocketAddr,
+    request: &Request,
+    last: bool,
+    limit: Duration,
+) -> Exchange {
+    let (watch, deadline) = (Stopwatch::start(), Deadline::after(limit));
     let mut reading = Reading { bodiless: request.method == "HEAD", ..Reading::default() };
-    match send(&mut stream, to, request).and_then(|()| read(&mut stream, &mut reading, watch, deadline)) {
+    let sent = send(stream, &request.bytes(to, last));
+    match sent.and_then(|()| read(stream, &mut reading, watch, deadline)) {
         Ok(()) => reading.end(None),
         Err(error) => reading.end(Some(error.context(format!("reading {}", request.path)))),
     }
 }
 
-fn send(stream: &mut TcpStream, to: SocketAddr, request: &Request) -> Result<()> {
+fn send(stream: &mut TcpStream, request: &[u8]) -> Result<()> {
     stream.set_nodelay(true)?;
-    Ok(stream.write_all(&request.bytes(to))?)
+    Ok(stream.write_all(request)?)
 }
 
 fn read(stream: &mut TcpStream, reading: &mut Reading, watch: Stopwatch, deadline: Deadline) -> Result<()> {
@@ -321,6 +363,8 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     fn read(parts: &[&str]) -> Result<Answer> {
@@ -360,5 +404,31 @@ mod tests {
     fn without_framing_the_body_lasts_until_the_close() {
         let answer = read(&["HTTP/1.0 200 OK\r\n\r\nab", "cd", ""]).unwrap();
         assert_eq!(answer.text(), "abcd");
+    }
+
+    #[test]
+    fn a_connection_is_kept_only_after_a_whole_answer_that_does_not_close_it() {
+        let kept = |head: &str| {
+            let mut reading = Reading::default();
+            reading.take(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\nab").as_bytes(), Duration::ZERO).unwrap();
+            reading.end(None).can_go_on()
+        };
+        assert!(kept("Content-Length: 2"));
+        assert!(!kept("Content-Length: 3"), "not whole");
+        assert!(!kept("Content-Length: 2\r\nConnection: close"));
+        assert!(!kept("Server: x"), "it ends with its connection");
+    }
+
+    #[test]
+    fn a_connection_that_the_server_closed_is_not_open() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        assert!(is_open(&client));
+        drop(server);
+        let closed = || Ok(if is_open(&client) { Err("it is open".to_owned()) } else { Ok(()) });
+        Deadline::after(Duration::from_secs(5))
+            .wait("it is closed", Duration::from_millis(1), closed)
+            .unwrap();
     }
 }

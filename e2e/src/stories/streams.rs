@@ -2,7 +2,8 @@
 //!
 //! Each client is a thread of its own that asks again as soon as it was answered, in turns in the words of the three
 //! APIs, and reads as the answer comes. The model says the alphabet, so every byte of a whole answer is known
-//! beforehand. Half of the clients ask from each node.
+//! beforehand. Half of the clients ask from each node. Half of them keep their connection for the next request, as
+//! libraries do, the others make a new one each time.
 
 use std::collections::BTreeMap;
 use std::fmt;
@@ -20,7 +21,7 @@ use super::apis::{APIS, Api};
 use super::scene::Scene;
 use super::traffic::wait_of;
 use crate::cluster::Cluster;
-use crate::cluster::http::{Answer, Exchange};
+use crate::cluster::http::{Answer, Exchange, Line};
 use crate::machine::clock::{Stopwatch, seconds};
 
 /// Bad answers that are told in full.
@@ -211,21 +212,23 @@ struct Client {
 
 impl Client {
     fn run(&self) {
+        let mut line = self.cluster.line(self.number % 2, self.to);
         for turn in 0.. {
             if self.over.load(Ordering::Relaxed) {
                 return;
             }
-            thread::sleep(self.ask(turn));
+            thread::sleep(self.ask(&mut line, turn));
         }
     }
 
     /// One answer, and how long to stay away after it.
-    fn ask(&self, turn: usize) -> Duration {
+    fn ask(&self, line: &mut Line, turn: usize) -> Duration {
         let api = APIS.get((self.number + turn) % APIS.len()).unwrap_or(&APIS[0]);
         let tokens = self.tokens(turn);
         let began = self.watch.elapsed();
         let request = api.request(self.load.model, tokens);
-        let exchange = self.cluster.exchange(self.number % 2, self.to, &request, self.load.limit);
+        let keeps = self.number % 4 >= 2;
+        let exchange = line.exchange(&request, !keeps, self.load.limit);
         let (verdict, detail) = judge(api, tokens, &exchange);
         let ended = self.watch.elapsed();
         self.tally.lock().told.push(Told { began, ended, verdict, detail });
