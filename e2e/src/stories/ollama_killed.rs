@@ -5,7 +5,7 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, bail, ensure};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use super::apis::APIS;
 use super::in_flight::{InFlight, Over, long_answer, long_stream, one_slow_token};
@@ -25,7 +25,8 @@ const NOTICED: Duration = Duration::from_secs(2);
 
 /// Tells the story.
 pub fn run(scene: &Scene) -> Result<()> {
-    let pods = scene.serving(&scene.pool_with_slots(POOL, 2, PARALLEL))?;
+    let ollama = json!({ "numParallel": PARALLEL, "contextLength": 2048, "keepAlive": "-1" });
+    let pods = scene.serving(&scene.pool_with(POOL, 2, &json!({ "ollama": ollama }))?)?;
     let [killed, other] = pods.as_slice() else { bail!("two pods, not {}", pods.len()) };
     scene.warm_up(&pods)?;
     scene.warm_up_slow(&pods)?;
@@ -81,17 +82,14 @@ fn judge(one: &Over, killed: Duration) -> Result<()> {
         return Ok(());
     }
     ensure!(after <= NOTICED, "its client learned of it after {}: {}", seconds(after), one.describe());
-    match APIS.iter().find(|api| api.path == one.what) {
-        Some(api) => {
-            ensure!(answer.status == 200 && answer.pieces.len() > 1, "it had not begun: {}", one.describe());
-            let said = api.error(&answer.text());
-            ensure!(said.is_some(), "no error event of its own API: {}", one.describe());
-        }
-        None => {
-            ensure!([502, 503].contains(&answer.status), "it is no failure: {}", one.describe());
-            ensure!(answer.json()?.get("error").is_some(), "it does not say why: {}", one.describe());
-        }
-    }
+    let Some(api) = APIS.iter().find(|api| api.path == one.what) else {
+        ensure!([502, 503].contains(&answer.status), "it is no failure: {}", one.describe());
+        ensure!(answer.json()?.get("error").is_some(), "it does not say why: {}", one.describe());
+        return Ok(());
+    };
+    ensure!(answer.status == 200 && answer.pieces.len() > 1, "it had not begun: {}", one.describe());
+    let said = api.error(&answer.text());
+    ensure!(said.is_some(), "no error event of its own API: {}", one.describe());
     Ok(())
 }
 

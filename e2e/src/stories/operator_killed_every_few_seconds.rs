@@ -26,13 +26,13 @@ const CONVERGED: Duration = Duration::from_secs(45);
 
 /// Tells the story.
 pub fn run(scene: &Scene) -> Result<()> {
-    let before = scene.serving(&pool(scene))?;
+    let before = scene.serving(&pool(scene)?)?;
     scene.warm_up(&before)?;
     scene.enforced_policy(&few(10))?;
     let service = scene.service(POOL, 11434)?;
-    let load = Load { clients: 3, model: "tiny", tokens: 50..=400, limit: Duration::from_secs(60) };
+    let load = Load { clients: 3, model: "tiny", tokens: 50..=400, limit: Duration::from_mins(1) };
     let streams = scene.streams(service, &load);
-    roll(scene)?;
+    scene.patch(&format!("ollamapool/{POOL}"), &json!({ "spec": { "ollama": { "keepAlive": "1h" } } }))?;
     let mut seen = killed_again_and_again(scene)?;
     let watch = Stopwatch::start();
     let after = it_converges(scene, &before, &mut seen)?;
@@ -52,12 +52,8 @@ pub fn run(scene: &Scene) -> Result<()> {
 }
 
 /// Its pods are told to go a while before they close: every node has heard of it by then.
-fn pool(scene: &Scene) -> Value {
-    let mut pool = scene.pool(POOL, REPLICAS);
-    if let Some(drain) = pool.pointer_mut("/spec/drain") {
-        *drain = json!({ "delaySeconds": 3, "timeoutSeconds": 30 });
-    }
-    pool
+fn pool(scene: &Scene) -> Result<Value> {
+    scene.pool_with(POOL, REPLICAS, &json!({ "drain": { "delaySeconds": 3, "timeoutSeconds": 30 } }))
 }
 
 /// For plain generation, which the clients of the load do not ask for.
@@ -67,13 +63,6 @@ fn few(burst: u32) -> Value {
         "requests": "1/h", "burst": { "requests": burst },
     });
     policy("few", POOL, &json!([limit]))
-}
-
-fn roll(scene: &Scene) -> Result<()> {
-    let patch = r#"{"spec":{"ollama":{"keepAlive":"1h"}}}"#;
-    let object = format!("ollamapool/{POOL}");
-    let ask = ["patch", &object, "--type=merge", "--patch", patch, "--namespace", &scene.namespace];
-    scene.cluster.kubectl(ask).run().map(drop)
 }
 
 /// Gives the UIDs of all pods of the pool that were seen meanwhile.

@@ -126,15 +126,6 @@ impl Scene {
         })
     }
 
-    /// Such a pool whose Ollamas run this many requests of a model at the same time.
-    pub fn pool_with_slots(&self, name: &str, replicas: u32, slots: u32) -> Value {
-        let mut pool = self.pool(name, replicas);
-        if let Some(parallel) = pool.pointer_mut("/spec/ollama/numParallel") {
-            *parallel = json!(slots);
-        }
-        pool
-    }
-
     /// Applies such a pool on GPUs of the first node, with the models, and waits until it serves.
     pub fn serving_pool(&self, name: &str, replicas: u32) -> Result<Vec<PoolPod>> {
         self.serving(&self.pool(name, replicas))

@@ -21,7 +21,8 @@ const NOTICED: Duration = Duration::from_secs(2);
 
 /// Tells the story.
 pub fn run(scene: &Scene) -> Result<()> {
-    let pods = scene.serving(&scene.pool_with_slots(POOL, 2, PARALLEL))?;
+    let ollama = json!({ "numParallel": PARALLEL, "contextLength": 2048, "keepAlive": "-1" });
+    let pods = scene.serving(&scene.pool_with(POOL, 2, &json!({ "ollama": ollama }))?)?;
     let [killed, other] = pods.as_slice() else { bail!("two pods, not {}", pods.len()) };
     scene.warm_up(&pods)?;
     scene.warm_up_slow(&pods)?;

@@ -72,7 +72,7 @@ fn the_leader_is_stopped_and_runs_on(scene: &Scene, pods: &[PoolPod]) -> Result<
 fn frozen_while_it_calls(scene: &Scene, process: Process) -> Result<(Frozen, Vec<IpAddr>)> {
     let pause = Duration::from_millis(20);
     Deadline::after(scene.deadline.left()).wait("it calls a pod", pause, || {
-        let called = called_without_answer(process)?;
+        let called = called_without_answer(&fs::read_to_string(format!("/proc/{}/net/tcp", process.pid))?)?;
         Ok(if called.is_empty() {
             Err("nothing is on its way".to_owned())
         } else {
@@ -81,9 +81,8 @@ fn frozen_while_it_calls(scene: &Scene, process: Process) -> Result<(Frozen, Vec
     })
 }
 
-/// Pods to which the process has sent bytes on an open connection that have not arrived, as its kernel has it.
-fn called_without_answer(process: Process) -> Result<Vec<IpAddr>> {
-    let table = fs::read_to_string(format!("/proc/{}/net/tcp", process.pid))?;
+/// Pods to which bytes were sent on an open connection that have not arrived, in a kernel's table of connections.
+fn called_without_answer(table: &str) -> Result<Vec<IpAddr>> {
     // `sl local_address rem_address st tx_queue:rx_queue …`, all in hex; 01 is an open connection.
     let lines = table.lines().skip(1).map(|line| line.split_whitespace().collect::<Vec<_>>());
     let pending = lines.filter_map(|fields| match fields.as_slice() {
@@ -148,4 +147,20 @@ fn the_new_limit_holds(scene: &Scene, pods: &[PoolPod]) -> Result<()> {
         ensure!(served.len() == 4, "{} admits {} of 8, not its share of 4", pod.name, served.len());
     }
     Ok(())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_what_is_on_its_way_to_a_pod_is_found() {
+        let table = "  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt\n\
+             0: 0A00000A:9C40 0501810A:2CAC 01 00000123:00000000 01:00000014 00000000\n\
+             1: 0A00000A:9C41 0601810A:2CAC 01 00000000:00000000 00:00000000 00000000\n\
+             2: 0A00000A:9C42 0701810A:01BB 01 00000123:00000000 01:00000014 00000000\n\
+             3: 0A00000A:9C43 0801810A:2CAC 02 00000001:00000000 01:00000014 00000000\n";
+        let found = called_without_answer(table).unwrap();
+        assert_eq!(found, ["10.129.1.5".parse::<IpAddr>().unwrap()]);
+    }
 }
