@@ -70,22 +70,22 @@ fn killed_again_and_again(scene: &Scene) -> Result<BTreeSet<String>> {
     let mut seen = BTreeSet::new();
     for kill in 1..=KILLS {
         let next = Deadline::after(EVERY);
-        kill_the_operator(scene)?;
         let burst = if kill == KILLS { LAST } else { 20 + kill };
         scene.apply(&few(burst).to_string())?;
         look(scene, &mut seen)?;
         thread::sleep(next.left());
         look(scene, &mut seen)?;
+        kill_the_operator(scene)?;
     }
-    kill_the_operator(scene)?;
     Ok(seen)
 }
 
 fn kill_the_operator(scene: &Scene) -> Result<()> {
     let label = "app.kubernetes.io/component=operator";
     let kill = ["delete", "pods", "--selector", label, "--namespace", NAMESPACE];
-    let kill = scene.cluster.kubectl(kill).args(["--grace-period=0", "--force", "--wait=false"]);
-    kill.run().map(drop)
+    let said = scene.cluster.kubectl(kill).args(["--grace-period=0", "--force", "--wait=false"]).read()?;
+    ensure!(said.contains("deleted"), "there was no operator to kill: {said}");
+    Ok(())
 }
 
 fn look(scene: &Scene, seen: &mut BTreeSet<String>) -> Result<Vec<PoolPod>> {

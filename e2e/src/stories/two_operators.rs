@@ -18,7 +18,7 @@ use crate::machine::clock::{Deadline, Stopwatch, seconds};
 
 const POOL: &str = "chat";
 /// The longest that another may need to take over: the Lease, a try, and what a busy machine adds.
-const TAKEOVER: Duration = Duration::from_secs(20);
+const TAKEOVER: Duration = Duration::from_secs(24);
 /// How long the first one is watched after it runs on.
 const AFTERMATH: Duration = Duration::from_secs(6);
 /// What a pod counts when a Directive comes that is not above what it has obeyed.
