@@ -18,6 +18,8 @@ pub enum ConditionType {
     Ready,
     /// The operator is still bringing about what the spec asks for.
     Reconciling,
+    /// A pod that has GPUs runs a model beside them.
+    GPUFallback,
     /// The operator would render the pool's pods otherwise than they are, and waits to be asked.
     UpdateAvailable,
 }
@@ -31,6 +33,7 @@ impl ConditionType {
             Self::Programmed => "Programmed",
             Self::Ready => "Ready",
             Self::Reconciling => "Reconciling",
+            Self::GPUFallback => "GPUFallback",
             Self::UpdateAvailable => "UpdateAvailable",
         }
     }
@@ -91,7 +94,8 @@ reasons! {
     Starting,
     /// Not ready: a change is reaching the pods.
     RollingOut,
-    /// Not ready: a new pod waits for the GPU of one that drains.
+    /// Not ready: a pod that has to go finishes what it has begun, and a new one may wait for its GPU; the message says
+    /// how much is left, and for how long at most.
     WaitingForDrain,
     /// Not ready: no node has the GPUs free.
     InsufficientGPU,
@@ -105,6 +109,12 @@ reasons! {
     CrashLooping,
     /// Not ready: Ollama does not answer in a pod; the message names it.
     OllamaDown,
+    /// Not ready: Ollama answers in a pod, and its model has stopped working; the message names it.
+    Stalled,
+    /// Not ready: a pod has left the Service while it works off more than it can in time; the message names it.
+    Overloaded,
+    /// Not ready: a pod has left the Service while it loads a model; the message names it.
+    ModelLoading,
     /// Not ready: the API server does not let the pod exist; the message says why.
     PodRejected,
     /// Not ready: the operator cannot reach the sidecars.
@@ -117,6 +127,10 @@ reasons! {
     InvalidSpec,
     /// Not reconciling: all is as the spec asks. No update available: the pods are as this operator renders them.
     UpToDate,
+    /// GPU fallback: a model is not wholly on its pod's GPUs; the message names it, and how much of it is.
+    ModelOffGPU,
+    /// No GPU fallback: no model is known to be beside its pod's GPUs.
+    AllOnGPU,
     /// Update available: the message says what it would change, and how to ask for it.
     UpdateAvailable,
     /// Not ready: the revision that the pods are of was kept by a newer operator, or is damaged. They are left alone.

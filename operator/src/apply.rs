@@ -15,6 +15,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::drift;
 use crate::error::said;
 use crate::lease::Lease;
 use crate::listmap;
@@ -97,7 +98,7 @@ impl Writer {
     }
 
     /// Makes the object `wanted`, which the object with the UID `owner` controls; what the server holds afterwards.
-    /// Nothing is sent when it holds all of it already.
+    /// Nothing is sent when it holds all of it already, and nothing else where nothing else may be.
     pub async fn apply<K: Kind>(&self, owner: &str, wanted: Value) -> Result<K, ApplyError> {
         let (namespace, name) = (text(&wanted, "/metadata/namespace"), text(&wanted, "/metadata/name"));
         let api: Api<K> = Api::namespaced(self.client(), &namespace);
@@ -109,7 +110,7 @@ impl Writer {
         if let Some(live) = &live
             && listmap::holds(&serde_json::to_value(live)?, &wanted)
         {
-            return Ok(live.clone());
+            return self.heal(&api, live.clone(), &wanted).await;
         }
         if live.is_none() {
             self.must_be_wanted(&namespace, &wanted).await?;
@@ -120,7 +121,21 @@ impl Writer {
             set(&mut wanted, "uid", json!(uid));
         }
         let params = PatchParams { force: live.is_some(), ..PatchParams::apply(MANAGER) };
-        Ok(api.patch(&name, &params, &Patch::Apply(&wanted)).await?)
+        let applied = api.patch(&name, &params, &Patch::Apply(&wanted)).await?;
+        self.heal(&api, applied, &wanted).await
+    }
+
+    /// Takes away what others added where nobody may.
+    async fn heal<K: Kind>(&self, api: &Api<K>, live: K, wanted: &Value) -> Result<K, ApplyError> {
+        let kind = K::kind(&());
+        let Some(patch) = drift::healing(&kind, live.meta(), &serde_json::to_value(&live)?, wanted) else {
+            return Ok(live);
+        };
+        let name = live.meta().name.as_deref().unwrap_or_default();
+        tracing::warn!(%kind, name, "somebody added to what is Corral's alone: it is taken away");
+        self.must_lead()?;
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        Ok(api.patch(name, &params, &Patch::Merge(&patch)).await?)
     }
 
     /// Makes an object that is not there yet.

@@ -1,26 +1,45 @@
 //! Events: what a person sees under `kubectl describe`. One is sent when a condition flips, and never decides anything.
 
+use std::collections::HashMap;
+use std::sync::Arc;
+
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Client;
 use kube::runtime::events::{Event, EventType, Recorder, Reporter};
+use parking_lot::Mutex;
 
 use crate::names::MANAGER;
 
 /// The most bytes of a note; the API server refuses more than 1024.
 const MAX_NOTE_BYTES: usize = 1000;
+/// The most notes that are remembered as told; beyond it all are forgotten, and told as new ones.
+const MAX_NOTES: usize = 512;
 
 /// Sends events.
 #[derive(Clone)]
 pub struct Events {
-    recorder: Recorder,
+    client: Client,
+    reporter: Reporter,
+    /// One for each note: a recorder takes what happens to one object for one reason for a series, and shows its first
+    /// note for all of it. A series of ours is of equal notes.
+    recorders: Arc<Mutex<HashMap<String, Recorder>>>,
 }
 
 impl Events {
     /// Sends as `instance`, this process.
     pub fn new(client: Client, instance: String) -> Self {
         let reporter = Reporter { controller: MANAGER.to_owned(), instance: Some(instance) };
-        Self { recorder: Recorder::new(client, reporter) }
+        Self { client, reporter, recorders: Arc::default() }
+    }
+
+    fn recorder(&self, note: &str) -> Recorder {
+        let mut recorders = self.recorders.lock();
+        if recorders.len() >= MAX_NOTES && !recorders.contains_key(note) {
+            recorders.clear();
+        }
+        let fresh = || Recorder::new(self.client.clone(), self.reporter.clone());
+        recorders.entry(note.to_owned()).or_insert_with(fresh).clone()
     }
 
     /// Tells of each condition that is not as it was: another status, or another reason.
@@ -29,33 +48,42 @@ impl Events {
             let old = before.iter().find(|old| old.type_ == condition.type_);
             let same =
                 old.is_some_and(|old| old.status == condition.status && old.reason == condition.reason);
-            if !same && is_news(condition) {
+            if !same && is_news(condition, old) {
                 self.send(about, condition).await;
             }
         }
     }
 
     async fn send(&self, about: &ObjectReference, condition: &Condition) {
+        let note = cut(&format!("{}={}: {}", condition.type_, condition.status, condition.message));
+        let recorder = self.recorder(&note);
         let event = Event {
             type_: if is_warning(condition) { EventType::Warning } else { EventType::Normal },
             reason: condition.reason.clone(),
-            note: Some(cut(&format!("{}={}: {}", condition.type_, condition.status, condition.message))),
+            note: Some(note),
             action: "Reconcile".to_owned(),
             secondary: None,
         };
-        if let Err(error) = self.recorder.publish(&event, about).await {
+        if let Err(error) = recorder.publish(&event, about).await {
             tracing::debug!(%error, "an event was not sent");
         }
     }
 }
 
-/// What is on its way is no news.
-fn is_news(condition: &Condition) -> bool {
-    !matches!(condition.reason.as_str(), "Reconciling" | "Starting" | "RollingOut" | "UpToDate")
+/// What is on its way is no news, nor that nothing has ever been wrong.
+fn is_news(condition: &Condition, old: Option<&Condition>) -> bool {
+    match condition.reason.as_str() {
+        "Reconciling" | "Starting" | "RollingOut" | "UpToDate" => false,
+        "AllOnGPU" => old.is_some(),
+        _ => true,
+    }
 }
 
+/// Most conditions say that something is as it should be; these say that it is not.
 fn is_warning(condition: &Condition) -> bool {
-    (condition.status == "False") == (condition.type_ != "Reconciling")
+    let wrong =
+        if matches!(condition.type_.as_str(), "Reconciling" | "GPUFallback") { "True" } else { "False" };
+    condition.status == wrong
 }
 
 fn cut(note: &str) -> String {

@@ -15,6 +15,7 @@ pub mod clock;
 pub mod config;
 pub mod context;
 pub mod controllers;
+pub mod drift;
 pub mod error;
 pub mod events;
 pub mod exchange;

@@ -1,11 +1,14 @@
 //! The life of the process: answer probes, wait for the lead, lead, and end with it.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use anyhow::Context as _;
 use futures::future::join_all;
-use kube::Client;
+use kube::client::ClientBuilder;
+use kube::{Client, Config};
 use tokio::net::TcpListener;
+use tower::timeout::TimeoutLayer;
 
 use crate::admin::{self, Readiness};
 use crate::apply::Writer;
@@ -22,6 +25,10 @@ use crate::policy::record::Records;
 use crate::pool::build::Defaults;
 use crate::pool::shortage::Shortages;
 
+/// For the head of an answer of the API server: one that hangs must not hold a pool's reconcile up for long. Watches answer
+/// at once, and go on for as long as they like.
+const API_TIMEOUT: Duration = Duration::from_secs(15);
+
 /// What the process is made of, so that tests can bring their own.
 pub struct Parts {
     /// The API server.
@@ -37,7 +44,9 @@ pub struct Parts {
 impl Parts {
     /// The real ones.
     pub async fn real(settings: &Settings) -> anyhow::Result<Self> {
-        let client = Client::try_default().await.context("no way to the API server")?;
+        let config = Config::infer().await.context("no way to the API server")?;
+        let client = ClientBuilder::try_from(config).context("no way to the API server")?;
+        let client = client.with_layer(&TimeoutLayer::new(API_TIMEOUT)).build();
         let mut tail = [0_u8; 4];
         getrandom::fill(&mut tail)?;
         Ok(Self {

@@ -136,6 +136,7 @@ impl Core {
             in_flight: u32::try_from(gauges.in_flight).unwrap_or(u32::MAX),
             queued: u32::try_from(gauges.depth).unwrap_or(u32::MAX),
             oldest_wait_ms: gauges.oldest_wait.0 / 1_000_000,
+            ..Gauges::default()
         }
     }
 

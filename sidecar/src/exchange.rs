@@ -21,8 +21,8 @@ use std::sync::Arc;
 
 use corral_wire::exchange::MAX_DIRECTIVE_BYTES;
 use corral_wire::{
-    Directive, PLAN_VERSION, PlanState, PoolKeys, PoolRef, Position, Purpose, Report, ServePermission,
-    Signed, VerifyError,
+    Directive, PLAN_VERSION, PlanState, PoolKeys, PoolRef, Position, Purpose, Relief, Report,
+    ServePermission, Signed, VerifyError,
 };
 use http::StatusCode;
 use serde::Deserialize;
@@ -133,7 +133,10 @@ impl Exchange {
             able_to_serve: core.health.able_to_serve(),
             ready: readiness.ready(),
             reason: readiness.reason.word().to_owned(),
+            relief: Relief::Unneeded,
             draining: core.health.draining(),
+            drain_left_ms: None,
+            off_gpu: Vec::new(),
             epoch: self.epoch,
             counters: core.counters(),
             gauges: core.gauges(),

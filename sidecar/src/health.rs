@@ -13,7 +13,7 @@ use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use parking_lot::Mutex;
 use tokio::sync::watch;
 
-pub use readiness::{Facts, Readiness, Reason, Unavailable, fold};
+pub use readiness::{Engine, Facts, Readiness, Reason, Relief, Unavailable, fold};
 pub use upstream::{Sign, Upstream};
 
 use upstream::UpstreamFold;
@@ -38,6 +38,8 @@ pub struct Health {
     /// [`Unavailable`] as a number, 0 for none: read for each request.
     unavailable: AtomicU8,
     draining: AtomicBool,
+    /// Answers carry `Connection: close`.
+    closing: AtomicBool,
     /// Ollama is up and nothing speaks against it, so another success is no news.
     steady: AtomicBool,
     wedged: AtomicBool,
@@ -67,6 +69,7 @@ impl Health {
             known: Mutex::new(known),
             unavailable: AtomicU8::new(0),
             draining: AtomicBool::new(false),
+            closing: AtomicBool::new(true),
             steady: AtomicBool::new(false),
             wedged: AtomicBool::new(false),
             readiness: watch::Sender::new(fold(facts)),
@@ -82,9 +85,15 @@ impl Health {
         Unavailable::from_code(self.unavailable.load(Ordering::Acquire))
     }
 
-    /// Whether a drain has begun: answers then carry `Connection: close`.
+    /// Whether a drain has begun.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)
+    }
+
+    /// Whether answers carry `Connection: close`: while the pod is not ready, or drains, whoever keeps a connection
+    /// would go on coming here, whatever the Service says.
+    pub fn closing(&self) -> bool {
+        self.closing.load(Ordering::Acquire)
     }
 
     /// How far the drain has come.
@@ -127,6 +136,16 @@ impl Health {
     /// Says so; the prober knows.
     pub fn set_wedged(&self, wedged: bool) {
         self.wedged.store(wedged, Ordering::Release);
+    }
+
+    /// A runner has stopped working, or works again.
+    pub fn set_engine(&self, engine: Engine) {
+        self.change(|known| known.facts.engine = engine);
+    }
+
+    /// The pod leaves its Service for its load, or comes back.
+    pub fn set_relief(&self, relief: Option<Relief>) {
+        self.change(|known| known.facts.relief = relief);
     }
 
     /// A plan is in force, from now on for good.
@@ -199,7 +218,7 @@ impl Health {
     /// Everything but the permission to serve is there.
     pub fn able_to_serve(&self) -> bool {
         let facts = self.known.lock().facts;
-        facts.plan && facts.upstream == Upstream::Up
+        facts.plan && facts.upstream == Upstream::Up && facts.engine == Engine::Working
     }
 
     fn change(&self, change: impl FnOnce(&mut Known)) {
@@ -209,6 +228,8 @@ impl Health {
         self.unavailable.store(code, Ordering::Release);
         self.steady.store(known.upstream.steady(), Ordering::Release);
         let now = fold(known.facts);
+        let closing = !now.ready() || known.facts.ready_at_drain.is_some();
+        self.closing.store(closing, Ordering::Release);
         // Published under the lock, so that two changes cannot be seen in the wrong order.
         self.readiness.send_if_modified(|last| std::mem::replace(last, now) != now);
     }

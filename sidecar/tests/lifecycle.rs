@@ -136,7 +136,7 @@ fn plan(sequence: u64, burst: u64) -> PlanDoc {
 
 async fn direct(running: &Running, sequence: u64, plan: Option<PlanDoc>, serve: ServePermission) -> Report {
     let at = Position { term: 1, sequence };
-    let directive = Directive { pool: pool(), plan, divisor: 1, serve };
+    let directive = Directive { pool: pool(), plan, divisor: 1, serve, relief: false };
     let body = serde_json::to_string(&keys().sign(UID, at, &directive).unwrap()).unwrap();
     let (status, answer) = send(running.admin_address(), post("/exchange", &body)).await;
     assert_eq!(status, 200, "{answer}");

@@ -131,7 +131,8 @@ impl Pod {
 
     /// The same for any pod.
     pub fn sign_for(&self, uid: &str, position: Position, plan: Option<PlanDoc>, divisor: u32) -> Signed {
-        let directive = Directive { pool: pool(), plan, divisor, serve: ServePermission::Granted };
+        let directive =
+            Directive { pool: pool(), plan, divisor, serve: ServePermission::Granted, relief: false };
         let nothing = Signed {
             pod_uid: String::new(),
             position,
@@ -161,7 +162,7 @@ impl Pod {
         divisor: u32,
         serve: ServePermission,
     ) -> anyhow::Result<Report> {
-        let directive = Directive { pool: pool(), plan, divisor, serve };
+        let directive = Directive { pool: pool(), plan, divisor, serve, relief: false };
         let answer = self.send(&self.keys.sign(UID, position, &directive)?).await?;
         ensure!(answer.status == StatusCode::OK, "{}: {}", answer.status, answer.text());
         Ok(self.open(position, &answer)?.1)

@@ -20,6 +20,8 @@ pub const PAUSE: &str = "corral.test/pause:1";
 pub const BUSYBOX: &str = "corral.test/busybox:1";
 /// The name of the Ollama image.
 pub const OLLAMA: &str = "corral.test/ollama:0.32.15";
+/// The name of the image that answers a sidecar as an Ollama would, from files.
+pub const SCRIPTED_OLLAMA: &str = "corral.test/scripted-ollama:1";
 /// Applets of the client image that have a name of their own in `/bin`.
 const APPLETS: [&str; 12] =
     ["sh", "cat", "echo", "env", "httpd", "ls", "nc", "nslookup", "sleep", "test", "wget", "kill"];
@@ -48,6 +50,7 @@ pub fn build_all(cache: &Cache, settings: &Settings) -> Result<Vec<Image>> {
     let mut images = vec![
         busybox(cache, settings, PAUSE, "pause")?,
         busybox(cache, settings, BUSYBOX, "busybox")?,
+        busybox(cache, settings, SCRIPTED_OLLAMA, "scripted_ollama")?,
         ollama(cache, settings)?,
     ];
     for binary in BINARIES {

@@ -5,6 +5,7 @@
 //! must be written (D, a term, a sequence) is told to the reconciler as a [`Standing`] that changed.
 
 pub mod divisor;
+pub mod draining;
 pub mod pool;
 pub mod programmed;
 pub mod transport;
@@ -14,7 +15,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corral_wire::{PlanState, PoolRef, Signed};
+use corral_wire::{OffGpu, PlanState, PoolRef, Signed};
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
@@ -23,6 +24,7 @@ use tokio::time::{interval, sleep};
 
 use crate::clock::{SharedClock, jittered};
 use crate::lease::Lease;
+use draining::Draining;
 use pool::{Offer, PodSight, PoolState};
 use programmed::Programmed;
 use transport::{Link, Transport};
@@ -51,6 +53,10 @@ pub struct Standing {
     pub outrun_by: Option<u64>,
     /// Pods that are not ready, each with its own word for why.
     pub unready: Vec<(String, String)>,
+    /// Pods that drain, by their own word; at most [`draining::MOST_NAMED`].
+    pub draining: Vec<Draining>,
+    /// Pods with models that are loaded and not wholly on their GPU; at most [`draining::MOST_NAMED`].
+    pub off_gpu: Vec<(String, Vec<OffGpu>)>,
 }
 
 struct Entry {
@@ -243,5 +249,7 @@ fn standing(state: &PoolState, now: Duration) -> Standing {
         overtaken_by: state.overtaken_by(),
         outrun_by: state.outrun_by(),
         unready: state.unready(),
+        draining: state.draining(),
+        off_gpu: state.off_gpu(),
     }
 }

@@ -5,11 +5,14 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use corral_wire::exchange::MAX_OFF_GPU;
 use corral_wire::{
-    Directive, PLAN_VERSION, PlanDoc, PlanState, PoolKeys, PoolRef, Position, Report, ServePermission, Signed,
+    Directive, OffGpu, PLAN_VERSION, PlanDoc, PlanState, PoolKeys, PoolRef, Position, Report,
+    ServePermission, Signed,
 };
 
 use super::divisor::{Count, Orders, PodFacts};
+use super::draining::{self, Draining, MOST_NAMED};
 use super::programmed::{PodPlan, Programmed, programmed};
 
 /// After this long without a word a pod is called silent.
@@ -51,12 +54,20 @@ struct Peer {
     heard: Option<Heard>,
     /// The least D that may be in force: a call without an answer may have been obeyed.
     least_divisor: Option<u32>,
+    /// When its drain ends at the latest.
+    drained_by: Option<Duration>,
 }
 
 #[derive(Debug)]
 struct Heard {
     at: Duration,
     report: Report,
+}
+
+impl Peer {
+    fn new(sight: PodSight, now: Duration) -> Self {
+        Self { sight, first_seen: now, sent: 0, heard: None, least_divisor: None, drained_by: None }
+    }
 }
 
 /// One pool.
@@ -107,9 +118,7 @@ impl PoolState {
         let before: Vec<PodSight> = self.peers.values().map(|peer| peer.sight.clone()).collect();
         self.peers.retain(|uid, _| pods.iter().any(|pod| pod.uid == *uid));
         for sight in pods {
-            let fresh =
-                || Peer { sight: sight.clone(), first_seen: now, sent: 0, heard: None, least_divisor: None };
-            let peer = self.peers.entry(sight.uid.clone()).or_insert_with(fresh);
+            let peer = self.peers.entry(sight.uid.clone()).or_insert_with(|| Peer::new(sight.clone(), now));
             // Silence counts from when its sidecar began to run.
             if peer.sight.ip.is_none() && sight.ip.is_some() {
                 peer.first_seen = now;
@@ -150,7 +159,7 @@ impl PoolState {
         let plan = (held != Some(&self.plan_state)).then(|| (*self.offer.plan).clone());
         let may = self.orders.serve.contains(uid);
         let serve = if may { ServePermission::Granted } else { ServePermission::Wait };
-        Some(Directive { pool: self.pool.clone(), plan, divisor: self.orders.divisor, serve })
+        Some(Directive { pool: self.pool.clone(), plan, divisor: self.orders.divisor, serve, relief: false })
     }
 
     /// Takes a pod's answer to what stood at `asked`.
@@ -167,6 +176,7 @@ impl PoolState {
         }
         if let Some(peer) = self.peers.get_mut(uid) {
             peer.least_divisor = Some(report.divisor);
+            peer.drained_by = draining::until(peer.drained_by, now, &report);
             peer.heard = Some(Heard { at: now, report });
         }
         Ok(())
@@ -228,6 +238,25 @@ impl PoolState {
             (!report.ready).then(|| (peer.sight.name.clone(), report.reason.clone()))
         });
         told.collect()
+    }
+
+    /// Pods that drain, with what is left to do, by their own word; at most [`MOST_NAMED`].
+    pub fn draining(&self) -> Vec<Draining> {
+        let told = self.peers.values().filter_map(|peer| {
+            let requests = draining::requests(&peer.heard.as_ref()?.report);
+            Some(Draining { pod: peer.sight.name.clone(), requests, until: peer.drained_by? })
+        });
+        told.take(MOST_NAMED).collect()
+    }
+
+    /// Pods with models that are not wholly on their GPU, by their own word; at most [`MOST_NAMED`].
+    pub fn off_gpu(&self) -> Vec<(String, Vec<OffGpu>)> {
+        let told = self.peers.values().filter_map(|peer| {
+            let models = &peer.heard.as_ref()?.report.off_gpu;
+            let named = models.iter().take(MAX_OFF_GPU).cloned().collect();
+            (!models.is_empty()).then(|| (peer.sight.name.clone(), named))
+        });
+        told.take(MOST_NAMED).collect()
     }
 
     /// The plan on offer.

@@ -8,6 +8,7 @@
 pub mod apply;
 pub mod build;
 pub mod observe;
+mod obstacle;
 pub mod revision;
 pub mod shortage;
 pub mod status;
@@ -111,8 +112,13 @@ async fn bring_about(pool: &OllamaPool, ctx: &Context) -> Result<OllamaPoolStatu
     let prepared = build::build(&valid, &current.id, current.template.clone(), unschedulable)?;
     let applied: Applied = apply::apply(&ctx.writer, &valid, prepared, current).await?;
     let standing = ctx.exchange.standing(&reference);
-    let facts =
-        status::Facts { applied: &applied, pods: &seen, standing: standing.as_ref(), record: Some(&record) };
+    let facts = status::Facts {
+        applied: &applied,
+        pods: &seen,
+        standing: standing.as_ref(),
+        record: Some(&record),
+        now: ctx.clock.now(),
+    };
     Ok(status::of_applied(pool, &valid, &facts, &ctx.time()))
 }
 

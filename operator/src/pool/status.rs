@@ -1,27 +1,30 @@
 //! What is said of a pool: from what the API server holds, what its pods said, and what its policies came to. Pure.
 
 use std::num::NonZeroU32;
+use std::time::Duration;
 
 use corral_crds::OllamaPool;
 use corral_crds::condition::{ConditionType, NewCondition, Reason, set_condition};
 use corral_crds::merge::bounds;
 use corral_crds::status::{LimitState, LimitStatus, OllamaPoolStatus};
-use corral_wire::Mode;
+use corral_wire::{Mode, OffGpu};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
 use super::apply::Applied;
 use super::build::service;
 use super::observe::PodsSeen;
+use super::obstacle::obstacle;
 use super::revision::update::Update;
 use super::validate::ValidPool;
 use crate::exchange::Standing;
-use crate::exchange::programmed::Programmed;
 use crate::names::{POOL_LABEL, UPDATE};
 use crate::policy::record::Record;
 
 /// The most limits that a status lists.
 const MAX_LIMITS: usize = corral_crds::bounds::MAX_POOL_LIMITS;
+/// The most models off their GPU that a message names.
+const NAMED: usize = 3;
 
 /// What a status is worked out from.
 #[derive(Debug, Clone, Copy)]
@@ -34,6 +37,8 @@ pub struct Facts<'a> {
     pub standing: Option<&'a Standing>,
     /// What the plan came from.
     pub record: Option<&'a Record>,
+    /// When this is, on the clock of the exchange.
+    pub now: Duration,
 }
 
 /// The status of a pool that was applied.
@@ -60,7 +65,29 @@ pub fn of_applied(pool: &OllamaPool, valid: &ValidPool, facts: &Facts<'_>, now: 
     set(&mut status, pool, now, (ConditionType::Reconciling, !ready, on_its_way, waiting));
     let (available, reason, message) = update(valid, facts.applied.update());
     set(&mut status, pool, now, (ConditionType::UpdateAvailable, available, reason, message));
+    status.conditions.retain(|condition| condition.type_ != ConditionType::GPUFallback.as_str() || gpus > 0);
+    if gpus > 0 {
+        let (fallen, reason, message) = gpu_fallback(facts.standing);
+        set(&mut status, pool, now, (ConditionType::GPUFallback, fallen, reason, message));
+    }
     status
+}
+
+/// Whether a pod that has GPUs runs a model beside them: slowly, and without any other sign of it.
+fn gpu_fallback(standing: Option<&Standing>) -> (bool, Reason, String) {
+    let off = standing.map(|standing| standing.off_gpu.as_slice()).unwrap_or_default();
+    let told = off.iter().flat_map(|(pod, models)| models.iter().map(move |model| (pod, model)));
+    let told: Vec<String> = told
+        .take(NAMED)
+        .map(|(pod, OffGpu { model, gpu_percent })| {
+            format!("{gpu_percent} % of {model} is on the GPU of {pod}, the rest runs on its CPU")
+        })
+        .collect();
+    if told.is_empty() {
+        (false, Reason::AllOnGPU, String::new())
+    } else {
+        (true, Reason::ModelOffGPU, told.join("; "))
+    }
 }
 
 /// Whether the pods wait for somebody to ask for an update, what it would bring, and how to ask.
@@ -162,43 +189,6 @@ fn is_complete(deployment: &Deployment, status: &DeploymentStatus, asked: i32) -
         && is(status.updated_replicas)
         && is(status.ready_replicas)
         && is(status.available_replicas)
-}
-
-/// What stands in the way, the gravest first; nothing where it is only a matter of time.
-fn obstacle(facts: &Facts<'_>, status: &DeploymentStatus) -> Option<(Reason, String)> {
-    if let Some(message) = condition(status, "ReplicaFailure", |status, _| status == "True") {
-        return Some((Reason::PodRejected, message));
-    }
-    if let Some(trouble) = facts.pods.troubles.first() {
-        let gpu_is_coming = trouble.reason == Reason::InsufficientGPU && facts.pods.terminating > 0;
-        let reason = if gpu_is_coming { Reason::WaitingForDrain } else { trouble.reason };
-        return Some((reason, trouble.message.clone()));
-    }
-    let down: Vec<&str> = said(facts, "OllamaDown");
-    if !down.is_empty() {
-        return Some((Reason::OllamaDown, format!("Ollama does not answer in {}", down.join(", "))));
-    }
-    if let Some(Programmed::Partial { pods, silent, causes, .. }) = facts.standing.map(|s| &s.programmed)
-        && pods == silent
-    {
-        return Some((Reason::SidecarUnreachable, causes.clone()));
-    }
-    let late = |_: &str, reason: &str| reason == "ProgressDeadlineExceeded";
-    condition(status, "Progressing", late).map(|message| (Reason::ProgressDeadlineExceeded, message))
-}
-
-/// The message of a condition of the Deployment, if its status and reason are as wanted.
-fn condition(status: &DeploymentStatus, kind: &str, wanted: impl Fn(&str, &str) -> bool) -> Option<String> {
-    let all = status.conditions.iter().flatten();
-    let mut found = all.filter(|condition| condition.type_ == kind);
-    let found = found.find(|c| wanted(&c.status, c.reason.as_deref().unwrap_or_default()))?;
-    Some(found.message.clone().unwrap_or_default())
-}
-
-/// Pods that gave this reason for not being ready; at most three.
-fn said<'a>(facts: &Facts<'a>, word: &str) -> Vec<&'a str> {
-    let unready = facts.standing.map(|standing| standing.unready.as_slice()).unwrap_or_default();
-    unready.iter().filter(|(_, reason)| reason == word).map(|(pod, _)| pod.as_str()).take(3).collect()
 }
 
 fn effective_limits(facts: &Facts<'_>) -> Vec<LimitStatus> {

@@ -104,7 +104,8 @@ async fn a_directive_is_answered_over_http() {
     let at = listening(Admin::new(core, Some(exchange), quick())).await;
     let keys = PoolKeys::new(vec![vec![1; 32]]).unwrap();
     let position = Position { term: 1, sequence: 1 };
-    let directive = Directive { pool, plan: None, divisor: 2, serve: ServePermission::Granted };
+    let directive =
+        Directive { pool, plan: None, divisor: 2, serve: ServePermission::Granted, relief: false };
     let body = serde_json::to_string(&keys.sign("uid", position, &directive).unwrap()).unwrap();
     let length = body.len();
     let request = format!(

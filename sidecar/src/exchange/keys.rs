@@ -51,7 +51,7 @@ mod tests {
 
     fn directive() -> Directive {
         let pool = PoolRef { namespace: "llm".into(), name: "chat".into() };
-        Directive { pool, plan: None, divisor: 1, serve: ServePermission::Wait }
+        Directive { pool, plan: None, divisor: 1, serve: ServePermission::Wait, relief: false }
     }
 
     #[test]

@@ -57,7 +57,7 @@ impl Pod {
 }
 
 fn directive(plan: Option<PlanDoc>) -> Directive {
-    Directive { pool: pool("chat"), plan, divisor: 3, serve: ServePermission::Granted }
+    Directive { pool: pool("chat"), plan, divisor: 3, serve: ServePermission::Granted, relief: false }
 }
 
 fn plan(sequence: u64) -> PlanDoc {

@@ -9,14 +9,37 @@ use super::upstream::Upstream;
 pub struct Facts {
     /// What is known about Ollama.
     pub upstream: Upstream,
+    /// What is known about the runners behind Ollama.
+    pub engine: Engine,
     /// A plan is in force.
     pub plan: bool,
     /// The pod has been counted, and told to serve.
     pub serve: bool,
+    /// Out of the Service for its load, as it is permitted to be.
+    pub relief: Option<Relief>,
     /// A drain has begun, and this is whether the pod was ready then.
     pub ready_at_drain: Option<bool>,
     /// The drain has come to where new requests are refused.
     pub refusing: bool,
+}
+
+/// Whether the runners, which do Ollama's work, do it.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub enum Engine {
+    /// Nothing speaks against it.
+    #[default]
+    Working,
+    /// One has stopped, whatever Ollama itself answers.
+    Stalled,
+}
+
+/// Why a pod is out of its Service though it serves: others can take over.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Relief {
+    /// More waits than can be served in time.
+    Overloaded,
+    /// All that it was sent waits for a model to load.
+    ModelLoading,
 }
 
 /// Why a sidecar is not ready, in one word; [`Reason::Ready`] is none.
@@ -32,14 +55,29 @@ pub enum Reason {
     WaitingToServe,
     /// Ollama answered before, and does no more.
     OllamaDown,
+    /// A runner has stopped working, though Ollama itself answers.
+    Stalled,
+    /// It serves, and more waits than can be served in time.
+    Overloaded,
+    /// It serves, and all that it was sent waits for a model to load.
+    ModelLoading,
     /// A drain began before it was ever ready.
     Draining,
 }
 
 impl Reason {
     /// Every reason, for metrics that show them all.
-    pub const ALL: [Self; 6] =
-        [Self::Ready, Self::Starting, Self::NoPlan, Self::WaitingToServe, Self::OllamaDown, Self::Draining];
+    pub const ALL: [Self; 9] = [
+        Self::Ready,
+        Self::Starting,
+        Self::NoPlan,
+        Self::WaitingToServe,
+        Self::OllamaDown,
+        Self::Stalled,
+        Self::Overloaded,
+        Self::ModelLoading,
+        Self::Draining,
+    ];
 
     /// The word in reports and on `/readyz`; empty when ready.
     pub fn word(self) -> &'static str {
@@ -49,7 +87,19 @@ impl Reason {
             Self::NoPlan => "NoPlan",
             Self::WaitingToServe => "WaitingToServe",
             Self::OllamaDown => "OllamaDown",
+            Self::Stalled => "Stalled",
+            Self::Overloaded => "Overloaded",
+            Self::ModelLoading => "ModelLoading",
             Self::Draining => "Draining",
+        }
+    }
+}
+
+impl From<Relief> for Reason {
+    fn from(relief: Relief) -> Self {
+        match relief {
+            Relief::Overloaded => Self::Overloaded,
+            Relief::ModelLoading => Self::ModelLoading,
         }
     }
 }
@@ -83,6 +133,8 @@ pub enum Unavailable {
     NoPlan,
     /// Ollama answered before, and does no more.
     OllamaDown,
+    /// A runner has stopped working, though Ollama itself answers.
+    Stalled,
     /// The sidecar is about to end.
     Draining,
 }
@@ -94,11 +146,12 @@ impl Unavailable {
             Self::NoPlan => 2,
             Self::OllamaDown => 3,
             Self::Draining => 4,
+            Self::Stalled => 5,
         }
     }
 
     pub(super) fn from_code(code: u8) -> Option<Self> {
-        [Self::Starting, Self::NoPlan, Self::OllamaDown, Self::Draining]
+        [Self::Starting, Self::NoPlan, Self::OllamaDown, Self::Draining, Self::Stalled]
             .into_iter()
             .find(|u| u.code() == code)
     }
@@ -108,14 +161,14 @@ impl Unavailable {
 pub fn fold(facts: Facts) -> Readiness {
     let reason = match facts {
         Facts { ready_at_drain: Some(false), .. } => Reason::Draining,
-        Facts { ready_at_drain: Some(true), .. }
-        | Facts { upstream: Upstream::Up, plan: true, serve: true, ready_at_drain: None, .. } => {
-            Reason::Ready
-        }
+        Facts { ready_at_drain: Some(true), .. } => Reason::Ready,
         Facts { upstream: Upstream::Down, .. } => Reason::OllamaDown,
         Facts { upstream: Upstream::Starting, .. } => Reason::Starting,
+        Facts { engine: Engine::Stalled, .. } => Reason::Stalled,
         Facts { plan: false, .. } => Reason::NoPlan,
         Facts { serve: false, .. } => Reason::WaitingToServe,
+        Facts { relief: Some(relief), .. } => relief.into(),
+        Facts { relief: None, .. } => Reason::Ready,
     };
     Readiness { reason }
 }
@@ -131,7 +184,15 @@ impl Facts {
             Self { upstream: Upstream::Starting, .. } | Self { serve: false, .. } => {
                 Some(Unavailable::Starting)
             }
-            Self { upstream: Upstream::Up, plan: true, serve: true, refusing: false, .. } => None,
+            Self { engine: Engine::Stalled, .. } => Some(Unavailable::Stalled),
+            Self {
+                upstream: Upstream::Up,
+                plan: true,
+                serve: true,
+                refusing: false,
+                engine: Engine::Working,
+                ..
+            } => None,
         }
     }
 }
@@ -157,27 +218,42 @@ mod tests {
             (Up, true, true, Some(false), "Draining"),
             (Starting, false, false, Some(false), "Draining"),
         ] {
-            let facts = Facts { upstream, plan, serve, ready_at_drain, refusing: false };
+            let facts = Facts { upstream, plan, serve, ready_at_drain, ..Facts::default() };
             assert_eq!(fold(facts).reason.word(), reason, "{facts:?}");
         }
     }
 
     #[test]
     fn nothing_is_served_without_all_three() {
-        let all =
-            Facts { upstream: Upstream::Up, plan: true, serve: true, ready_at_drain: None, refusing: false };
+        let all = Facts { upstream: Upstream::Up, plan: true, serve: true, ..Facts::default() };
         assert_eq!(all.unavailable(), None);
         assert_eq!(Facts { plan: false, ..all }.unavailable(), Some(Unavailable::NoPlan));
         assert_eq!(Facts { serve: false, ..all }.unavailable(), Some(Unavailable::Starting));
         assert_eq!(Facts { upstream: Upstream::Starting, ..all }.unavailable(), Some(Unavailable::Starting));
         assert_eq!(Facts { upstream: Upstream::Down, ..all }.unavailable(), Some(Unavailable::OllamaDown));
+        assert_eq!(Facts { engine: Engine::Stalled, ..all }.unavailable(), Some(Unavailable::Stalled));
         assert_eq!(Facts { refusing: true, ..all }.unavailable(), Some(Unavailable::Draining));
         assert_eq!(Facts { ready_at_drain: Some(true), ..all }.unavailable(), None);
     }
 
     #[test]
+    fn a_pod_out_for_its_load_serves_whoever_still_comes() {
+        let serving = Facts { upstream: Upstream::Up, plan: true, serve: true, ..Facts::default() };
+        for (relief, word) in [(Relief::Overloaded, "Overloaded"), (Relief::ModelLoading, "ModelLoading")] {
+            let out = Facts { relief: Some(relief), ..serving };
+            assert_eq!((fold(out).reason.word(), out.unavailable()), (word, None));
+            assert_eq!(fold(Facts { upstream: Upstream::Down, ..out }).reason, Reason::OllamaDown);
+            assert_eq!(
+                fold(Facts { engine: Engine::Stalled, ..out }).reason,
+                Reason::Stalled,
+                "the graver is told"
+            );
+        }
+    }
+
+    #[test]
     fn codes_of_unavailability_go_both_ways() {
-        for code in 1..=4 {
+        for code in 1..=5 {
             assert_eq!(Unavailable::from_code(code).map(Unavailable::code), Some(code));
         }
         assert_eq!(Unavailable::from_code(0), None);

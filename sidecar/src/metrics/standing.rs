@@ -62,7 +62,7 @@ impl Standing {
     }
 
     fn add_load(&self, registry: &mut Registry) {
-        let Gauges { slots, in_flight, queued, oldest_wait_ms } = self.gauges;
+        let Gauges { slots, in_flight, queued, oldest_wait_ms, .. } = self.gauges;
         registry.register("slots", "Slots per loaded model", ConstGauge::new(i64::from(slots)));
         registry.register("in_flight", "Requests inside Ollama", ConstGauge::new(i64::from(in_flight)));
         registry.register("queue_depth", "Requests waiting for a slot", ConstGauge::new(i64::from(queued)));
@@ -139,7 +139,7 @@ mod tests {
     #[test]
     fn a_scrape_shows_how_things_stand_now() {
         let standing = Standing {
-            gauges: Gauges { slots: 4, in_flight: 3, queued: 2, oldest_wait_ms: 1500 },
+            gauges: Gauges { slots: 4, in_flight: 3, queued: 2, oldest_wait_ms: 1500, ..Gauges::default() },
             counters: Counters { slot_millis: 2500, ..Counters::default() },
             plan_sequence: 7,
             divisor: 2,

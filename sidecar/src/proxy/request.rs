@@ -67,10 +67,9 @@ where
         Some(fault) => Err(fault.head.into()),
         None => life.run_unless_cut(&parts, &mut body).await,
     };
-    let ends =
-        fault.is_some() || outcome.as_ref().is_err_and(Refused::closes) || proxy.core.health.draining();
+    let ends = fault.is_some() || outcome.as_ref().is_err_and(Refused::closes) || proxy.core.health.closing();
     let in_step = !ends && (life.body_read || discard(body, &parts.headers, &proxy.settings).await);
-    let closes = !in_step || proxy.core.health.draining() || proxy.core.clock().now() >= connection.ages_out;
+    let closes = !in_step || proxy.core.health.closing() || proxy.core.clock().now() >= connection.ages_out;
     life.answer(outcome, closes)
 }
 

@@ -71,6 +71,7 @@ fn every_refusal() -> Vec<(Refused, u16, [&'static str; 3])> {
         (Refused::Unavailable(Unavailable::Starting), 503, UNAVAILABLE),
         (Refused::Unavailable(Unavailable::NoPlan), 503, UNAVAILABLE),
         (Refused::Unavailable(Unavailable::OllamaDown), 503, UNAVAILABLE),
+        (Refused::Unavailable(Unavailable::Stalled), 503, UNAVAILABLE),
         (Refused::Unavailable(Unavailable::Draining), 503, UNAVAILABLE),
         (Refused::NoAnswer, 503, UNAVAILABLE),
         (HeadFault::Version.into(), 505, INVALID),

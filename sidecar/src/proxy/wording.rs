@@ -63,6 +63,7 @@ pub(crate) fn unavailable(why: Unavailable) -> &'static str {
         Unavailable::Starting => "Ollama is starting.",
         Unavailable::NoPlan => "No plan of limits has been received yet.",
         Unavailable::OllamaDown => "Ollama is down.",
+        Unavailable::Stalled => "The model has stopped working.",
         Unavailable::Draining => "This pod is shutting down.",
     }
 }

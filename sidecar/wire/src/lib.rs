@@ -15,7 +15,7 @@ pub mod plan;
 pub mod ports;
 pub mod signature;
 
-pub use exchange::{Counters, Directive, Gauges, PlanState, Report, ServePermission};
+pub use exchange::{Counters, Directive, Gauges, OffGpu, PlanState, Relief, Report, ServePermission};
 pub use plan::{
     EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
     Scope,

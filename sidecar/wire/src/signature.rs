@@ -199,7 +199,7 @@ mod tests {
 
     fn directive() -> Directive {
         let pool = PoolRef { namespace: "llm".into(), name: "chat".into() };
-        Directive { pool, plan: None, divisor: 2, serve: ServePermission::Granted }
+        Directive { pool, plan: None, divisor: 2, serve: ServePermission::Granted, relief: false }
     }
 
     #[test]

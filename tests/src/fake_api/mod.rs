@@ -15,6 +15,7 @@ mod event_faults;
 pub mod faults;
 pub mod life;
 pub mod lists;
+pub mod managed;
 pub mod path;
 pub mod record;
 mod refusal;

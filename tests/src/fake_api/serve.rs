@@ -4,6 +4,7 @@ use http::{Method, request::Parts};
 use serde_json::{Map, Value, json};
 
 use super::apply::{self, Manager, Owners};
+use super::managed;
 use super::path::Target;
 use super::record::{self, Write};
 use super::refusal::{self, Refusal};
@@ -46,7 +47,7 @@ fn content_type(head: &Parts) -> &str {
 fn carry_out(store: &mut Store, target: &Target, head: &Parts, body: &[u8]) -> Result<(u16, Value), Refusal> {
     match (&head.method, &target.name) {
         (&Method::GET, None) => Ok((200, list(store, target))),
-        (&Method::GET, Some(_)) => view(target, &stored(store, target)?.object).map(|object| (200, object)),
+        (&Method::GET, Some(_)) => shown(target, stored(store, target)?).map(|object| (200, object)),
         (&Method::POST, None) => create(store, target, parse(body)?),
         (&Method::PUT, Some(_)) => replace(store, target, parse(body)?),
         (&Method::PATCH, Some(_)) if is_apply(head) => apply_patch(store, target, &parse(body)?),
@@ -85,6 +86,13 @@ fn view(target: &Target, object: &Value) -> Result<Value, Refusal> {
         Some("scale") => Ok(scale(object)),
         Some(other) => Err(refusal::not_found(other)),
     }
+}
+
+/// The same of what is stored, with whose it is. Lists and watches, which nobody asks for that, leave it out.
+fn shown(target: &Target, stored: &Stored) -> Result<Value, Refusal> {
+    let mut object = view(target, &stored.object)?;
+    set_meta(&mut object, "managedFields", managed::fields(&stored.owners));
+    Ok(object)
 }
 
 fn scale(object: &Value) -> Value {
@@ -172,8 +180,8 @@ fn settle(
     if dying && no_finalizers(&object) {
         return Ok((200, store.remove(&key).unwrap_or(object)));
     }
-    let saved = store.save(&key, object, owners);
-    view(target, &saved).map(|object| (200, object))
+    let object = store.save(&key, object, owners.clone());
+    shown(target, &Stored { object, owners }).map(|object| (200, object))
 }
 
 /// The part of `sent` that the (sub)resource may change, on the rest of `old`.

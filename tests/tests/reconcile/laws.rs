@@ -1,6 +1,9 @@
 //! What must hold of reconciling as such: it comes to rest, whatever is lost on the way, and nobody holds another up.
 
 use corral_operator::rbac;
+use k8s_openapi::api::apps::v1::Deployment;
+use k8s_openapi::api::core::v1::Service;
+use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
 use super::shape::shape;
@@ -69,6 +72,42 @@ async fn what_somebody_changed_or_deleted_is_healed() {
         }
     }
     assert_eq!(healed, wanted);
+}
+
+/// Edits an object as a person does with `kubectl edit`.
+async fn edit<K>(world: &World, name: &str, patch: Value)
+where
+    K: kube::Resource<DynamicType = (), Scope = k8s_openapi::NamespaceResourceScope>
+        + Clone
+        + std::fmt::Debug
+        + serde::de::DeserializeOwned,
+{
+    let api: Api<K> = Api::namespaced(world.api.client(), NS);
+    let params = PatchParams { field_manager: Some("kubectl-edit".to_owned()), ..PatchParams::default() };
+    api.patch(name, &params, &Patch::Merge(&patch)).await.unwrap();
+}
+
+#[tokio::test(start_paused = true)]
+async fn what_somebody_added_where_nobody_may_is_taken_away_and_a_restart_is_not() {
+    let mut world = furnished().await;
+    world.settle().await;
+    let template = world.deployment("chat").unwrap()["spec"]["template"].clone();
+    let mut containers = template["spec"]["containers"].clone();
+    containers.as_array_mut().unwrap().push(json!({"name": "spy", "image": "x"}));
+    let added = json!({"hostNetwork": true, "containers": containers});
+    edit::<Deployment>(&world, "chat", json!({"spec": {"template": {"spec": added}}})).await;
+    edit::<Service>(&world, "chat", json!({"spec": {"selector": {"app": "theirs"}}})).await;
+    let restarted = json!({"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}});
+    edit::<Deployment>(&world, "chat", json!({"spec": {"template": {"metadata": restarted}}})).await;
+    world.settle().await;
+    let healed = world.deployment("chat").unwrap()["spec"]["template"].clone();
+    assert_eq!(healed["spec"], template["spec"]);
+    assert_eq!(healed["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"], "now");
+    let service = world.api.find("", "services", NS, "chat").unwrap();
+    assert_eq!(service["spec"]["selector"], json!({"corral.dev/pool": "chat"}));
+    let before = world.writes();
+    assert!(world.pass().await.is_empty());
+    assert_eq!(world.writes(), before, "what is healed is not healed again");
 }
 
 #[tokio::test(start_paused = true)]

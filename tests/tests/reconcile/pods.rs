@@ -7,7 +7,8 @@ use std::time::Duration;
 
 use corral_operator::exchange::transport::{CallError, Link, Transport};
 use corral_wire::{
-    Counters, Directive, Gauges, PlanDoc, PlanState, PoolKeys, Position, Report, ServePermission, Signed,
+    Counters, Directive, Gauges, OffGpu, PlanDoc, PlanState, PoolKeys, Position, Relief, Report,
+    ServePermission, Signed,
 };
 use futures::future::BoxFuture;
 use hyper::body::Bytes;
@@ -27,6 +28,9 @@ pub(crate) struct Sidecar {
     pub(crate) reason: String,
     pub(crate) refuses: Option<String>,
     pub(crate) versions: Vec<u32>,
+    pub(crate) drain_left_ms: Option<u64>,
+    pub(crate) gauges: Gauges,
+    pub(crate) off_gpu: Vec<OffGpu>,
     pub(crate) calls: u32,
 }
 
@@ -44,6 +48,9 @@ impl Sidecar {
             reason: String::new(),
             refuses: None,
             versions: vec![1],
+            drain_left_ms: None,
+            gauges: Gauges::default(),
+            off_gpu: Vec::new(),
             calls: 0,
         }
     }
@@ -92,10 +99,13 @@ impl Sidecar {
             able_to_serve: self.able,
             ready: self.able && self.serves() && self.reason.is_empty(),
             reason: self.reason.clone(),
-            draining: false,
+            relief: Relief::Unneeded,
+            draining: self.drain_left_ms.is_some(),
+            drain_left_ms: self.drain_left_ms,
+            off_gpu: self.off_gpu.clone(),
             epoch: 1,
             counters: Counters::default(),
-            gauges: Gauges::default(),
+            gauges: self.gauges,
         }
     }
 }

@@ -2,6 +2,7 @@
 
 use corral_crds::condition::MAX_MESSAGE_BYTES;
 use corral_tests::fake_api::store::Key;
+use corral_wire::OffGpu;
 use serde_json::json;
 
 use super::world::{NS, World, policy_spec, pool_spec};
@@ -116,11 +117,60 @@ async fn a_pool_says_which_pods_have_lost_their_ollama() {
     let mut world = settled().await;
     world.start_pod("chat", "chat-1", "10.0.0.1");
     world.settle().await;
-    world.sidecars.change("10.0.0.1", |sidecar| sidecar.reason = "OllamaDown".to_owned());
+    for word in ["OllamaDown", "Stalled", "Overloaded", "ModelLoading"] {
+        world.sidecars.change("10.0.0.1", |sidecar| sidecar.reason = word.to_owned());
+        world.settle().await;
+        let (status, reason, message) = world.condition("ollamapools", "chat", "Ready");
+        assert_eq!((status.as_str(), reason.as_str()), ("False", word));
+        assert!(message.contains("chat-1"), "{message}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_says_what_a_pod_that_has_to_go_still_does() {
+    let mut world = settled().await;
+    world.start_pod("chat", "chat-1", "10.0.0.1");
+    world.settle().await;
+    world.sidecars.change("10.0.0.1", |sidecar| {
+        sidecar.drain_left_ms = Some(142_000);
+        sidecar.gauges.in_flight = 3;
+    });
     world.settle().await;
     let (status, reason, message) = world.condition("ollamapools", "chat", "Ready");
-    assert_eq!((status.as_str(), reason.as_str()), ("False", "OllamaDown"));
-    assert!(message.contains("chat-1"), "{message}");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "WaitingForDrain"));
+    assert!(message.contains("chat-1: 3 requests, at most 1"), "{message}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_with_gpus_says_which_model_runs_beside_them_and_when_it_does_no_more() {
+    let mut world = settled().await;
+    world.start_pod("chat", "chat-1", "10.0.0.1");
+    world.settle().await;
+    let fallback = |world: &World| world.condition("ollamapools", "chat", "GPUFallback");
+    assert_eq!((fallback(&world).0.as_str(), fallback(&world).1.as_str()), ("False", "AllOnGPU"));
+    world.sidecars.change("10.0.0.1", |sidecar| {
+        sidecar.off_gpu = vec![OffGpu { model: "llama3:latest".to_owned(), gpu_percent: 40 }];
+    });
+    world.settle().await;
+    let (status, reason, message) = fallback(&world);
+    assert_eq!((status.as_str(), reason.as_str()), ("True", "ModelOffGPU"));
+    assert!(message.contains("40 % of llama3:latest is on the GPU of chat-1"), "{message}");
+    let told = |world: &World| {
+        let events =
+            world.api.store(|store| store.all().map(|(_, object)| object.clone()).collect::<Vec<_>>());
+        events.iter().filter(|event| event["kind"] == "Event" && event["reason"] == "ModelOffGPU").count()
+    };
+    assert_eq!(told(&world), 1);
+    world.sidecars.change("10.0.0.1", |sidecar| sidecar.off_gpu.clear());
+    world.settle().await;
+    assert_eq!(fallback(&world).0, "False");
+    let mut spec = pool_spec(2);
+    spec["gpu"] = json!({"vendor": "none"});
+    world.put_pool("chat", &spec);
+    world.settle().await;
+    let pool = world.api.find("corral.dev", "ollamapools", NS, "chat").unwrap();
+    let conditions = pool["status"]["conditions"].as_array().unwrap();
+    assert!(conditions.iter().all(|condition| condition["type"] != "GPUFallback"), "no GPU, no fallback");
 }
 
 #[tokio::test(start_paused = true)]
