@@ -3,6 +3,7 @@
 use anyhow::{Context, Result};
 
 use super::addresses::{AddressPlan, NODES, node_name};
+use super::audit;
 use super::instance::Instance;
 use super::namespaces::on_node;
 use super::processes::{self, Process};
@@ -125,6 +126,8 @@ fn api_server(instance: &Instance, plan: AddressPlan, parts: &Parts) -> Vec<Stri
         "--requestheader-extra-headers-prefix=X-Remote-Extra-".into(),
         format!("--proxy-client-cert-file={}", pki("front-proxy.crt")),
         format!("--proxy-client-key-file={}", pki("front-proxy.key")),
+        format!("--audit-policy-file={}", instance.path(audit::POLICY).display()),
+        format!("--audit-log-path={}", instance.path(audit::LOG).display()),
     ])
 }
 

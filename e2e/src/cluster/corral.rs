@@ -33,6 +33,16 @@ impl Cluster {
         self.install_corral_with(&self.parts.chart, &values)
     }
 
+    /// Upgrades it to this many operators, of which one leads.
+    pub fn scale_corral(&self, replicas: u32) -> Result<()> {
+        let mut values = self.values("*")?;
+        values
+            .as_object_mut()
+            .context("values are an object")?
+            .insert("replicas".to_owned(), json!(replicas));
+        self.install_corral_with(&self.parts.chart, &values)
+    }
+
     /// The same from another folder with a chart, for the pools of one namespace, or of all: `*`.
     pub fn install_corral_from(&self, chart: &Path, watched: &str) -> Result<()> {
         self.install_corral_with(chart, &self.values(watched)?)

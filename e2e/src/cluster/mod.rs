@@ -2,6 +2,7 @@
 
 pub mod addresses;
 pub mod api;
+pub mod audit;
 pub mod certificates;
 pub mod cgroups;
 pub mod components;
@@ -13,6 +14,7 @@ pub mod kubectl;
 pub mod loading;
 pub mod mounts;
 pub mod namespaces;
+pub mod network;
 pub mod processes;
 pub mod render;
 pub mod status;
@@ -29,6 +31,7 @@ use crate::machine::command::tail;
 use addresses::AddressPlan;
 use components::Component;
 use instance::Instance;
+use processes::Frozen;
 
 /// Lines of a log that an error shows.
 const LOG_TAIL: usize = 15;
@@ -60,6 +63,12 @@ impl Cluster {
     pub fn stop(&self, component: &str) -> Result<()> {
         components::named(&self.components, component)?;
         processes::stop(&self.instance, component, Duration::from_secs(5))
+    }
+
+    /// Stops the clock for a component, until what is given is dropped.
+    pub fn freeze(&self, component: &str) -> Result<Frozen> {
+        let process = processes::recorded(&self.instance, component);
+        Ok(process.with_context(|| format!("{component} does not run"))?.freeze())
     }
 
     /// Names of components that should run and do not.

@@ -1,4 +1,4 @@
-//! Mounts of a cluster on this machine: the pins of its namespaces.
+//! Mounts of a cluster on this machine: the pins of its namespaces, and full disks.
 
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -6,6 +6,8 @@ use std::time::Duration;
 
 use anyhow::Result;
 
+use super::Cluster;
+use super::namespaces::on_node;
 use crate::machine::clock::Deadline;
 use crate::machine::command::Cmd;
 
@@ -28,6 +30,17 @@ pub fn remove(folder: &Path) -> Result<()> {
         let left = below(folder)?;
         Ok(if left.is_empty() { Ok(()) } else { Err(format!("{left:?} are left")) })
     })
+}
+
+impl Cluster {
+    /// Puts a disk on which nothing can be written over a folder of a node. Containers that start later see it; who
+    /// removes the folder's pod removes it too.
+    pub fn full_disk(&self, node: usize, folder: &str) -> Result<()> {
+        // One inode, which the folder itself takes.
+        let options = "size=4k,nr_inodes=1,mode=1777";
+        let mount = Cmd::words(["mount", "-t", "tmpfs", "-o", options, "full", folder]);
+        mount.behind(on_node(&self.instance, node)).run().map(drop)
+    }
 }
 
 /// In the order of the table, in which a mount comes after the one that it lies on.

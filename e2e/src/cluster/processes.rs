@@ -44,6 +44,13 @@ impl Process {
         Self::now(self.pid) == Some(self)
     }
 
+    /// Stops it where it is, until what is given is dropped.
+    #[must_use]
+    pub fn freeze(self) -> Frozen {
+        self.signal(Signal::STOP);
+        Frozen(self)
+    }
+
     /// Sends a signal to this life of the process and no other; gone already is fine.
     pub fn signal(self, signal: Signal) {
         let Some(pid) = Pid::from_raw(self.pid) else { return };
@@ -52,6 +59,16 @@ impl Process {
         if self.alive() {
             let _ = pidfd_send_signal(&handle, signal);
         }
+    }
+}
+
+/// A process that is stopped. It runs on when this is dropped.
+#[derive(Debug)]
+pub struct Frozen(Process);
+
+impl Drop for Frozen {
+    fn drop(&mut self) {
+        self.0.signal(Signal::CONT);
     }
 }
 
@@ -168,6 +185,23 @@ mod tests {
         Deadline::after(Duration::from_secs(10)).wait("all run", Duration::from_millis(5), both).unwrap();
         end_all(&instance, Duration::from_secs(10)).unwrap();
         assert!(all(&instance).is_empty());
+        fs::remove_dir_all(instance.root.parent().unwrap().parent().unwrap().parent().unwrap()).unwrap();
+    }
+
+    #[test]
+    fn a_frozen_process_runs_on_when_it_is_let_go() {
+        let instance = instance("frozen");
+        let process = start(&instance, "sleeper", &Cmd::words(["sleep", "300"])).unwrap();
+        let state = || fs::read_to_string(format!("/proc/{}/stat", process.pid)).unwrap();
+        let becomes = |what: &'static str| {
+            let ready = || Ok(if state().contains(what) { Ok(()) } else { Err(state()) });
+            Deadline::after(Duration::from_secs(10)).wait(what, Duration::from_millis(1), ready).unwrap();
+        };
+        let frozen = process.freeze();
+        becomes(") T ");
+        drop(frozen);
+        becomes(") S ");
+        end_all(&instance, Duration::from_secs(10)).unwrap();
         fs::remove_dir_all(instance.root.parent().unwrap().parent().unwrap().parent().unwrap()).unwrap();
     }
 

@@ -6,6 +6,7 @@ use anyhow::Result;
 use serde_json::{Value, json};
 
 use super::addresses::{AddressPlan, node_name};
+use super::corral::{NAMESPACE, RELEASE};
 use super::instance::Instance;
 use crate::artifacts::images::PAUSE;
 
@@ -30,6 +31,20 @@ pub fn kubeconfig(instance: &Instance, plan: AddressPlan, user: &str) -> Result<
             "client-key": pki(format!("{user}.key")),
         }}],
         "contexts": [{ "name": instance.name, "context": { "cluster": instance.name, "user": user } }],
+    }))
+}
+
+/// What the API server notes: the operator's writes and nothing else.
+pub fn audit_policy() -> Result<String> {
+    let operator = format!("system:serviceaccount:{NAMESPACE}:{RELEASE}");
+    yaml(&json!({
+        "apiVersion": "audit.k8s.io/v1",
+        "kind": "Policy",
+        "omitStages": ["RequestReceived"],
+        "rules": [
+            { "level": "Metadata", "users": [operator], "verbs": ["create", "update", "patch", "delete", "deletecollection"] },
+            { "level": "None" },
+        ],
     }))
 }
 
@@ -157,6 +172,11 @@ mod tests {
     #[test]
     fn kubelet_configuration_is_as_reviewed() {
         insta::assert_snapshot!(kubelet(&instance(), plan(), 1).unwrap());
+    }
+
+    #[test]
+    fn audit_policy_is_as_reviewed() {
+        insta::assert_snapshot!(audit_policy().unwrap());
     }
 
     #[test]

@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 use super::addresses::{AddressPlan, NODES, node_name};
 use super::instance::{Instance, Record, boot_id};
 use super::namespaces::{in_network_of, on_node};
-use super::{Cluster, certificates, cgroups, down, namespaces, render};
+use super::{Cluster, audit, certificates, cgroups, down, namespaces, render};
 use crate::artifacts::Parts;
 use crate::machine::clock::{Deadline, Stopwatch, seconds};
 use crate::machine::command::Cmd;
@@ -96,6 +96,7 @@ fn furnish(cluster: &Cluster) -> Result<()> {
         fs::write(instance.path(&format!("{user}.kubeconfig")), text)?;
     }
     fs::write(instance.path("kube-proxy.yaml"), render::kube_proxy(instance, plan)?)?;
+    fs::write(instance.path(audit::POLICY), render::audit_policy()?)?;
     fs::write(instance.path("Corefile"), render::corefile(plan, &instance.path("admin.kubeconfig")))?;
     for node in 0..NODES {
         furnish_node(instance, plan, node)?;

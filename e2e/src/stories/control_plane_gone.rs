@@ -1,7 +1,5 @@
 //! The operator is gone, then the API server too: limits hold, also in a sidecar that starts while both are away.
 
-use std::time::Duration;
-
 use anyhow::{Context, Result, bail, ensure};
 use serde_json::json;
 
@@ -9,8 +7,7 @@ use super::pool::{PoolPod, policy};
 use super::scene::Scene;
 use super::traffic::{names_limit, one_token, sort};
 use crate::cluster::corral::{NAMESPACE, RELEASE};
-use crate::cluster::http::Request;
-use crate::machine::clock::{Deadline, Stopwatch, seconds};
+use crate::machine::clock::{Stopwatch, seconds};
 
 const POOL: &str = "chat";
 
@@ -41,7 +38,7 @@ fn without_a_control_plane(scene: &Scene, first: &PoolPod, second: &PoolPod) -> 
     three_at_once_are_admitted(scene, second).context("with the API server gone")?;
     scene.kill_task(second.node_number(), &task)?;
     let watch = Stopwatch::start();
-    serves_again(scene, second)?;
+    scene.serves_again(second)?;
     scene.tell(&format!(
         "a killed sidecar serves again {} later, without a control plane",
         seconds(watch.elapsed())
@@ -63,32 +60,11 @@ fn refuses(scene: &Scene, pod: &PoolPod) -> Result<()> {
     names_limit(&answer, &format!("{}/few/few", scene.namespace))
 }
 
-/// Asks for metadata only: that uses nothing up.
-fn serves_again(scene: &Scene, pod: &PoolPod) -> Result<()> {
-    scene.until("the sidecar serves again", || {
-        let limit = Duration::from_secs(2);
-        let asked = scene.cluster.http(0, pod.client_port()?, &Request::get("/api/version"), limit);
-        Ok(match asked {
-            Ok(answer) if answer.status == 200 => Ok(()),
-            Ok(answer) => Err(format!("{} {}", answer.status, answer.text())),
-            Err(error) => Err(format!("{error:#}")),
-        })
-    })
-}
-
 fn mend(scene: &Scene) -> Result<()> {
     if scene.cluster.missing_components().iter().any(|name| name == "kube-apiserver") {
         scene.cluster.start("kube-apiserver")?;
     }
-    Deadline::after(Duration::from_mins(1)).wait(
-        "the API server answers",
-        Duration::from_millis(300),
-        || {
-            let asked =
-                scene.cluster.kubectl(["get", "--raw", "/readyz", "--request-timeout=5s"]).attempt()?;
-            Ok(if asked.status.success() { Ok(()) } else { Err(asked.tail()) })
-        },
-    )?;
+    scene.api_server_answers()?;
     scene.cluster.uninstall_corral()?;
     scene.cluster.install_corral()
 }

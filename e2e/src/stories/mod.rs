@@ -3,20 +3,26 @@
 //! A story is a function that says with an error what does not hold. It gets a namespace of its own, removed when it is
 //! over, and a deadline, which every wait of it keeps.
 
+pub mod api_server_gone;
 pub mod apis;
 pub mod bad_policy;
 pub mod chart_is_sound;
 pub mod cluster_is_real;
 pub mod condition;
 pub mod control_plane_gone;
+pub mod full_disk;
+pub mod in_flight;
 pub mod install;
 pub mod limit_is_exact;
 pub mod metrics_are_sound;
 pub mod no_way_around;
 pub mod ollama_answers;
-pub mod ollama_dies;
+pub mod ollama_killed;
+pub mod operator_killed_every_few_seconds;
 pub mod operator_reinstalled;
 pub mod operator_upgrade_restarts_nothing;
+pub mod operators;
+pub mod outage;
 pub mod policy_change_in_two_seconds;
 pub mod pool;
 pub mod pool_runs_on_gpus;
@@ -27,11 +33,13 @@ pub mod runner;
 pub mod scene;
 pub mod schema_on_the_real_server;
 pub mod sidecar_guards_ollama;
+pub mod sidecar_killed;
 pub mod single_replica_update;
 pub mod stream_through_service;
 pub mod streams;
 pub mod traffic;
 pub mod two_clusters_side_by_side;
+pub mod two_operators;
 pub mod two_policies_one_pool;
 pub mod update_with_pending_replica;
 pub mod what_it_costs;
@@ -86,7 +94,9 @@ pub const ALL: &[Story] = &[
     story("chart_is_sound", Lane::Parallel, 40, chart_is_sound::run),
     story("pool_runs_on_gpus", Lane::Parallel, 60, pool_runs_on_gpus::run),
     story("no_way_around", Lane::Parallel, 60, no_way_around::run),
-    story("ollama_dies", Lane::Parallel, 60, ollama_dies::run),
+    story("ollama_killed", Lane::Parallel, 60, ollama_killed::run),
+    story("sidecar_killed", Lane::Parallel, 45, sidecar_killed::run),
+    story("full_disk", Lane::Parallel, 45, full_disk::run),
     story("two_policies_one_pool", Lane::Parallel, 45, two_policies_one_pool::run),
     story("limit_is_exact", Lane::Parallel, 120, limit_is_exact::run),
     story("metrics_are_sound", Lane::Parallel, 45, metrics_are_sound::run),
@@ -94,6 +104,9 @@ pub const ALL: &[Story] = &[
     story("single_replica_update", Lane::Parallel, 60, single_replica_update::run),
     story("bad_policy", Lane::Cluster, 60, bad_policy::run),
     story("control_plane_gone", Lane::Cluster, 90, control_plane_gone::run),
+    story("api_server_gone", Lane::Cluster, 110, api_server_gone::run),
+    story("two_operators", Lane::Cluster, 100, two_operators::run),
+    story("operator_killed_every_few_seconds", Lane::Cluster, 110, operator_killed_every_few_seconds::run),
     story("operator_reinstalled", Lane::Cluster, 75, operator_reinstalled::run),
     story("operator_upgrade_restarts_nothing", Lane::Cluster, 75, operator_upgrade_restarts_nothing::run),
     story("install", Lane::Cluster, 75, install::run),

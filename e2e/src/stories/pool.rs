@@ -32,6 +32,8 @@ pub struct PoolPod {
     pub ip: Option<IpAddr>,
     /// Whether Kubernetes counts it as ready.
     pub ready: bool,
+    /// Whether it is on its way out.
+    pub leaving: bool,
     /// How often each of its containers was started again, by name.
     pub restarts: Vec<(String, u64)>,
 }
@@ -50,10 +52,16 @@ impl PoolPod {
             node: text("/spec/nodeName"),
             ip: text("/status/podIP").parse().ok(),
             ready: conditions.into_iter().flatten().any(ready),
+            leaving: pod.pointer("/metadata/deletionTimestamp").is_some(),
             restarts: statuses(pod)
                 .filter_map(|(name, status)| Some((name, status.get("restartCount")?.as_u64()?)))
                 .collect(),
         }
+    }
+
+    /// How often this container was started again.
+    pub fn restarts_of(&self, container: &str) -> u64 {
+        self.restarts.iter().find(|(name, _)| name == container).map_or(0, |(_, count)| *count)
     }
 
     /// The number of its node.
@@ -120,10 +128,18 @@ impl Scene {
 
     /// Applies such a pool on GPUs of the first node, with the models, and waits until it serves.
     pub fn serving_pool(&self, name: &str, replicas: u32) -> Result<Vec<PoolPod>> {
+        self.serving(&self.pool(name, replicas))
+    }
+
+    /// The same with a pool that was changed.
+    pub fn serving(&self, pool: &Value) -> Result<Vec<PoolPod>> {
+        let name = pool.pointer("/metadata/name").and_then(Value::as_str).context("a pool has a name")?;
+        let replicas =
+            pool.pointer("/spec/replicas").and_then(Value::as_u64).context("a pool has replicas")?;
         self.models()?;
-        self.gpus(0, replicas)?;
-        self.apply(&self.pool(name, replicas).to_string())?;
-        self.pool_serves(name, replicas as usize)
+        self.gpus(0, u32::try_from(replicas)?)?;
+        self.apply(&pool.to_string())?;
+        self.pool_serves(name, usize::try_from(replicas)?)
     }
 
     /// Waits until a pool is Ready with this many pods, and gives them.
@@ -153,10 +169,15 @@ impl Scene {
 
     /// The pods of a namespace with these labels that are not on their way out, by name.
     pub fn pods_with(&self, namespace: &str, selector: &str) -> Result<Vec<PoolPod>> {
+        let pods = self.every_pod_with(namespace, selector)?;
+        Ok(pods.into_iter().filter(|pod| !pod.leaving).collect())
+    }
+
+    /// The same with those that are on their way out.
+    pub fn every_pod_with(&self, namespace: &str, selector: &str) -> Result<Vec<PoolPod>> {
         let list = self.cluster.get(&["pods", "--namespace", namespace, "--selector", selector])?;
-        let items = list.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-        let staying = items.iter().filter(|pod| pod.pointer("/metadata/deletionTimestamp").is_none());
-        Ok(staying.map(PoolPod::new).collect())
+        let items = list.get("items").and_then(Value::as_array);
+        Ok(items.into_iter().flatten().map(PoolPod::new).collect())
     }
 
     /// Sets how many replicas a pool has, through its scale subresource.

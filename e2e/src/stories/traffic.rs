@@ -149,6 +149,13 @@ impl Scene {
     }
 }
 
+/// The value, a whole number, of the series with exactly this name and labels in what a pod tells Prometheus.
+pub fn reading(metrics: &str, series: &str) -> Result<u64> {
+    let value = metrics.lines().find_map(|line| line.strip_prefix(series)?.strip_prefix(' '));
+    let value = value.with_context(|| format!("no {series} in:\n{metrics}"))?;
+    Ok(value.split(' ').next().unwrap_or_default().parse()?)
+}
+
 /// Splits attempts into served and refused ones; any other answer is an error.
 pub fn sort(attempts: Vec<Attempt>) -> Result<(Vec<Attempt>, Vec<Attempt>)> {
     let strange = attempts.iter().find(|attempt| !attempt.served() && !attempt.refused());
@@ -199,6 +206,14 @@ mod tests {
         let (count, length) = worst_window(&served(&[0, 5000, 5000, 5000, 9000]), 2.0, 1.0).unwrap();
         assert_eq!(count, 3);
         assert!(length < 0.1);
+    }
+
+    #[test]
+    fn a_reading_is_of_the_series_with_exactly_this_name() {
+        let metrics = "# TYPE a gauge\na_total 3\na{x=\"y\"} 2\na 1\n# EOF";
+        assert_eq!(reading(metrics, "a").unwrap(), 1);
+        assert_eq!(reading(metrics, "a{x=\"y\"}").unwrap(), 2);
+        assert!(reading(metrics, "b").is_err());
     }
 
     #[test]

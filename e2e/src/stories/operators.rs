@@ -1,0 +1,54 @@
+//! The operator's own pods, as a story sees them.
+
+use anyhow::{Context, Result};
+use serde_json::Value;
+
+use super::pool::PoolPod;
+use super::scene::Scene;
+use super::traffic::reading;
+use crate::cluster::corral::NAMESPACE;
+use crate::cluster::processes::Process;
+
+/// Where an operator answers probes and Prometheus.
+const PORT: u16 = 8080;
+
+impl Scene {
+    /// The operator's pods that are not on their way out, by name.
+    pub fn operators(&self) -> Result<Vec<PoolPod>> {
+        self.pods_with(NAMESPACE, "app.kubernetes.io/component=operator")
+    }
+
+    /// Who holds the Lease: another word for each life of an operator's process.
+    pub fn leader(&self) -> Result<String> {
+        let leases = self.cluster.get(&["leases", "--namespace", NAMESPACE])?;
+        let holder = leases.pointer("/items/0/spec/holderIdentity").and_then(Value::as_str);
+        holder.map(str::to_owned).context("nobody leads")
+    }
+
+    /// The operator's pod that leads, and one that does not.
+    pub fn leader_and_standby(&self) -> Result<(PoolPod, PoolPod)> {
+        let leader = self.leader()?;
+        let (lead, others): (Vec<_>, Vec<_>) =
+            self.operators()?.into_iter().partition(|pod| leader.starts_with(&format!("{}_", pod.name)));
+        let pair = lead.into_iter().next().zip(others.into_iter().next());
+        pair.with_context(|| format!("{leader} leads, and is no operator beside another"))
+    }
+
+    /// Names of the operator's pods that say of themselves that they lead.
+    pub fn who_say_they_lead(&self) -> Result<Vec<String>> {
+        let mut names = Vec::new();
+        for pod in self.operators()? {
+            let metrics = self.metrics(pod.port(PORT)?)?;
+            if reading(&metrics, "corral_operator_leader")? > 0 {
+                names.push(pod.name);
+            }
+        }
+        Ok(names)
+    }
+
+    /// The process of an operator's pod.
+    pub fn operator_process(&self, pod: &PoolPod) -> Result<Process> {
+        let pid = i32::try_from(self.pid_of(pod, "operator")?)?;
+        Process::now(pid).with_context(|| format!("{} has no process {pid}", pod.name))
+    }
+}
