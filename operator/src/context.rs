@@ -17,6 +17,7 @@ use crate::exchange::Exchange;
 use crate::metrics::Metrics;
 use crate::policy::record::Records;
 use crate::pool::build::Defaults;
+use crate::pool::shortage::Shortages;
 
 /// A pool as it is watched: one that cannot be read stalls no other.
 pub type GuardedPool = DeserializeGuard<OllamaPool>;
@@ -64,6 +65,8 @@ pub struct Context {
     pub exchange: Exchange,
     /// What each pool's plan came from.
     pub records: Records,
+    /// How many pods of each pool are missing for want of a node.
+    pub shortages: Shortages,
     /// Tells users what happened.
     pub events: Events,
     /// The time.

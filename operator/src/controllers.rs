@@ -160,6 +160,7 @@ async fn sweep(ctx: &Context, namespace: Option<&str>) {
         let here = |pool: &PoolRef| namespace.is_none_or(|namespace| pool.namespace == namespace);
         let exists = |pool: &PoolRef| ctx.stores.pools.get(&pool_ref(pool)).is_some();
         ctx.records.retain(|pool| !here(pool) || exists(pool));
+        ctx.shortages.retain(|pool| !here(pool) || exists(pool));
         ctx.exchange.retain(|pool| !here(pool) || exists(pool));
     }
 }

@@ -20,6 +20,7 @@ use crate::lease::{Lease, LeaseSettings};
 use crate::metrics::Metrics;
 use crate::policy::record::Records;
 use crate::pool::build::Defaults;
+use crate::pool::shortage::Shortages;
 
 /// What the process is made of, so that tests can bring their own.
 pub struct Parts {
@@ -99,6 +100,7 @@ async fn lead(settings: &Settings, parts: &Parts, lease: &Arc<Lease>, metrics: &
             stores: watches.stores.clone(),
             exchange: exchange.clone(),
             records: Records::default(),
+            shortages: Shortages::default(),
             events: events.clone(),
             clock: Arc::clone(&parts.clock),
             defaults: Defaults { sidecar_image: settings.sidecar_image.clone() },

@@ -1,15 +1,15 @@
 //! A small HTTP/1.1 client inside a cluster's network, which notes when every piece of an answer arrived.
 
 use std::fs::File;
-use std::io::{Read, Write};
+use std::io::{ErrorKind, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::path::Path;
+use std::path::{Path, PathBuf};
 use std::str;
 use std::thread;
 use std::time::Duration;
 
-use anyhow::{Context, Result, bail, ensure};
+use anyhow::{Context, Error, Result, anyhow, bail, ensure};
 use rustix::thread::{LinkNameSpaceType, move_into_link_name_space};
 
 use super::Cluster;
@@ -53,13 +53,13 @@ impl Request {
         self
     }
 
-    fn bytes(&self, to: SocketAddr) -> Vec<u8> {
+    fn bytes(&self, to: SocketAddr, last: bool) -> Vec<u8> {
         let mut lines = vec![
             format!("{} {} HTTP/1.1", self.method, self.path),
             format!("Host: {to}"),
-            "Connection: close".to_owned(),
             format!("Content-Length: {}", self.body.len()),
         ];
+        lines.extend(last.then(|| "Connection: close".to_owned()));
         lines.extend(self.headers.iter().map(|(name, value)| format!("{name}: {value}")));
         [lines.join("\r\n").as_bytes(), b"\r\n\r\n", &self.body].concat()
     }
@@ -115,6 +115,40 @@ impl Answer {
     }
 }
 
+/// What came of a request, however it ended.
+#[derive(Debug)]
+pub struct Exchange {
+    /// Whether there was a connection.
+    pub connected: bool,
+    /// What was answered, as far as it came; none without a whole head.
+    pub answer: Option<Answer>,
+    /// Why the answer is not whole.
+    pub fault: Option<Error>,
+}
+
+impl Exchange {
+    fn without_answer(connected: bool, fault: Error) -> Self {
+        Self { connected, answer: None, fault: Some(fault) }
+    }
+
+    /// Whether another request may follow on the same connection.
+    fn can_go_on(&self) -> bool {
+        let framed = |answer: &Answer| {
+            answer.header("connection") != Some("close")
+                && (answer.header("content-length").is_some() || answer.header("transfer-encoding").is_some())
+        };
+        self.fault.is_none() && self.answer.as_ref().is_some_and(framed)
+    }
+
+    /// The whole answer.
+    pub fn whole(self) -> Result<Answer> {
+        match self.fault {
+            Some(fault) => Err(fault),
+            None => self.answer.context("there is no answer"),
+        }
+    }
+}
+
 impl Cluster {
     /// A TCP connection that begins on a node.
     pub fn connect(&self, node: usize, to: SocketAddr, limit: Duration) -> Result<TcpStream> {
@@ -125,6 +159,42 @@ impl Cluster {
     pub fn http(&self, node: usize, to: SocketAddr, request: &Request, limit: Duration) -> Result<Answer> {
         http_from(&self.instance.network_namespace(node), to, request, limit)
     }
+
+    /// A client on a node that keeps its connection for the next request, if it may.
+    pub fn line(&self, node: usize, to: SocketAddr) -> Line {
+        Line { network: self.instance.network_namespace(node), to, kept: None }
+    }
+}
+
+/// A client that keeps its connection for the next request, as long as the other side lets it.
+#[derive(Debug)]
+pub struct Line {
+    network: PathBuf,
+    to: SocketAddr,
+    kept: Option<TcpStream>,
+}
+
+impl Line {
+    /// One request; `last` says that no other one will follow on its connection.
+    ///
+    /// A connection that the other side has closed meanwhile is not used again. A request that was sent is not sent again.
+    pub fn exchange(&mut self, request: &Request, last: bool, limit: Duration) -> Exchange {
+        let kept = self.kept.take().filter(is_open);
+        let mut stream = match kept.map_or_else(|| connect_from(&self.network, self.to, limit), Ok) {
+            Ok(stream) => stream,
+            Err(error) => return Exchange::without_answer(false, error),
+        };
+        let exchange = converse(&mut stream, self.to, request, last, limit);
+        self.kept = Some(stream).filter(|_| !last && exchange.can_go_on());
+        exchange
+    }
+}
+
+/// Whether the other side has neither closed a connection nor said anything unasked.
+fn is_open(stream: &TcpStream) -> bool {
+    let peeked = stream.set_nonblocking(true).and_then(|()| stream.peek(&mut [0]));
+    let silent = peeked.is_err_and(|error| error.kind() == ErrorKind::WouldBlock);
+    stream.set_nonblocking(false).is_ok() && silent
 }
 
 /// A TCP connection that begins in a network namespace, which is named by a file.
@@ -141,23 +211,42 @@ fn connect_from(network: &Path, to: SocketAddr, limit: Duration) -> Result<TcpSt
 
 /// One request from inside a network namespace, which is named by a file, and its whole answer.
 pub fn http_from(network: &Path, to: SocketAddr, request: &Request, limit: Duration) -> Result<Answer> {
-    let deadline = Deadline::after(limit);
-    let watch = Stopwatch::start();
-    let mut stream = connect_from(network, to, limit)?;
-    stream.set_nodelay(true)?;
-    stream.write_all(&request.bytes(to))?;
+    Line { network: network.to_owned(), to, kept: None }.exchange(request, true, limit).whole()
+}
+
+fn converse(
+    stream: &mut TcpStream,
+    to: SocketAddr,
+    request: &Request,
+    last: bool,
+    limit: Duration,
+) -> Exchange {
+    let (watch, deadline) = (Stopwatch::start(), Deadline::after(limit));
     let mut reading = Reading { bodiless: request.method == "HEAD", ..Reading::default() };
+    let sent = send(stream, &request.bytes(to, last));
+    match sent.and_then(|()| read(stream, &mut reading, watch, deadline)) {
+        Ok(()) => reading.end(None),
+        Err(error) => reading.end(Some(error.context(format!("reading {}", request.path)))),
+    }
+}
+
+fn send(stream: &mut TcpStream, request: &[u8]) -> Result<()> {
+    stream.set_nodelay(true)?;
+    Ok(stream.write_all(request)?)
+}
+
+fn read(stream: &mut TcpStream, reading: &mut Reading, watch: Stopwatch, deadline: Deadline) -> Result<()> {
     let mut chunk = vec![0; 64 << 10];
     while !reading.complete() {
-        ensure!(!deadline.passed(), "no whole answer within {} s", limit.as_secs());
+        ensure!(!deadline.passed(), "no whole answer within {} s", watch.elapsed().as_secs());
         stream.set_read_timeout(Some(deadline.left().max(Duration::from_millis(1))))?;
-        let count = stream.read(&mut chunk).with_context(|| format!("reading {}", request.path))?;
+        let count = stream.read(&mut chunk)?;
         reading.take(chunk.get(..count).unwrap_or_default(), watch.elapsed())?;
         if count == 0 {
             break;
         }
     }
-    reading.answer()
+    Ok(())
 }
 
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
@@ -246,11 +335,17 @@ impl Reading {
         Ok(body)
     }
 
-    fn answer(self) -> Result<Answer> {
-        let (status, headers) = self.head.context("the connection was closed without an answer")?;
+    /// All that came, with the reason why no more did.
+    fn end(self, fault: Option<Error>) -> Exchange {
+        let Some((status, headers)) = self.head else {
+            let silent = || anyhow!("the connection was closed without an answer");
+            return Exchange::without_answer(true, fault.unwrap_or_else(silent));
+        };
         let cut = !self.over && self.framing != Framing::UntilClose;
-        ensure!(!cut, "the answer {status} was cut short after {} bytes", self.received);
-        Ok(Answer { status, headers, pieces: self.pieces })
+        let short = || anyhow!("the answer {status} was cut short after {} bytes", self.received);
+        let fault = fault.or_else(|| cut.then(short));
+        let answer = Some(Answer { status, headers, pieces: self.pieces });
+        Exchange { connected: true, answer, fault }
     }
 }
 
@@ -268,6 +363,8 @@ fn find(bytes: &[u8], what: &[u8]) -> Option<usize> {
 
 #[cfg(test)]
 mod tests {
+    use std::net::TcpListener;
+
     use super::*;
 
     fn read(parts: &[&str]) -> Result<Answer> {
@@ -275,7 +372,7 @@ mod tests {
         for (index, part) in parts.iter().enumerate() {
             reading.take(part.as_bytes(), Duration::from_millis(index as u64 * 10))?;
         }
-        reading.answer()
+        reading.end(None).whole()
     }
 
     #[test]
@@ -307,5 +404,31 @@ mod tests {
     fn without_framing_the_body_lasts_until_the_close() {
         let answer = read(&["HTTP/1.0 200 OK\r\n\r\nab", "cd", ""]).unwrap();
         assert_eq!(answer.text(), "abcd");
+    }
+
+    #[test]
+    fn a_connection_is_kept_only_after_a_whole_answer_that_does_not_close_it() {
+        let kept = |head: &str| {
+            let mut reading = Reading::default();
+            reading.take(format!("HTTP/1.1 200 OK\r\n{head}\r\n\r\nab").as_bytes(), Duration::ZERO).unwrap();
+            reading.end(None).can_go_on()
+        };
+        assert!(kept("Content-Length: 2"));
+        assert!(!kept("Content-Length: 3"), "not whole");
+        assert!(!kept("Content-Length: 2\r\nConnection: close"));
+        assert!(!kept("Server: x"), "it ends with its connection");
+    }
+
+    #[test]
+    fn a_connection_that_the_server_closed_is_not_open() {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let client = TcpStream::connect(listener.local_addr().unwrap()).unwrap();
+        let (server, _) = listener.accept().unwrap();
+        assert!(is_open(&client));
+        drop(server);
+        let closed = || Ok(if is_open(&client) { Err("it is open".to_owned()) } else { Ok(()) });
+        Deadline::after(Duration::from_secs(5))
+            .wait("it is closed", Duration::from_millis(1), closed)
+            .unwrap();
     }
 }

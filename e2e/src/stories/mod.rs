@@ -3,6 +3,7 @@
 //! A story is a function that says with an error what does not hold. It gets a namespace of its own, removed when it is
 //! over, and a deadline, which every wait of it keeps.
 
+pub mod apis;
 pub mod bad_policy;
 pub mod chart_is_sound;
 pub mod cluster_is_real;
@@ -19,14 +20,20 @@ pub mod operator_upgrade_restarts_nothing;
 pub mod policy_change_in_two_seconds;
 pub mod pool;
 pub mod pool_runs_on_gpus;
+pub mod rest;
+pub mod rolling_update_under_load;
+pub mod rollout;
 pub mod runner;
 pub mod scene;
 pub mod schema_on_the_real_server;
 pub mod sidecar_guards_ollama;
+pub mod single_replica_update;
 pub mod stream_through_service;
+pub mod streams;
 pub mod traffic;
 pub mod two_clusters_side_by_side;
 pub mod two_policies_one_pool;
+pub mod update_with_pending_replica;
 pub mod what_it_costs;
 
 use std::fmt;
@@ -83,11 +90,14 @@ pub const ALL: &[Story] = &[
     story("two_policies_one_pool", Lane::Parallel, 45, two_policies_one_pool::run),
     story("limit_is_exact", Lane::Parallel, 120, limit_is_exact::run),
     story("metrics_are_sound", Lane::Parallel, 45, metrics_are_sound::run),
+    story("update_with_pending_replica", Lane::Parallel, 120, update_with_pending_replica::run),
+    story("single_replica_update", Lane::Parallel, 60, single_replica_update::run),
     story("bad_policy", Lane::Cluster, 60, bad_policy::run),
     story("control_plane_gone", Lane::Cluster, 90, control_plane_gone::run),
     story("operator_reinstalled", Lane::Cluster, 75, operator_reinstalled::run),
     story("operator_upgrade_restarts_nothing", Lane::Cluster, 75, operator_upgrade_restarts_nothing::run),
     story("install", Lane::Cluster, 75, install::run),
+    story("rolling_update_under_load", Lane::Cluster, 180, rolling_update_under_load::run),
     story("two_clusters_side_by_side", Lane::Cluster, 90, two_clusters_side_by_side::run),
     story("stream_through_service", Lane::Quiet, 60, stream_through_service::run),
     story("what_it_costs", Lane::Quiet, 60, what_it_costs::run),

@@ -40,13 +40,6 @@ fn it_is_upgraded(scene: &Scene, pods: &[PoolPod]) -> Result<()> {
 
 /// A changed spec is one way to ask; what is new is taken with it, one pod after the other.
 fn it_rolls_when_asked(scene: &Scene, object: &str, before: &[PoolPod]) -> Result<()> {
-    let patch = r#"{"spec":{"ollama":{"keepAlive":"1h"}}}"#;
-    let ask = ["patch", object, "--type=merge", "--patch", patch, "--namespace", &scene.namespace];
-    scene.cluster.kubectl(ask).run()?;
-    scene.until("every pod is a new one", || {
-        let now = scene.pods_of(POOL)?;
-        let old = now.iter().filter(|pod| before.iter().any(|b| b.uid == pod.uid)).count();
-        Ok(if old == 0 && now.len() == 2 { Ok(()) } else { Err(format!("{old} old of {}", now.len())) })
-    })?;
-    scene.pool_serves(POOL, 2).map(drop)
+    scene.patch(object, &serde_json::json!({ "spec": { "ollama": { "keepAlive": "1h" } } }))?;
+    scene.until_replaced(POOL, before, 2).map(drop)
 }

@@ -4,27 +4,14 @@ use std::net::SocketAddr;
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::apis::{APIS, Api};
 use super::scene::Scene;
 use crate::cluster::http::{Answer, Request};
 
 const TOKENS: usize = 60;
 const START: &str = "abcdefghijklmnopqrstuvwxyz abc";
-
-/// One API that streams.
-struct Api {
-    path: &'static str,
-    content_type: &'static str,
-    /// Where the text of an event is.
-    text: &'static str,
-}
-
-const APIS: [Api; 3] = [
-    Api { path: "/api/chat", content_type: "application/x-ndjson", text: "/message/content" },
-    Api { path: "/v1/chat/completions", content_type: "text/event-stream", text: "/choices/0/delta/content" },
-    Api { path: "/v1/messages", content_type: "text/event-stream", text: "/delta/text" },
-];
 
 /// Tells the story.
 pub fn run(scene: &Scene) -> Result<()> {
@@ -45,28 +32,13 @@ fn load(scene: &Scene, to: SocketAddr) -> Result<()> {
 }
 
 fn it_streams(scene: &Scene, service: SocketAddr, api: &Api) -> Result<()> {
-    let body = json!({
-        "model": "slow",
-        "messages": [{ "role": "user", "content": "Say the alphabet." }],
-        "stream": true,
-        "max_tokens": TOKENS,
-        "options": { "num_predict": TOKENS },
-    });
-    let answer = scene.http(service, &Request::post(api.path, &body))?;
+    let answer = scene.http(service, &api.request("slow", TOKENS))?;
     ensure!(answer.status == 200, "{}: {} {}", api.path, answer.status, answer.text());
     let kind = answer.header("content-type").unwrap_or_default();
     ensure!(kind.starts_with(api.content_type), "{} answers {kind}", api.path);
-    let text: String =
-        events(&answer)?.iter().filter_map(|event| event.pointer(api.text)?.as_str()).collect();
+    let text = api.text(&answer.text())?;
     ensure!(text.starts_with(START), "{}: the model says {text:?}", api.path);
     gaps(scene, api, &answer)
-}
-
-/// One JSON value a line, or a line that begins with `data:`; `[DONE]` is none.
-fn events(answer: &Answer) -> Result<Vec<Value>> {
-    let text = answer.text();
-    let lines = text.lines().map(|line| line.strip_prefix("data:").unwrap_or(line).trim());
-    lines.filter(|line| line.starts_with('{')).map(|line| Ok(serde_json::from_str(line)?)).collect()
 }
 
 fn gaps(scene: &Scene, api: &Api, answer: &Answer) -> Result<()> {

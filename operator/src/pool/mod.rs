@@ -9,6 +9,7 @@ pub mod apply;
 pub mod build;
 pub mod observe;
 pub mod revision;
+pub mod shortage;
 pub mod status;
 pub mod validate;
 
@@ -52,7 +53,14 @@ pub async fn reconcile(pool: Arc<GuardedPool>, ctx: Arc<Context>) -> Result<Acti
     ctx.metrics.reconciled("pool", took, outcome.as_ref().err().map(Error::label));
     outcome?;
     ctx.pool_failures.succeeded(&ObjectRef::from_obj(&*pool));
-    Ok(Action::requeue(jittered(RESYNC, 20)))
+    let soon = ctx.shortages.look_again(&reference(&pool), ctx.clock.now());
+    Ok(Action::requeue(soon.unwrap_or(Duration::MAX).min(jittered(RESYNC, 20))))
+}
+
+fn reference(pool: &GuardedPool) -> PoolRef {
+    let meta = pool.meta();
+    let text = |text: &Option<String>| text.clone().unwrap_or_default();
+    PoolRef { namespace: text(&meta.namespace), name: text(&meta.name) }
 }
 
 /// When to try again after an error.
@@ -97,7 +105,10 @@ async fn bring_about(pool: &OllamaPool, ctx: &Context) -> Result<OllamaPoolStatu
     let seen = observe::look(&pods, valid.spec.gpu.extended_resource().map(|(name, _)| name));
     let rendered = build::template(&valid, &ctx.defaults);
     let current = revision::current(&ctx.writer, &valid, rendered).await?;
-    let prepared = build::build(&valid, &current.id, current.template.clone(), seen.unschedulable)?;
+    let short = seen.short(u32::try_from(valid.spec.replicas).unwrap_or(0));
+    let lasting = ctx.shortages.lasting(&reference, short, ctx.clock.now());
+    let unschedulable = lasting.min(seen.unschedulable);
+    let prepared = build::build(&valid, &current.id, current.template.clone(), unschedulable)?;
     let applied: Applied = apply::apply(&ctx.writer, &valid, prepared, current).await?;
     let standing = ctx.exchange.standing(&reference);
     let facts =

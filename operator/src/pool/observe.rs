@@ -24,10 +24,22 @@ pub struct Trouble {
 pub struct PodsSeen {
     /// Pods that no node has room for.
     pub unschedulable: u32,
+    /// Pods that have a node, those that are being deleted with them.
+    pub placed: u32,
     /// Pods that are being deleted.
     pub terminating: u32,
+    /// Those of them that have a node, whose room others will have.
+    pub leaving: u32,
     /// What keeps pods from serving, the gravest first.
     pub troubles: Vec<Trouble>,
+}
+
+impl PodsSeen {
+    /// How many pods are missing for want of a node now, when the room of those that leave is counted as free: of the
+    /// replicas asked for, or of the pods that there are, whichever shows more.
+    pub fn short(&self, replicas: u32) -> u32 {
+        replicas.saturating_sub(self.placed).max(self.unschedulable.saturating_sub(self.leaving))
+    }
 }
 
 /// The pods of a pool that are not at their end.
@@ -54,8 +66,25 @@ pub fn look(pods: &[Arc<Pod>], resource: Option<&str>) -> PodsSeen {
     let mut troubles: Vec<Trouble> = waiting.collect();
     let unschedulable = u32::try_from(troubles.len()).unwrap_or(u32::MAX);
     troubles.extend(pods.iter().flat_map(|pod| stuck(pod)));
-    let dying = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_some()).count();
-    PodsSeen { unschedulable, terminating: u32::try_from(dying).unwrap_or(u32::MAX), troubles }
+    let count = |is: fn(&Pod) -> bool| {
+        let found = pods.iter().filter(|pod| is(pod)).count();
+        u32::try_from(found).unwrap_or(u32::MAX)
+    };
+    PodsSeen {
+        unschedulable,
+        placed: count(is_placed),
+        terminating: count(is_dying),
+        leaving: count(|pod| is_placed(pod) && is_dying(pod)),
+        troubles,
+    }
+}
+
+fn is_placed(pod: &Pod) -> bool {
+    pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
+}
+
+fn is_dying(pod: &Pod) -> bool {
+    pod.metadata.deletion_timestamp.is_some()
 }
 
 fn unschedulable(pod: &Pod, resource: Option<&str>) -> Option<Trouble> {

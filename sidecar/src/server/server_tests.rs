@@ -531,6 +531,26 @@ async fn a_connection_closes_with_an_answer_once_it_is_old_or_the_pod_drains() {
 }
 
 #[tokio::test]
+async fn a_drain_closes_connections_whose_answers_began_before_it() {
+    let world = world().await;
+    let idle = world.send("").await;
+    let running = tokio::spawn(read_all(world.send(&post("/api/chat", "", r#"{"model":"slow"}"#)).await));
+    world.until(|world| world.core.gauges().in_flight == 1).await;
+    world.core.health.begin_drain();
+    sleep(Duration::from_millis(20)).await;
+    world.core.health.refuse_new();
+    let answer = timeout(Duration::from_secs(5), running).await.expect("the connection ends").unwrap();
+    assert!(answer.contains("{\"done\":true}") && answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
+    let unasked = timeout(Duration::from_secs(5), read_all(idle)).await.expect("the connection ends");
+    assert_eq!(unasked, "", "nobody asked on it");
+    assert_eq!(
+        status(&world.post("/api/chat", r#"{"model":"tiny"}"#).await),
+        503,
+        "who comes late is told so"
+    );
+}
+
+#[tokio::test]
 async fn a_shutdown_lets_requests_in_flight_end_and_then_returns() {
     let mut world = world().await;
     let idle = world.send("").await;

@@ -1,5 +1,7 @@
 //! Node drains: how many pods they may take, and that nothing which cannot run holds them up.
 
+use std::time::Duration;
+
 use corral_tests::fake_api::store::Key;
 use serde_json::{Value, json};
 
@@ -25,6 +27,36 @@ fn unschedulable_pod(world: &World, name: &str) {
     world.api.put(&pod, "pods");
 }
 
+fn placed_pod(world: &World, name: &str, terminating: bool) {
+    let mut pod = json!({"apiVersion": "v1", "kind": "Pod",
+        "metadata": {"name": name, "namespace": NS, "labels": {"corral.dev/pool": "chat"}},
+        "spec": {"containers": [], "nodeName": "n1"}, "status": {"phase": "Running"}});
+    if terminating {
+        pod["metadata"]["deletionTimestamp"] = json!("2026-01-01T00:00:00Z");
+    }
+    world.api.put(&pod, "pods");
+}
+
+fn remove_pod(world: &World, name: &str) {
+    world.api.store(|store| store.remove(&Key::new("", "pods", Some(NS), name)));
+}
+
+/// What a rollout and what a drain may take.
+fn allowed(world: &World) -> (Value, Value) {
+    let deployment = world.deployment("chat").unwrap();
+    let rollout = deployment["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"].clone();
+    (rollout, budget(world)["spec"]["maxUnavailable"].clone())
+}
+
+/// Looks once a second for so many seconds.
+async fn pass_for(world: &mut World, seconds: u64) {
+    for _ in 0..seconds {
+        world.pass().await;
+        tokio::time::sleep(Duration::from_secs(1)).await;
+    }
+    world.pass().await;
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_drain_takes_as_many_pods_as_a_rollout_and_always_one_that_does_not_serve() {
     let world = settled(&pool_spec(4)).await;
@@ -44,15 +76,59 @@ async fn pods_that_no_node_has_room_for_hold_neither_drain_nor_rollout_up() {
     unschedulable_pod(&world, "chat-8");
     unschedulable_pod(&world, "chat-9");
     world.settle().await;
-    let rolling = |world: &World| {
-        world.deployment("chat").unwrap()["spec"]["strategy"]["rollingUpdate"]["maxUnavailable"].clone()
-    };
-    assert_eq!((budget(&world)["spec"]["maxUnavailable"].clone(), rolling(&world)), (json!(3), json!(3)));
+    assert_eq!(allowed(&world), (json!(3), json!(3)));
     for name in ["chat-8", "chat-9"] {
-        world.api.store(|store| store.remove(&Key::new("", "pods", Some(NS), name)));
+        remove_pod(&world, name);
+    }
+    for name in ["chat-0", "chat-1", "chat-2", "chat-3"] {
+        placed_pod(&world, name, false);
     }
     world.settle().await;
-    assert_eq!((budget(&world)["spec"]["maxUnavailable"].clone(), rolling(&world)), (json!(1), json!(1)));
+    assert_eq!(allowed(&world), (json!(1), json!(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_new_pod_that_waits_for_an_old_ones_gpu_costs_no_other_old_one() {
+    let mut world = settled(&pool_spec(3)).await;
+    for name in ["old-0", "old-1", "old-2"] {
+        placed_pod(&world, name, false);
+    }
+    pass_for(&mut world, 20).await;
+    placed_pod(&world, "old-0", true);
+    unschedulable_pod(&world, "new-0");
+    pass_for(&mut world, 300).await;
+    assert_eq!(allowed(&world), (json!(1), json!(1)), "the old one takes its time");
+    remove_pod(&world, "old-0");
+    pass_for(&mut world, 10).await;
+    assert_eq!(allowed(&world), (json!(1), json!(1)), "the scheduler takes its time");
+    pass_for(&mut world, 10).await;
+    assert_eq!(allowed(&world), (json!(2), json!(2)), "the GPU is somebody else's now");
+    placed_pod(&world, "new-0", false);
+    pass_for(&mut world, 1).await;
+    assert_eq!(allowed(&world), (json!(1), json!(1)));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_without_room_allows_one_more_all_through_a_rollout() {
+    let mut world = settled(&pool_spec(3)).await;
+    placed_pod(&world, "old-0", false);
+    placed_pod(&world, "old-1", false);
+    unschedulable_pod(&world, "old-2");
+    pass_for(&mut world, 20).await;
+    assert_eq!(allowed(&world), (json!(2), json!(2)));
+    remove_pod(&world, "old-2");
+    pass_for(&mut world, 1).await;
+    unschedulable_pod(&world, "new-0");
+    placed_pod(&world, "old-0", true);
+    unschedulable_pod(&world, "new-1");
+    pass_for(&mut world, 1).await;
+    assert_eq!(allowed(&world), (json!(2), json!(2)), "an old one goes");
+    remove_pod(&world, "old-0");
+    pass_for(&mut world, 5).await;
+    assert_eq!(allowed(&world), (json!(2), json!(2)), "it has gone");
+    placed_pod(&world, "new-0", false);
+    pass_for(&mut world, 1).await;
+    assert_eq!(allowed(&world), (json!(2), json!(2)), "a new one has its GPU");
 }
 
 #[tokio::test(start_paused = true)]

@@ -15,6 +15,7 @@ use corral_operator::lease::{Lease, LeaseSettings};
 use corral_operator::metrics::Metrics;
 use corral_operator::policy::record::Records;
 use corral_operator::pool::build::{Defaults, secrets};
+use corral_operator::pool::shortage::Shortages;
 use corral_operator::{policy, pool};
 use corral_tests::fake_api::FakeApi;
 use corral_tests::fake_api::store::Key;
@@ -68,6 +69,7 @@ impl World {
             stores: Stores { pools, policies, pods },
             exchange,
             records: Records::default(),
+            shortages: Shortages::default(),
             events: Events::new(api.client(), who.to_owned()),
             clock,
             defaults: Defaults { sidecar_image: "corral/sidecar:1".to_owned() },
