@@ -151,6 +151,7 @@ impl Admin {
             plan_sequence: core.plan().map_or(0, |plan| plan.sequence()),
             divisor: core.divisor().get(),
             reason: Some(core.health.readiness().reason),
+            transitions: core.health.transitions().collect(),
             limits: core.limit_stats(),
         }
     }

@@ -17,6 +17,7 @@ use clap::Parser;
 use corral_limiter::queue::SlotBounds;
 use corral_wire::PoolRef;
 
+use crate::health::overload::OverloadSettings;
 use crate::proxy::ProxySettings;
 
 pub use corral_telemetry::log::LogFormat;
@@ -67,6 +68,8 @@ pub struct Settings {
     pub proxy: ProxySettings,
     /// How Ollama's health is judged.
     pub health: HealthSettings,
+    /// How load becomes readiness.
+    pub overload: OverloadSettings,
     /// How the end is reached.
     pub drain: DrainSettings,
 }

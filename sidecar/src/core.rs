@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use corral_limiter::queue::{SlotBounds, SlotQueue};
+use corral_limiter::queue::{QueueLoad, SlotBounds, SlotQueue};
 use corral_limiter::{
     HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Standing, SwapSummary,
 };
@@ -17,6 +17,7 @@ use parking_lot::{Mutex, MutexGuard};
 
 use crate::clock::Clock;
 use crate::health::Health;
+use crate::health::desk::Desk;
 use crate::metrics::Metrics;
 
 /// What a [`Core`] is made with.
@@ -37,6 +38,8 @@ pub struct Core {
     clock: Clock,
     /// The health of Ollama and of this sidecar.
     pub health: Arc<Health>,
+    /// The permission to leave the Service for load, and the load.
+    pub desk: Desk,
     /// Every metric of this sidecar.
     pub metrics: Arc<Metrics>,
 }
@@ -62,6 +65,7 @@ impl Core {
             tally: Tally::default(),
             clock: Clock::start(),
             health,
+            desk: Desk::default(),
             metrics,
         }
     }
@@ -127,22 +131,33 @@ impl Core {
     /// How things stand now.
     pub fn gauges(&self) -> Gauges {
         let now = self.clock.now();
-        let (gauges, slots) = {
+        let (gauges, slots, load) = {
             let queue = &self.lock().queue;
-            (queue.gauges(now), queue.slots())
+            (queue.gauges(now), queue.slots(), queue.load())
         };
         Gauges {
             slots: slots.per_model,
             in_flight: u32::try_from(gauges.in_flight).unwrap_or(u32::MAX),
             queued: u32::try_from(gauges.depth).unwrap_or(u32::MAX),
             oldest_wait_ms: gauges.oldest_wait.0 / 1_000_000,
-            ..Gauges::default()
+            predicted_wait_ms: load.predicted_wait.0 / 1_000_000,
+            load_permille: self.desk.view().permille,
         }
+    }
+
+    /// How the queue stands to its bounds now.
+    pub fn load(&self) -> QueueLoad {
+        self.lock().queue.load()
     }
 
     /// What has happened since this core was made.
     pub fn counters(&self) -> Counters {
         self.tally.read()
+    }
+
+    /// Requests that the queue refused, since this core was made. What limits refuse is not among them.
+    pub fn capacity_rejects(&self) -> u64 {
+        self.tally.capacity_rejects.load(Ordering::Relaxed)
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {

@@ -18,15 +18,17 @@ mod keys;
 use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::time::Duration;
 
 use corral_wire::exchange::MAX_DIRECTIVE_BYTES;
 use corral_wire::{
-    Directive, PLAN_VERSION, PlanState, PoolKeys, PoolRef, Position, Purpose, Relief, Report,
-    ServePermission, Signed, VerifyError,
+    Directive, PLAN_VERSION, PlanState, PoolKeys, PoolRef, Position, Purpose, Report, ServePermission,
+    Signed, VerifyError,
 };
 use http::StatusCode;
 use serde::Deserialize;
 use serde_json::Value;
+use tokio::time::Instant;
 use tracing::{debug, warn};
 
 pub use keys::KeyError;
@@ -61,6 +63,8 @@ struct Received {
     plan: Option<Value>,
     divisor: NonZeroU32,
     serve: ServePermission,
+    #[serde(default)]
+    relief: bool,
 }
 
 impl Purpose for Received {
@@ -133,9 +137,9 @@ impl Exchange {
             able_to_serve: core.health.able_to_serve(),
             ready: readiness.ready(),
             reason: readiness.reason.word().to_owned(),
-            relief: Relief::Unneeded,
+            relief: core.desk.view().relief,
             draining: core.health.draining(),
-            drain_left_ms: None,
+            drain_left_ms: core.health.drain_left(Instant::now()).map(millis),
             off_gpu: Vec::new(),
             epoch: self.epoch,
             counters: core.counters(),
@@ -147,8 +151,17 @@ impl Exchange {
 
 impl Received {
     fn orders(self) -> Orders {
-        Orders { plan: self.plan.map(from_value), divisor: self.divisor, serve: self.serve }
+        Orders {
+            plan: self.plan.map(from_value),
+            divisor: self.divisor,
+            serve: self.serve,
+            relief: self.relief,
+        }
     }
+}
+
+fn millis(left: Duration) -> u64 {
+    u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
 }
 
 fn refusal(error: &VerifyError) -> (StatusCode, String) {

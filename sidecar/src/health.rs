@@ -4,14 +4,20 @@
 //! data path asks two questions, each one atomic load: [`Health::unavailable`] and [`Health::draining`]. Busy is never
 //! mistaken for dead: only an answer that fails to come, or a connection refused, counts against Ollama.
 
+pub mod desk;
+pub mod load;
+pub mod overload;
 pub mod probe;
 mod readiness;
+pub mod relief;
 mod upstream;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
+use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::sync::watch;
+use tokio::time::Instant;
 
 pub use readiness::{Engine, Facts, Readiness, Reason, Relief, Unavailable, fold};
 pub use upstream::{Sign, Upstream};
@@ -52,6 +58,10 @@ pub struct Health {
 struct Known {
     upstream: UpstreamFold,
     facts: Facts,
+    /// How often readiness has changed to each of [`Reason::ALL`].
+    entered: [u64; Reason::ALL.len()],
+    /// When the drain ends at the latest.
+    drained_by: Option<Instant>,
 }
 
 impl Default for Health {
@@ -64,7 +74,12 @@ impl Health {
     /// Nothing known yet: no plan, not told to serve, Ollama not yet seen.
     pub fn new() -> Self {
         let facts = Facts::default();
-        let known = Known { upstream: UpstreamFold::default(), facts };
+        let known = Known {
+            upstream: UpstreamFold::default(),
+            facts,
+            entered: [0; Reason::ALL.len()],
+            drained_by: None,
+        };
         let this = Self {
             known: Mutex::new(known),
             unavailable: AtomicU8::new(0),
@@ -162,12 +177,24 @@ impl Health {
     /// a pool must go on answering.
     pub fn begin_drain(&self) {
         self.change(|known| {
+            // Who was out for its load serves, and is waited for like any other.
+            known.facts.relief = None;
             if known.facts.ready_at_drain.is_none() {
                 known.facts.ready_at_drain = Some(fold(known.facts).ready());
             }
         });
         self.draining.store(true, Ordering::Release);
         self.drain.send_if_modified(|drain| advance(drain, Drain::Closing));
+    }
+
+    /// The drain that has begun ends at this time at the latest.
+    pub fn drains_until(&self, deadline: Instant) {
+        self.known.lock().drained_by = Some(deadline);
+    }
+
+    /// How long a drain that has begun still takes at the most.
+    pub fn drain_left(&self, now: Instant) -> Option<Duration> {
+        self.known.lock().drained_by.map(|deadline| deadline.saturating_duration_since(now))
     }
 
     /// From now on new requests are refused, because of the drain.
@@ -215,6 +242,18 @@ impl Health {
         self.readiness.subscribe()
     }
 
+    /// How often readiness has changed to each reason since the process began, by the word of the reason that holds
+    /// from then on.
+    pub fn transitions(&self) -> impl Iterator<Item = (Reason, u64)> + use<> {
+        Reason::ALL.into_iter().zip(self.known.lock().entered)
+    }
+
+    /// The pod would be in its Service if its load were no reason to leave it, and no drain has begun.
+    pub fn ready_but_for_load(&self) -> bool {
+        let facts = Facts { relief: None, ..self.known.lock().facts };
+        facts.ready_at_drain.is_none() && fold(facts).ready()
+    }
+
     /// Everything but the permission to serve is there.
     pub fn able_to_serve(&self) -> bool {
         let facts = self.known.lock().facts;
@@ -223,15 +262,27 @@ impl Health {
 
     fn change(&self, change: impl FnOnce(&mut Known)) {
         let mut known = self.known.lock();
+        let before = fold(known.facts);
         change(&mut known);
         let code = known.facts.unavailable().map_or(0, Unavailable::code);
         self.unavailable.store(code, Ordering::Release);
         self.steady.store(known.upstream.steady(), Ordering::Release);
         let now = fold(known.facts);
+        if now != before {
+            known.count(now.reason);
+        }
         let closing = !now.ready() || known.facts.ready_at_drain.is_some();
         self.closing.store(closing, Ordering::Release);
         // Published under the lock, so that two changes cannot be seen in the wrong order.
         self.readiness.send_if_modified(|last| std::mem::replace(last, now) != now);
+    }
+}
+
+impl Known {
+    /// Counted here, and not by who watches: a change that is undone at once is one all the same.
+    fn count(&mut self, entered: Reason) {
+        let counts = Reason::ALL.iter().zip(&mut self.entered);
+        counts.filter(|(reason, _)| **reason == entered).for_each(|(_, count)| *count += 1);
     }
 }
 
@@ -298,6 +349,43 @@ mod tests {
         starting.plan_accepted();
         starting.told_to_serve();
         assert!(!starting.readiness().ready(), "a drain makes nobody ready");
+    }
+
+    #[test]
+    fn every_change_of_readiness_is_counted_by_what_it_leads_to() {
+        let health = serving();
+        let count = |wanted: Reason| {
+            health.transitions().find(|(reason, _)| *reason == wanted).map_or(0, |(_, count)| count)
+        };
+        assert_eq!((count(Reason::NoPlan), count(Reason::Starting), count(Reason::Ready)), (0, 0, 1));
+        for _ in 0..3 {
+            health.set_relief(Some(Relief::Overloaded));
+            health.set_relief(Some(Relief::Overloaded));
+            health.set_relief(None);
+        }
+        assert_eq!((count(Reason::Overloaded), count(Reason::Ready)), (3, 4));
+    }
+
+    #[test]
+    fn a_drain_ends_relief_and_no_relief_comes_after_it() {
+        let health = serving();
+        health.set_relief(Some(Relief::Overloaded));
+        assert!(health.ready_but_for_load() && !health.readiness().ready());
+        assert_eq!(health.unavailable(), None);
+        assert!(health.closing(), "kept connections would keep the load here");
+        health.begin_drain();
+        assert!(health.readiness().ready() && !health.ready_but_for_load());
+        health.set_relief(Some(Relief::Overloaded));
+        assert!(health.readiness().ready());
+    }
+
+    #[test]
+    fn how_long_a_drain_takes_is_known_from_its_beginning() {
+        let (health, now) = (serving(), Instant::now());
+        assert_eq!(health.drain_left(now), None);
+        health.drains_until(now + Duration::from_secs(9));
+        assert_eq!(health.drain_left(now + Duration::from_secs(2)), Some(Duration::from_secs(7)));
+        assert_eq!(health.drain_left(now + Duration::from_secs(20)), Some(Duration::ZERO));
     }
 
     #[tokio::test]

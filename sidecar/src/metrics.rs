@@ -15,6 +15,8 @@
 //! | `corral_queue_wait_seconds` | from arrival to dispatch | |
 //! | `corral_queue_depth` | requests waiting | |
 //! | `corral_queue_oldest_wait_seconds` | age of the oldest waiting request | |
+//! | `corral_queue_predicted_wait_seconds` | how long one more request would wait, as estimated | |
+//! | `corral_load_index` | smoothed load; at 1 the next request waits as long as any may, or is refused | |
 //! | `corral_in_flight` | requests inside Ollama | |
 //! | `corral_slots` | slots per loaded model | |
 //! | `corral_slot_seconds_total` | time slots were held | |
@@ -28,6 +30,7 @@
 //! | `corral_state_write_errors_total` | failed writes of what must outlive a restart | |
 //! | `corral_directives_total` | directives received | `result`: obeyed, behind, refused |
 //! | `corral_readiness` | 1 for the reason that holds, 0 for all others | `reason`: Ready, Starting, `NoPlan`, … |
+//! | `corral_readiness_transitions_total` | changes of readiness | `reason`: what they led to |
 //! | `corral_build_info` | 1 | `version` |
 
 mod standing;

@@ -21,6 +21,7 @@ use crate::admin::{self, Admin};
 use crate::config::{DrainSettings, HealthSettings, Mode, PodSettings, Policies, Settings};
 use crate::core::{Core, CoreSettings};
 use crate::exchange::Exchange;
+use crate::health::overload::{self, OverloadSettings};
 use crate::health::{Drain, Health, probe};
 use crate::metrics::{Metrics, PlanSource};
 use crate::plan::files::{self, FileError, PolicyFiles, Standalone};
@@ -98,6 +99,7 @@ pub async fn start(settings: Settings) -> Result<Running, RunError> {
         source,
         upstream,
         health: settings.health,
+        overload: settings.overload,
         drain: settings.drain,
     };
     let (end_control, control_ended) = oneshot::channel();
@@ -271,6 +273,7 @@ struct Control {
     source: Source,
     upstream: SocketAddr,
     health: HealthSettings,
+    overload: OverloadSettings,
     drain: DrainSettings,
 }
 
@@ -307,6 +310,7 @@ impl Control {
         tokio::join!(
             admin::serve(listener, self.admin),
             probe::watch(self.upstream, self.health, Arc::clone(&core.health)),
+            overload::watch(Arc::clone(&core), self.overload),
             drive(&core.health, self.drain, busy),
             follow(self.source, self.store),
             tell_readiness(&core.health),

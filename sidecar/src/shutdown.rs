@@ -61,6 +61,7 @@ impl Signals {
 pub async fn drive(health: &Health, settings: DrainSettings, busy: impl Fn() -> u32) {
     reached(health, Drain::Closing).await;
     let deadline = Instant::now() + settings.timeout;
+    health.drains_until(deadline);
     info!(delay = ?settings.delay, timeout = ?settings.timeout, "drain began");
     sleep(settings.delay).await;
     health.refuse_new();

@@ -66,6 +66,15 @@ pub struct Pod {
 impl Pod {
     /// Starts one that knows nothing but its keys and what `state_dir` holds (an empty path: a fresh folder).
     pub async fn start(ollama: &ScriptedOllama, state_dir: &Path) -> anyhow::Result<Self> {
+        Self::start_with(ollama, state_dir, |_| ()).await
+    }
+
+    /// The same with other settings.
+    pub async fn start_with(
+        ollama: &ScriptedOllama,
+        state_dir: &Path,
+        change: impl FnOnce(&mut Settings),
+    ) -> anyhow::Result<Self> {
         let scratch = Scratch::new()?;
         let keys_dir = scratch.path().join("keys");
         std::fs::create_dir_all(&keys_dir)?;
@@ -84,6 +93,7 @@ impl Pod {
         };
         let mut settings = Settings::pod(settings, ollama.address());
         settings.health.probe_interval = Duration::from_millis(50);
+        change(&mut settings);
         let keys = PoolKeys::new(vec![KEY.to_vec()]).context("the pool's key")?;
         Ok(Self { running: Running::start(settings).await?, scratch, state_dir, keys })
     }
@@ -163,7 +173,17 @@ impl Pod {
         serve: ServePermission,
     ) -> anyhow::Result<Report> {
         let directive = Directive { pool: pool(), plan, divisor, serve, relief: false };
-        let answer = self.send(&self.keys.sign(UID, position, &directive)?).await?;
+        self.direct(position, &directive).await
+    }
+
+    /// Says as its leader whether it may be out of its Service for its load, and nothing new beside.
+    pub async fn permit(&self, position: Position, relief: bool) -> anyhow::Result<Report> {
+        let serve = ServePermission::Granted;
+        self.direct(position, &Directive { pool: pool(), plan: None, divisor: 1, serve, relief }).await
+    }
+
+    async fn direct(&self, position: Position, directive: &Directive) -> anyhow::Result<Report> {
+        let answer = self.send(&self.keys.sign(UID, position, directive)?).await?;
         ensure!(answer.status == StatusCode::OK, "{}: {}", answer.status, answer.text());
         Ok(self.open(position, &answer)?.1)
     }

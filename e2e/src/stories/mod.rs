@@ -23,6 +23,7 @@ pub mod operator_reinstalled;
 pub mod operator_upgrade_restarts_nothing;
 pub mod operators;
 pub mod outage;
+pub mod overloaded_pod_leaves_service;
 pub mod policy_change_in_two_seconds;
 pub mod pool;
 pub mod pool_runs_on_gpus;
@@ -114,6 +115,7 @@ pub const ALL: &[Story] = &[
     story("two_clusters_side_by_side", Lane::Cluster, 90, two_clusters_side_by_side::run),
     story("stream_through_service", Lane::Quiet, 60, stream_through_service::run),
     story("what_it_costs", Lane::Quiet, 60, what_it_costs::run),
+    story("overloaded_pod_leaves_service", Lane::Quiet, 180, overloaded_pod_leaves_service::run),
     story("policy_change_in_two_seconds", Lane::Quiet, 120, policy_change_in_two_seconds::run),
 ];
 

@@ -8,6 +8,7 @@ pub mod divisor;
 pub mod draining;
 pub mod pool;
 pub mod programmed;
+pub mod relief;
 pub mod transport;
 
 use std::collections::HashMap;
@@ -217,7 +218,8 @@ impl Exchange {
 
     async fn call(&self, pool: &PoolRef, uid: &str, link: &mut dyn Link) {
         let Ok(_permit) = self.inner.permits.acquire().await else { return };
-        let message = self.inner.pools.lock().get_mut(pool).and_then(|entry| entry.state.message(uid));
+        let now = self.inner.clock.now();
+        let message = self.inner.pools.lock().get_mut(pool).and_then(|entry| entry.state.message(now, uid));
         let Some((asked, message)) = message else { return };
         let Ok(text) = serde_json::to_vec(&message) else { return };
         let answer = match link.call(text.into()).await {

@@ -7,16 +7,20 @@ use std::time::Duration;
 
 use corral_wire::exchange::MAX_OFF_GPU;
 use corral_wire::{
-    Directive, OffGpu, PLAN_VERSION, PlanDoc, PlanState, PoolKeys, PoolRef, Position, Report,
+    Directive, OffGpu, PLAN_VERSION, PlanDoc, PlanState, PoolKeys, PoolRef, Position, Relief, Report,
     ServePermission, Signed,
 };
 
 use super::divisor::{Count, Orders, PodFacts};
 use super::draining::{self, Draining, MOST_NAMED};
 use super::programmed::{PodPlan, Programmed, programmed};
+use super::relief::{Permits, PodLoad};
 
 /// After this long without a word a pod is called silent.
 pub const SILENCE: Duration = Duration::from_secs(10);
+
+/// The load index, in thousandths, from which on a pod cannot take over from others.
+const LOADED: u32 = 1000;
 
 /// What Kubernetes knows about a pod of the pool.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -51,6 +55,8 @@ struct Peer {
     sight: PodSight,
     first_seen: Duration,
     sent: u64,
+    /// The last message, and whether it permits the pod to be out for its load.
+    last_said: Option<(Position, bool)>,
     heard: Option<Heard>,
     /// The least D that may be in force: a call without an answer may have been obeyed.
     least_divisor: Option<u32>,
@@ -66,7 +72,15 @@ struct Heard {
 
 impl Peer {
     fn new(sight: PodSight, now: Duration) -> Self {
-        Self { sight, first_seen: now, sent: 0, heard: None, least_divisor: None, drained_by: None }
+        Self {
+            sight,
+            first_seen: now,
+            sent: 0,
+            last_said: None,
+            heard: None,
+            least_divisor: None,
+            drained_by: None,
+        }
     }
 }
 
@@ -79,6 +93,7 @@ pub struct PoolState {
     peers: BTreeMap<String, Peer>,
     count: Count,
     orders: Orders,
+    permits: Permits,
     /// The highest position that a pod has answered with from above ours.
     overtaken: Option<Position>,
 }
@@ -96,6 +111,7 @@ impl PoolState {
             peers: BTreeMap::new(),
             count: Count::default(),
             orders,
+            permits: Permits::default(),
             overtaken: None,
         }
     }
@@ -139,15 +155,26 @@ impl PoolState {
         let orders = self.count.step(now, led_for, self.offer.stored_divisor, &facts);
         let changed = orders != self.orders;
         self.orders = orders;
-        changed
+        self.step_relief(now, led_for) || changed
+    }
+
+    fn step_relief(&mut self, now: Duration, led_for: Duration) -> bool {
+        let loads: Vec<PodLoad> = self.peers.values().map(|peer| load(now, peer)).collect();
+        let before: Vec<bool> = self.peers.keys().map(|uid| self.permits.permits(uid)).collect();
+        let permitted = self.permits.step(now, led_for, &loads);
+        !self.peers.keys().map(|uid| permitted.contains(uid)).eq(before)
     }
 
     /// The next message to a pod, signed, and its place; none when the pod is gone or nothing can be signed.
-    pub fn message(&mut self, uid: &str) -> Option<(Position, Signed)> {
+    pub fn message(&mut self, now: Duration, uid: &str) -> Option<(Position, Signed)> {
         let directive = self.directive(uid)?;
+        if directive.relief {
+            self.permits.said(uid, now);
+        }
         let peer = self.peers.get_mut(uid)?;
         peer.sent = peer.sent.saturating_add(1);
         let position = Position { term: self.offer.term, sequence: peer.sent };
+        peer.last_said = Some((position, directive.relief));
         peer.least_divisor = peer.least_divisor.map(|least| least.min(directive.divisor));
         let signed = self.offer.keys.sign(uid, position, &directive).ok()?;
         Some((position, signed))
@@ -159,7 +186,8 @@ impl PoolState {
         let plan = (held != Some(&self.plan_state)).then(|| (*self.offer.plan).clone());
         let may = self.orders.serve.contains(uid);
         let serve = if may { ServePermission::Granted } else { ServePermission::Wait };
-        Some(Directive { pool: self.pool.clone(), plan, divisor: self.orders.divisor, serve, relief: false })
+        let relief = self.permits.permits(uid);
+        Some(Directive { pool: self.pool.clone(), plan, divisor: self.orders.divisor, serve, relief })
     }
 
     /// Takes a pod's answer to what stood at `asked`.
@@ -175,6 +203,13 @@ impl PoolState {
             self.overtaken = self.overtaken.max(Some(answer.position));
         }
         if let Some(peer) = self.peers.get_mut(uid) {
+            match peer.last_said {
+                Some((last, true)) if last == asked => self.permits.said(uid, now),
+                Some((last, false)) if last == asked && answer.position == asked => {
+                    self.permits.taken_back(uid);
+                }
+                _ => {}
+            }
             peer.least_divisor = Some(report.divisor);
             peer.drained_by = draining::until(peer.drained_by, now, &report);
             peer.heard = Some(Heard { at: now, report });
@@ -271,6 +306,19 @@ fn is_silent(now: Duration, last_word: Duration) -> bool {
 
 fn state_of(plan: &PlanDoc) -> PlanState {
     PlanState { sequence: plan.sequence, digest: plan.digest() }
+}
+
+fn load(now: Duration, peer: &Peer) -> PodLoad {
+    let heard = peer.heard.as_ref().filter(|heard| !is_silent(now, heard.at)).map(|heard| &heard.report);
+    // Kubernetes knows of more than the sidecar does: of Ollama's container, and of the node.
+    let ready = |report: &Report| report.ready && peer.sight.ready && !report.draining;
+    PodLoad {
+        uid: peer.sight.uid.clone(),
+        terminating: peer.sight.terminating,
+        away: heard.is_none_or(|report| report.relief != Relief::Taken && !ready(report)),
+        relief: heard.map_or(Relief::Unneeded, |report| report.relief),
+        loaded: heard.is_some_and(|report| report.gauges.load_permille >= LOADED),
+    }
 }
 
 fn facts(peer: &Peer) -> PodFacts {

@@ -16,6 +16,7 @@ use super::{
     Command, DrainSettings, HealthSettings, LogSettings, Mode, PodSettings, Policies, Settings, SlotSettings,
     Stop,
 };
+use crate::health::overload::OverloadSettings;
 use crate::proxy::ProxySettings;
 
 /// For answers that have left Ollama to reach their clients, once all else has ended.
@@ -267,6 +268,7 @@ impl Flags {
                 probe_timeout: times.probe_timeout,
                 wedged_after: times.wedged_after,
             },
+            overload: OverloadSettings::default(),
             drain: DrainSettings {
                 delay: times.drain_delay.unwrap_or(Duration::ZERO),
                 timeout: times.drain_timeout.unwrap_or(Duration::from_secs(10)),

@@ -24,6 +24,8 @@ pub struct Standing {
     pub divisor: u32,
     /// Why the sidecar is not ready.
     pub reason: Option<Reason>,
+    /// How often readiness has changed to each reason.
+    pub transitions: Vec<(Reason, u64)>,
     /// What each limit in force has done.
     pub limits: Vec<LimitStats>,
 }
@@ -46,6 +48,12 @@ struct OfReason {
     reason: &'static str,
 }
 
+impl From<Reason> for OfReason {
+    fn from(reason: Reason) -> Self {
+        Self { reason: if reason == Reason::Ready { "Ready" } else { reason.word() } }
+    }
+}
+
 impl Standing {
     pub(super) fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("corral");
@@ -62,7 +70,8 @@ impl Standing {
     }
 
     fn add_load(&self, registry: &mut Registry) {
-        let Gauges { slots, in_flight, queued, oldest_wait_ms, .. } = self.gauges;
+        let Gauges { slots, in_flight, queued, oldest_wait_ms, predicted_wait_ms, load_permille } =
+            self.gauges;
         registry.register("slots", "Slots per loaded model", ConstGauge::new(i64::from(slots)));
         registry.register("in_flight", "Requests inside Ollama", ConstGauge::new(i64::from(in_flight)));
         registry.register("queue_depth", "Requests waiting for a slot", ConstGauge::new(i64::from(queued)));
@@ -70,6 +79,16 @@ impl Standing {
             "queue_oldest_wait_seconds",
             "Age of the oldest waiting request",
             ConstGauge::new(seconds(oldest_wait_ms)),
+        );
+        registry.register(
+            "queue_predicted_wait_seconds",
+            "How long one more request would wait, as estimated",
+            ConstGauge::new(seconds(predicted_wait_ms)),
+        );
+        registry.register(
+            "load_index",
+            "Smoothed load: at 1 one more request would wait as long as any may, or be refused",
+            ConstGauge::new(f64::from(load_permille) / 1000.0),
         );
         registry.register(
             "slot_seconds",
@@ -119,11 +138,15 @@ impl Standing {
     fn add_readiness(&self, registry: &mut Registry) {
         let readiness = Family::<OfReason, Gauge>::default();
         for reason in Reason::ALL {
-            let word = if reason == Reason::Ready { "Ready" } else { reason.word() };
             let holds = self.reason == Some(reason);
-            readiness.get_or_create(&OfReason { reason: word }).set(i64::from(holds));
+            readiness.get_or_create(&OfReason::from(reason)).set(i64::from(holds));
         }
         registry.register("readiness", "1 for the reason that holds; Ready is the one to want", readiness);
+        let transitions = Family::<OfReason, Counter>::default();
+        for (reason, count) in &self.transitions {
+            transitions.get_or_create(&OfReason::from(*reason)).inc_by(*count);
+        }
+        registry.register("readiness_transitions", "Changes of readiness, by what they led to", transitions);
     }
 }
 
@@ -139,11 +162,19 @@ mod tests {
     #[test]
     fn a_scrape_shows_how_things_stand_now() {
         let standing = Standing {
-            gauges: Gauges { slots: 4, in_flight: 3, queued: 2, oldest_wait_ms: 1500, ..Gauges::default() },
+            gauges: Gauges {
+                slots: 4,
+                in_flight: 3,
+                queued: 2,
+                oldest_wait_ms: 1500,
+                predicted_wait_ms: 2500,
+                load_permille: 1250,
+            },
             counters: Counters { slot_millis: 2500, ..Counters::default() },
             plan_sequence: 7,
             divisor: 2,
             reason: Some(Reason::OllamaDown),
+            transitions: vec![(Reason::Ready, 3), (Reason::Overloaded, 2)],
             limits: Vec::new(),
         };
         let text = Metrics::new().render(&standing);
@@ -155,6 +186,10 @@ mod tests {
             "corral_slot_seconds_total 2.5",
             "corral_plan_sequence 7",
             "corral_plan_divisor 2",
+            "corral_queue_predicted_wait_seconds 2.5",
+            "corral_load_index 1.25",
+            "corral_readiness_transitions_total{reason=\"Overloaded\"} 2",
+            "corral_readiness_transitions_total{reason=\"Ready\"} 3",
             "corral_readiness{reason=\"OllamaDown\"} 1",
             "corral_readiness{reason=\"Ready\"} 0",
             concat!("corral_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),

@@ -49,6 +49,9 @@ pub struct Orders {
     pub divisor: NonZeroU32,
     /// The permission to serve.
     pub serve: ServePermission,
+    /// Whether the pod may be out of its Service for its load, for a lease from now. It is not kept: whoever starts
+    /// anew is in.
+    pub relief: bool,
 }
 
 /// What comes into force along with a plan.
@@ -175,6 +178,7 @@ impl PlanStore {
         let before = (held.obeyed.term, held.serve, self.core.divisor());
         held.obeyed = at;
         held.directed_at = self.core.clock().now();
+        self.core.desk.permit(orders.relief, held.directed_at);
         if orders.plan.is_none() {
             // The leader has seen that its newest plan is the one in force.
             held.error = None;

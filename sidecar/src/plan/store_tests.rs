@@ -44,7 +44,7 @@ fn broken(sequence: u64) -> PlanDoc {
 }
 
 fn orders(plan: Option<PlanDoc>, divisor: u32, serve: ServePermission) -> Orders {
-    Orders { plan: plan.map(Ok), divisor: n(divisor), serve }
+    Orders { plan: plan.map(Ok), divisor: n(divisor), serve, relief: false }
 }
 
 fn in_force(store: &PlanStore) -> Option<u64> {

@@ -7,7 +7,7 @@ use tokio::time::sleep;
 
 use super::world::{World, policy_spec, pool_spec};
 
-async fn with_pods(replicas: u32) -> World {
+pub(super) async fn with_pods(replicas: u32) -> World {
     let mut world = World::new().await;
     world.put_pool("chat", &pool_spec(replicas));
     world.put_policy("fair-use", &policy_spec("chat", "60/m"));

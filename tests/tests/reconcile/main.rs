@@ -6,6 +6,7 @@ mod disruption;
 mod exchange;
 mod laws;
 mod pods;
+mod relief;
 mod revisions;
 mod room;
 mod shape;

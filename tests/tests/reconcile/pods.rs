@@ -32,6 +32,10 @@ pub(crate) struct Sidecar {
     pub(crate) gauges: Gauges,
     pub(crate) off_gpu: Vec<OffGpu>,
     pub(crate) calls: u32,
+    /// Its load is a reason to be out.
+    pub(crate) loaded: bool,
+    /// It may be out.
+    pub(crate) permitted: bool,
 }
 
 impl Sidecar {
@@ -52,6 +56,8 @@ impl Sidecar {
             gauges: Gauges::default(),
             off_gpu: Vec::new(),
             calls: 0,
+            loaded: false,
+            permitted: false,
         }
     }
 
@@ -81,9 +87,24 @@ impl Sidecar {
             self.plan = Some(plan.clone());
         }
         self.divisor = directive.divisor;
+        self.permitted = directive.relief;
         if directive.serve == ServePermission::Granted {
             self.serve = ServePermission::Granted;
         }
+    }
+
+    pub(crate) fn relief(&self) -> Relief {
+        match (self.loaded, self.permitted) {
+            (false, _) => Relief::Unneeded,
+            (true, false) => Relief::Wanted,
+            (true, true) => Relief::Taken,
+        }
+    }
+
+    /// Its own word for why it is not ready; empty when it is.
+    fn word(&self) -> String {
+        let out = self.reason.is_empty() && self.relief() == Relief::Taken;
+        if out { "Overloaded".to_owned() } else { self.reason.clone() }
     }
 
     fn report(&self, directive: &Directive) -> Report {
@@ -97,9 +118,9 @@ impl Sidecar {
             divisor: self.divisor,
             serve: self.serve,
             able_to_serve: self.able,
-            ready: self.able && self.serves() && self.reason.is_empty(),
-            reason: self.reason.clone(),
-            relief: Relief::Unneeded,
+            ready: self.able && self.serves() && self.word().is_empty(),
+            reason: self.word(),
+            relief: self.relief(),
             draining: self.drain_left_ms.is_some(),
             drain_left_ms: self.drain_left_ms,
             off_gpu: self.off_gpu.clone(),

@@ -118,6 +118,14 @@ impl World {
         self.sidecars.0.lock().insert(ip.parse().unwrap(), sidecar);
     }
 
+    /// Kubernetes calls a pod ready, or no longer.
+    pub(crate) fn call_ready(&self, name: &str, ready: bool) {
+        let mut pod = self.api.find("", "pods", NS, name).unwrap();
+        let status = if ready { "True" } else { "False" };
+        pod["status"]["conditions"] = json!([{"type": "Ready", "status": status}]);
+        self.api.put(&pod, "pods");
+    }
+
     pub(crate) fn end_pod(&self, name: &str, ip: &str) {
         self.api.store(|store| store.remove(&Key::new("", "pods", Some(NS), name)));
         self.sidecars.0.lock().remove(&ip.parse().unwrap());

@@ -6,6 +6,9 @@
 
 mod estimate;
 mod group;
+mod load;
+
+pub use load::QueueLoad;
 
 use hashbrown::HashMap;
 use smallvec::SmallVec;

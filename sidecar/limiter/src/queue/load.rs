@@ -1,0 +1,129 @@
+//! How near the queue is to refusing, as one number.
+
+use super::{Group, SlotQueue};
+use crate::Nanos;
+
+/// The load of a queue in which nobody waits is at most this: whoever comes next is let in, whatever the estimate says.
+const NOBODY_WAITS: f64 = 0.4;
+
+/// How the queue stands to its bounds.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct QueueLoad {
+    /// How long one more request would wait, for the model that is waited for longest of those without a free slot; zero
+    /// while each has one, or nothing is known of those that have none. An estimate.
+    pub predicted_wait: Nanos,
+    /// How full the queue is: 1 where as many wait as may, 0 where nobody may wait.
+    pub filled: f64,
+    /// 0 while a slot is free for each model that runs; at 1 the next one waits as long as any may, or is refused. Where
+    /// nobody may wait it says nothing: only refusals do.
+    pub load: f64,
+}
+
+impl SlotQueue {
+    /// How the queue stands to its bounds.
+    pub fn load(&self) -> QueueLoad {
+        let predicted_wait = self.predicted_wait();
+        let filled = share(self.waiting.len() as u64, u64::from(self.bounds.max_depth));
+        let load = match (self.bounds.max_depth, self.waiting.len()) {
+            (0, _) => 0.0,
+            (_, 0) => share(predicted_wait.0, self.bounds.max_wait.0).min(NOBODY_WAITS),
+            _ => share(predicted_wait.0, self.bounds.max_wait.0).max(filled),
+        };
+        QueueLoad { predicted_wait, filled, load }
+    }
+
+    /// The longest estimate of those models that have no slot free.
+    fn predicted_wait(&self) -> Nanos {
+        let open = self.has_any_slot();
+        let full = |group: &Group| !open || !group.has_slot(self.slots);
+        let waited_for = self.groups.iter().filter(|(_, group)| full(group));
+        waited_for.filter_map(|(model, _)| self.estimate(model)).max().unwrap_or(Nanos::ZERO)
+    }
+}
+
+/// How much of a bound is used; of no bound at all, nothing is.
+#[expect(clippy::cast_precision_loss, reason = "a ratio for people and thresholds")]
+fn share(used: u64, bound: u64) -> f64 {
+    if bound == 0 { 0.0 } else { used as f64 / bound as f64 }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{QueueBounds, SlotBounds, WaiterId};
+    use super::*;
+    use crate::ModelName;
+
+    struct Scene {
+        queue: SlotQueue,
+        model: ModelName,
+        last: u64,
+    }
+
+    impl Scene {
+        /// One slot a model and two in all; each request has taken 4 s so far.
+        fn new(max_depth: u32, max_wait_secs: u64) -> Self {
+            let mut queue = SlotQueue::new(SlotBounds { per_model: 1, total: 2 });
+            queue.set_bounds(QueueBounds { max_depth, max_wait: Nanos::from_secs(max_wait_secs) });
+            let mut scene = Self { queue, model: ModelName::parse("m").unwrap(), last: 0 };
+            scene.come();
+            scene.queue.release(WaiterId(1), Nanos::from_secs(4));
+            scene
+        }
+
+        fn come(&mut self) {
+            self.last += 1;
+            let _ = self.queue.arrive(WaiterId(self.last), &self.model, Nanos::ZERO);
+        }
+
+        fn after(&mut self, arrivals: u64) -> QueueLoad {
+            (0..arrivals).for_each(|_| self.come());
+            self.queue.load()
+        }
+    }
+
+    #[test]
+    fn a_free_slot_is_no_load() {
+        let idle = QueueLoad { predicted_wait: Nanos::ZERO, filled: 0.0, load: 0.0 };
+        assert_eq!(Scene::new(10, 20).after(0), idle);
+    }
+
+    #[test]
+    fn whoever_waits_and_would_wait_is_measured_against_both_bounds() {
+        let told = |max_depth, max_wait, arrivals| Scene::new(max_depth, max_wait).after(arrivals);
+        let busy = told(10, 20, 1);
+        assert_eq!((busy.predicted_wait, busy.load), (Nanos::from_secs(4), 0.2));
+        let by_wait = told(10, 20, 4);
+        assert_eq!((by_wait.predicted_wait, by_wait.load, by_wait.filled), (Nanos::from_secs(16), 0.8, 0.3));
+        assert_eq!(told(4, 80, 4).load, 0.75, "by depth");
+        assert_eq!(told(2, 80, 9).load, 1.0, "full");
+    }
+
+    #[test]
+    fn as_long_as_nobody_waits_the_next_one_is_let_in_whatever_is_expected() {
+        let long = Scene::new(10, 1).after(1);
+        assert_eq!((long.predicted_wait, long.load), (Nanos::from_secs(4), NOBODY_WAITS));
+    }
+
+    #[test]
+    fn where_nobody_may_wait_only_refusals_tell_the_load() {
+        for (max_depth, max_wait) in [(0, 30), (0, 0)] {
+            let load = Scene::new(max_depth, max_wait).after(5);
+            assert_eq!((load.load, load.filled, load.predicted_wait), (0.0, 0.0, Nanos::from_secs(4)));
+        }
+        assert_eq!(Scene::new(4, 0).after(3).load, 0.25, "one waits, and the others were refused");
+    }
+
+    #[test]
+    fn a_model_with_a_slot_is_not_waited_for() {
+        let mut scene = Scene::new(10, 20);
+        scene.come();
+        scene.model = ModelName::parse("other").unwrap();
+        let load = scene.after(0);
+        assert_eq!(load.predicted_wait, Nanos::from_secs(4), "the full model's");
+        scene.come();
+        scene.model = ModelName::parse("m").unwrap();
+        scene.queue.release(WaiterId(2), Nanos::from_secs(4));
+        scene.queue.release(WaiterId(3), Nanos::from_secs(4));
+        assert_eq!(scene.queue.load().load, 0.0);
+    }
+}
