@@ -19,7 +19,7 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use corral_wire::exchange::MAX_DIRECTIVE_BYTES;
+use corral_wire::exchange::{MAX_DIRECTIVE_BYTES, MAX_OFF_GPU};
 use corral_wire::{
     Directive, PLAN_VERSION, PlanState, PoolKeys, PoolRef, Position, Purpose, Relief, Report,
     ServePermission, Signed, VerifyError,
@@ -136,7 +136,7 @@ impl Exchange {
             relief: Relief::Unneeded,
             draining: core.health.draining(),
             drain_left_ms: None,
-            off_gpu: Vec::new(),
+            off_gpu: core.health.off_gpu().into_iter().take(MAX_OFF_GPU).collect(),
             epoch: self.epoch,
             counters: core.counters(),
             gauges: core.gauges(),

@@ -24,6 +24,8 @@ pub struct Standing {
     pub divisor: u32,
     /// Why the sidecar is not ready.
     pub reason: Option<Reason>,
+    /// Models that are loaded and not wholly on the GPU that they belong on.
+    pub models_off_gpu: usize,
     /// What each limit in force has done.
     pub limits: Vec<LimitStats>,
 }
@@ -123,6 +125,12 @@ impl Standing {
             let holds = self.reason == Some(reason);
             readiness.get_or_create(&OfReason { reason: word }).set(i64::from(holds));
         }
+        let off_gpu = i64::try_from(self.models_off_gpu).unwrap_or(i64::MAX);
+        registry.register(
+            "models_off_gpu",
+            "Models that are loaded and not wholly on the GPU, in a pod that has one",
+            ConstGauge::new(off_gpu),
+        );
         registry.register("readiness", "1 for the reason that holds; Ready is the one to want", readiness);
     }
 }
@@ -144,6 +152,7 @@ mod tests {
             plan_sequence: 7,
             divisor: 2,
             reason: Some(Reason::OllamaDown),
+            models_off_gpu: 2,
             limits: Vec::new(),
         };
         let text = Metrics::new().render(&standing);
@@ -155,6 +164,7 @@ mod tests {
             "corral_slot_seconds_total 2.5",
             "corral_plan_sequence 7",
             "corral_plan_divisor 2",
+            "corral_models_off_gpu 2",
             "corral_readiness{reason=\"OllamaDown\"} 1",
             "corral_readiness{reason=\"Ready\"} 0",
             concat!("corral_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),

@@ -22,7 +22,7 @@ use super::admission::Entered;
 use super::body::ReplyBody;
 use super::cross_site::{self, Page};
 use super::discard::discard;
-use super::forward::{self, Answer, Hold, Job};
+use super::forward::{self, Answer, Failed, Hold, Job};
 use super::inspect::{self, Asked, Held, Shape};
 use super::record::Record;
 use super::refused::Refused;
@@ -202,6 +202,10 @@ impl Life<'_> {
         };
         let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
         let permit = entered.queue(model)?.slot().await?;
+        // Meanwhile a runner may have stopped: the slot goes to the next, who is told the same.
+        if let Some(why @ Unavailable::Stalled) = self.proxy.core.health.unavailable() {
+            return Err(Refused::Unavailable(why));
+        }
         self.record.waited = permit.waited();
         self.proxy.core.metrics.queue_wait(permit.waited().into());
         Ok(Hold::Slot(permit, need))
@@ -221,6 +225,7 @@ impl Life<'_> {
         let job = Job { request, body, hold, ending: route.endpoint.ending };
         match forward::start(self.proxy, job).await {
             Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Failed::Stalled)) => Err(Refused::Unavailable(Unavailable::Stalled)),
             Ok(Err(error)) => {
                 tracing::warn!(id = %self.record.id, %error, "no answer from Ollama");
                 Err(Refused::NoAnswer)
