@@ -94,7 +94,7 @@ pub(crate) struct Judge {
     cases: Vec<Case>,
     convicts: Vec<Convict>,
     /// Questions without an answer yet.
-    open: Vec<Need>,
+    open: Vec<(Need, Question)>,
 }
 
 impl Judge {
@@ -172,16 +172,17 @@ impl Judge {
     }
 
     /// Takes in what came of a question. True if a convict is acquitted, and none is left.
-    pub(crate) fn heard(&mut self, need: &Need, heard: Heard) -> bool {
-        self.open.retain(|open| open != need);
+    pub(crate) fn heard(&mut self, need: &Need, question: Question, heard: Heard) -> bool {
+        self.open.retain(|(open, put)| open != need || *put != question);
         if heard != Heard::Nothing {
             self.cases.iter_mut().filter(|case| case.need == *need).for_each(Case::clear);
         }
         let before = self.convicts.len();
+        let meant = |convict: &Convict| convict.need == *need && convict.question == question;
         if matches!(heard, Heard::Works | Heard::Gone) {
-            self.convicts.retain(|convict| convict.need != *need);
+            self.convicts.retain(|convict| !meant(convict));
         }
-        for convict in self.convicts.iter_mut().filter(|convict| convict.need == *need) {
+        for convict in self.convicts.iter_mut().filter(|convict| meant(convict)) {
             convict.rest = AGAIN;
         }
         before > 0 && self.convicts.is_empty()
@@ -195,10 +196,10 @@ impl Case {
     }
 }
 
-/// One question at a time about one runner.
-fn ask(open: &mut Vec<Need>, need: &Need, question: Question, orders: &mut Vec<Order>) {
-    if !open.contains(need) {
-        open.push(need.clone());
+/// The same question about a runner is put once at a time.
+fn ask(open: &mut Vec<(Need, Question)>, need: &Need, question: Question, orders: &mut Vec<Order>) {
+    if !open.iter().any(|(about, put)| about == need && *put == question) {
+        open.push((need.clone(), question));
         orders.push(Order::Ask(need.clone(), question));
     }
 }

@@ -31,6 +31,10 @@ impl Court {
         Self { judge: Judge::new(BOUNDS, begun), begun, at: 0 }
     }
 
+    fn heard(&mut self, need: &Need, heard: Heard) -> bool {
+        self.judge.heard(need, Question::Alive, heard)
+    }
+
     /// Looks twice a second at the same signs; each order with when it came, in seconds.
     fn watch(&mut self, runners: &[Runner], seconds: u64) -> Vec<(u64, Order)> {
         let end = self.at + seconds * 1000;
@@ -55,7 +59,7 @@ fn who_says_nothing_is_asked_about_and_convicted_if_nobody_answers() {
     assert_eq!(orders, [(8, ask(&tiny)), (18, Order::Convict(tiny.clone(), Why::Unanswering))]);
     assert_eq!(court.judge.convicts.len(), 1);
     assert!(court.watch(&[], 600).is_empty(), "one question stays open");
-    assert!(court.judge.heard(&tiny, Heard::Works), "and its answer acquits");
+    assert!(court.heard(&tiny, Heard::Works), "and its answer acquits");
     assert!(court.judge.convicts.is_empty());
 }
 
@@ -67,7 +71,7 @@ fn who_is_answered_for_is_asked_about_again_after_another_while() {
         let orders = court.watch(&silent, 9);
         assert_eq!(orders.len(), 1, "round {round}: {orders:?}");
         assert_eq!(orders[0].1, ask(&tiny));
-        assert!(!court.judge.heard(&tiny, Heard::Works));
+        assert!(!court.heard(&tiny, Heard::Works));
     }
 }
 
@@ -106,15 +110,16 @@ fn streams_that_are_silent_for_far_too_long_convict_whatever_is_answered() {
     while convicted.is_none() && court.at < 200_000 {
         for (at, order) in court.watch(&silent, 1) {
             match order {
-                Order::Ask(need, _) => _ = court.judge.heard(&need, Heard::Works),
+                Order::Ask(need, Question::Alive) => _ = court.heard(&need, Heard::Works),
+                Order::Ask(_, Question::Token) => assert!(convicted.is_some()),
                 Order::Convict(_, why) => convicted = Some((at, why)),
             }
         }
     }
     assert_eq!(convicted, Some((120, Why::Silent)));
-    let asked = court.watch(&[], 1);
-    assert!(asked.is_empty(), "already asked for a token: {asked:?}");
-    assert!(court.judge.heard(&tiny, Heard::Works));
+    assert!(court.watch(&[], 60).is_empty(), "it has been asked for a token");
+    assert!(!court.heard(&tiny, Heard::Works), "to answer is not to work");
+    assert!(court.judge.heard(&tiny, Question::Token, Heard::Works));
 }
 
 #[test]
@@ -124,7 +129,7 @@ fn a_long_prompt_alone_is_no_stall_as_long_as_ollama_answers() {
     for _ in 0..600 {
         for (_, order) in court.watch(&reading, 1) {
             assert_eq!(order, ask(&tiny));
-            court.judge.heard(&tiny, Heard::Works);
+            court.heard(&tiny, Heard::Works);
         }
     }
 }
@@ -135,11 +140,11 @@ fn a_question_that_failed_is_put_again_after_a_rest_until_the_convict_works_or_i
         let (mut court, tiny) = (Court::new(), need("tiny", ""));
         court.watch(&[runner(&tiny, 0)], 20);
         for heard in [Heard::Failed, Heard::Nothing, Heard::Failed] {
-            assert!(!court.judge.heard(&tiny, heard));
+            assert!(!court.heard(&tiny, heard));
             assert!(court.watch(&[], 4).is_empty());
             assert_eq!(court.watch(&[], 2).len(), 1);
         }
-        assert!(court.judge.heard(&tiny, last));
+        assert!(court.heard(&tiny, last));
         assert!(court.watch(&[], 60).is_empty());
     }
 }
@@ -148,7 +153,7 @@ fn a_question_that_failed_is_put_again_after_a_rest_until_the_convict_works_or_i
 fn an_ollama_that_has_gone_meanwhile_convicts_nobody() {
     let (mut court, tiny) = (Court::new(), need("tiny", ""));
     court.watch(&[runner(&tiny, 0)], 10);
-    assert!(!court.judge.heard(&tiny, Heard::Gone));
+    assert!(!court.heard(&tiny, Heard::Gone));
     assert!(court.watch(&[runner(&tiny, 0)], 7).is_empty());
 }
 
@@ -157,7 +162,7 @@ fn a_question_that_nobody_took_is_put_again_and_the_time_runs_on() {
     let (mut court, tiny) = (Court::new(), need("tiny", ""));
     let silent = [runner(&tiny, 0)];
     assert_eq!(court.watch(&silent, 9), [(8, ask(&tiny))]);
-    court.judge.heard(&tiny, Heard::Nothing);
+    court.heard(&tiny, Heard::Nothing);
     let orders = court.watch(&silent, 20);
     assert_eq!(orders, [(9, ask(&tiny)), (18, Order::Convict(tiny, Why::Unanswering))]);
 }
@@ -174,8 +179,8 @@ fn two_runners_are_judged_side_by_side_and_both_must_work_again() {
     }
     let of = |need: &Need| (18, Order::Convict(need.clone(), Why::Unanswering));
     assert_eq!(convicted, [of(&one), of(&other)]);
-    assert!(!court.judge.heard(&one, Heard::Works));
-    assert!(court.judge.heard(&other, Heard::Works));
+    assert!(!court.heard(&one, Heard::Works));
+    assert!(court.heard(&other, Heard::Works));
 }
 
 #[test]

@@ -19,7 +19,7 @@ use crate::metrics::Stall;
 /// For how long everything in flight may wait for its head before a model is called loading.
 const LOADING_AFTER: Duration = Duration::from_secs(5);
 
-type Answers = JoinSet<(Need, Heard)>;
+type Answers = JoinSet<(Need, Question, Heard)>;
 
 /// Watches until it is dropped.
 pub(crate) async fn watch(proxy: &Arc<Proxy>) {
@@ -30,8 +30,8 @@ pub(crate) async fn watch(proxy: &Arc<Proxy>) {
         tokio::select! {
             () = sleep(bounds.tick()) => look(proxy, &mut judge, &mut answers),
             Some(answer) = answers.join_next() => {
-                if let Ok((need, heard)) = answer {
-                    hear(proxy, &mut judge, &need, heard);
+                if let Ok((need, question, heard)) = answer {
+                    hear(proxy, &mut judge, (&need, question), heard);
                 }
             }
         }
@@ -64,7 +64,7 @@ fn put(proxy: &Arc<Proxy>, answers: &mut Answers, need: Need, question: Question
     let proxy = Arc::clone(proxy);
     answers.spawn(async move {
         let heard = canary::ask(&proxy.upstream, &need, question, proxy.settings.hold_loading).await;
-        (need, heard)
+        (need, question, heard)
     });
 }
 
@@ -80,9 +80,9 @@ fn convict(proxy: &Proxy, model: &ModelName, why: Why) {
     proxy.residency.lock().end_all(Some(model));
 }
 
-fn hear(proxy: &Proxy, judge: &mut Judge, need: &Need, heard: Heard) {
-    tracing::debug!(model = %need.model, ?heard, "asked whether the runner works");
-    if judge.heard(need, heard) {
+fn hear(proxy: &Proxy, judge: &mut Judge, (need, question): (&Need, Question), heard: Heard) {
+    tracing::debug!(model = %need.model, ?question, ?heard, "asked whether the runner works");
+    if judge.heard(need, question, heard) {
         tracing::info!(model = %need.model, "the runner works again");
         proxy.core.health.set_engine(Engine::Working);
     }
