@@ -27,6 +27,7 @@ pub mod stream_through_service;
 pub mod traffic;
 pub mod two_clusters_side_by_side;
 pub mod two_policies_one_pool;
+pub mod wedged_engine;
 pub mod what_it_costs;
 
 use std::fmt;
@@ -80,6 +81,7 @@ pub const ALL: &[Story] = &[
     story("pool_runs_on_gpus", Lane::Parallel, 60, pool_runs_on_gpus::run),
     story("no_way_around", Lane::Parallel, 60, no_way_around::run),
     story("ollama_dies", Lane::Parallel, 60, ollama_dies::run),
+    story("wedged_engine", Lane::Parallel, 240, wedged_engine::run),
     story("two_policies_one_pool", Lane::Parallel, 45, two_policies_one_pool::run),
     story("limit_is_exact", Lane::Parallel, 120, limit_is_exact::run),
     story("metrics_are_sound", Lane::Parallel, 45, metrics_are_sound::run),

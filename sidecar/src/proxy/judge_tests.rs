@@ -6,7 +6,7 @@ use super::*;
 const BOUNDS: Bounds = Bounds {
     suspicion: Duration::from_secs(8),
     patience: Duration::from_secs(10),
-    limit: Duration::from_secs(120),
+    limit: Duration::from_mins(2),
 };
 
 fn need(model: &str, options: &str) -> Need {

@@ -32,8 +32,9 @@ pub(crate) async fn watch(proxy: &Proxy) {
         let now = ps::ask(&proxy.upstream).await;
         if gpu {
             gpu_due = Instant::now() + GPU_INTERVAL;
-            let found = now.as_ref().map(Listed::off_gpu);
-            found.into_iter().for_each(|found| proxy.core.health.set_off_gpu(found));
+            if let Some(listed) = &now {
+                proxy.core.health.set_off_gpu(listed.off_gpu());
+            }
         }
         if let (Some(earlier), Some(now)) = (&earlier, &now) {
             prove(proxy, &doubtful, earlier, now);

@@ -36,15 +36,19 @@ struct Flight {
     id: u64,
     need: Need,
     dispatched: Instant,
-    /// Its answer has not begun.
-    headless: bool,
+    /// How its answer has begun, if it has. Until a stream ends, Ollama keeps its runner.
+    head: Option<Head>,
     /// It is on its runner for certain, still.
     aboard: bool,
     /// Since its dispatch there has always been another one aboard.
     company: bool,
-    /// Its answer is a stream that has begun. Until it ends, Ollama keeps its runner.
-    stream: bool,
     pulse: Arc<Pulse>,
+}
+
+impl Flight {
+    fn is_headless(&self) -> bool {
+        self.head.is_none()
+    }
 }
 
 /// A runner that requests are on, for certain.
@@ -92,16 +96,7 @@ impl Residency {
         let company = self.is_held(&need);
         let pulse = Arc::new(Pulse::new(self.beats_of(&need)));
         let watched = Arc::clone(&pulse);
-        self.flights.push(Flight {
-            id,
-            need,
-            dispatched: now,
-            headless: true,
-            aboard: false,
-            company,
-            stream: false,
-            pulse,
-        });
+        self.flights.push(Flight { id, need, dispatched: now, head: None, aboard: false, company, pulse });
         (id, watched)
     }
 
@@ -115,9 +110,8 @@ impl Residency {
     pub(crate) fn answered(&mut self, id: u64, head: Head, now: Instant) {
         self.settle(now);
         let Some(flight) = self.flights.iter_mut().find(|flight| flight.id == id) else { return };
-        flight.headless = false;
-        flight.stream = head == Head::Stream;
-        flight.aboard = flight.stream;
+        flight.head = Some(head);
+        flight.aboard = head == Head::Stream;
         if head != Head::Error {
             flight.pulse.beat();
         }
@@ -144,7 +138,7 @@ impl Residency {
         self.settle(now);
         let Some(at) = self.flights.iter().position(|flight| flight.id == id) else { return };
         let flight = self.flights.swap_remove(at);
-        if flight.headless {
+        if flight.is_headless() {
             self.doubt(&flight.need);
         }
         self.part(&flight.need);
@@ -153,7 +147,7 @@ impl Residency {
     /// It is on its runner, as Ollama itself has shown.
     pub(crate) fn proven(&mut self, id: u64, now: Instant) {
         self.settle(now);
-        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.id == id && flight.headless) {
+        if let Some(flight) = self.flights.iter_mut().find(|flight| flight.id == id && flight.is_headless()) {
             flight.aboard = true;
         }
     }
@@ -162,7 +156,8 @@ impl Residency {
     pub(crate) fn doubtful(&mut self, longer_than: Duration, now: Instant) -> Vec<u64> {
         self.settle(now);
         let old = |flight: &&Flight| now.saturating_duration_since(flight.dispatched) >= longer_than;
-        let doubtful = self.flights.iter().filter(|flight| flight.headless && !flight.aboard).filter(old);
+        let doubtful =
+            self.flights.iter().filter(|flight| flight.is_headless() && !flight.aboard).filter(old);
         doubtful.map(|flight| flight.id).collect()
     }
 
@@ -178,16 +173,10 @@ impl Residency {
         self.settle(now);
         let mut runners: Vec<Runner> = Vec::new();
         for flight in &self.flights {
-            let streams = flight.stream && !flight.pulse.is_handing_on();
-            if !streams && !(flight.headless && flight.aboard) {
-                continue;
-            }
-            match runners.iter_mut().find(|runner| runner.need == flight.need) {
-                Some(runner) => runner.streams |= streams,
-                None => {
-                    let (need, beats) = (flight.need.clone(), flight.pulse.beats().count());
-                    runners.push(Runner { need, beats, streams });
-                }
+            let streams = flight.head == Some(Head::Stream) && !flight.pulse.is_handing_on();
+            let aboard = flight.is_headless() && flight.aboard;
+            if streams || aboard {
+                add(&mut runners, flight, streams);
             }
         }
         runners
@@ -211,7 +200,7 @@ impl Residency {
         let own = self.flights.iter().find(|flight| flight.id == id)?;
         let arrived_by = own.dispatched + self.arrives_within;
         let in_front = |flight: &&Flight| {
-            flight.headless && !flight.aboard && (flight.id == id || flight.dispatched < arrived_by)
+            flight.is_headless() && !flight.aboard && (flight.id == id || flight.dispatched < arrived_by)
         };
         let mut models = Vec::new();
         for flight in self.flights.iter().filter(in_front) {
@@ -235,7 +224,7 @@ impl Residency {
     fn settle(&mut self, now: Instant) {
         for flight in &mut self.flights {
             let arrived = now.saturating_duration_since(flight.dispatched) >= self.arrives_within;
-            if flight.headless && flight.company && arrived {
+            if flight.is_headless() && flight.company && arrived {
                 flight.aboard = true;
             }
         }
@@ -267,6 +256,15 @@ impl Residency {
     fn doubt(&mut self, need: &Need) {
         self.answered.retain(|other| other.model != need.model || other.shape == need.shape);
     }
+}
+
+fn add(runners: &mut Vec<Runner>, flight: &Flight, streams: bool) {
+    if let Some(runner) = runners.iter_mut().find(|runner| runner.need == flight.need) {
+        runner.streams |= streams;
+        return;
+    }
+    let (need, beats) = (flight.need.clone(), flight.pulse.beats().count());
+    runners.push(Runner { need, beats, streams });
 }
 
 #[cfg(test)]

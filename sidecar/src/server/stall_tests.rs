@@ -7,7 +7,7 @@ use crate::proxy::StallBounds;
 const SUSPICION: Duration = Duration::from_millis(150);
 const PATIENCE: Duration = Duration::from_millis(150);
 /// Longer than both, several times.
-const LONG: Duration = Duration::from_millis(1000);
+const LONG: Duration = Duration::from_secs(1);
 
 const SETTLED: &str = r#"{"models":[{"name":"a:latest","expires_at":"2026-01-01T00:00:00Z","size":1}]}"#;
 
