@@ -10,10 +10,12 @@
 //! | what | found by | within |
 //! | --- | --- | --- |
 //! | Ollama's process | a refused connection | at once |
-//! | Ollama's server, which accepts connections and answers none | [`probe`]: down after three probes, wedged after 15 s; one that starts has 90 s | 18 s |
-//! | a runner behind a server that answers | a request of its own to a runner from which nothing comes | 20 s |
+//! | Ollama's server, which accepts connections and answers none | [`probe`]: down after three probes (12 s), wedged after 15 s more of nothing; one that starts has 90 s | 21 s |
+//! | a runner behind a server that answers | a request of its own about a runner from which nothing comes | 20 s |
 //!
-//! The latter two are healed by a restart of Ollama's container: see [`Health::needs_restart`].
+//! What has stopped has its requests ended. The latter two are healed by a restart of Ollama's container, unless they heal
+//! before Kubernetes has asked often enough: see [`Health::needs_restart`]. What is not found: a runner that stops during
+//! the very first request to a model, before any answer of it, which nobody can tell from a long load.
 
 pub mod probe;
 mod readiness;
@@ -60,6 +62,7 @@ pub struct Health {
     loading: AtomicBool,
     off_gpu: Mutex<Vec<OffGpu>>,
     wedged: watch::Sender<bool>,
+    stopped: watch::Sender<bool>,
     readiness: watch::Sender<Readiness>,
     drain: watch::Sender<Drain>,
     cut: watch::Sender<bool>,
@@ -92,6 +95,7 @@ impl Health {
             loading: AtomicBool::new(false),
             off_gpu: Mutex::new(Vec::new()),
             wedged: watch::Sender::new(false),
+            stopped: watch::Sender::new(false),
             readiness: watch::Sender::new(fold(facts)),
             drain: watch::Sender::new(Drain::Serving),
             cut: watch::Sender::new(false),
@@ -164,6 +168,7 @@ impl Health {
     /// Says so; the prober knows.
     pub fn set_wedged(&self, wedged: bool) {
         self.wedged.send_if_modified(|known| std::mem::replace(known, wedged) != wedged);
+        self.tell_stopped();
     }
 
     /// Resolves when Ollama is found to be wedged.
@@ -204,6 +209,21 @@ impl Health {
     /// A runner has stopped working, or works again.
     pub fn set_engine(&self, engine: Engine) {
         self.change(|known| known.facts.engine = engine);
+        self.tell_stopped();
+    }
+
+    fn tell_stopped(&self) {
+        // Judged inside, so that the later of two changes is never overwritten by the earlier.
+        self.stopped.send_if_modified(|known| {
+            let stopped = self.needs_restart().is_some();
+            std::mem::replace(known, stopped) != stopped
+        });
+    }
+
+    /// Resolves when Ollama is found to be wedged, or a runner of its to have stopped.
+    pub async fn until_stopped(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
     }
 
     /// The pod leaves its Service for its load, or comes back.

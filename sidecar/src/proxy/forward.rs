@@ -3,6 +3,9 @@
 //! Ollama never lets go of a request whose client leaves before it was scheduled, so the connection is held until the
 //! first byte, or until it is certain that the request is on a runner, or for as long as scheduling can take; the slot
 //! is held with it. After that a cut stops the model at once. Frames go on as they come: one in, one out.
+//!
+//! When what works on it stops, whoever waits is told at once: a stream ends in its API's error, and a request without an
+//! answer gets 503, though the exchange itself may still be held, as for a client that has left.
 
 use std::sync::{Arc, OnceLock};
 

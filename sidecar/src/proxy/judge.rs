@@ -43,7 +43,8 @@ impl Default for Bounds {
 impl Bounds {
     /// From one look to the next.
     pub(crate) fn tick(&self) -> Duration {
-        (self.suspicion / 16).clamp(Duration::from_millis(5), Duration::from_millis(500))
+        let often = if self.suspicion.is_zero() { self.limit } else { self.suspicion };
+        (often / 16).clamp(Duration::from_millis(5), Duration::from_millis(500))
     }
 }
 

@@ -201,11 +201,16 @@ impl Life<'_> {
             return entered.pass(model).map(Hold::Passed).map_err(Refused::Limit);
         };
         let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
-        let permit = entered.queue(model)?.slot().await?;
-        // Meanwhile a runner may have stopped: the slot goes to the next, who is told the same.
-        if let Some(why @ Unavailable::Stalled) = self.proxy.core.health.unavailable() {
-            return Err(Refused::Unavailable(why));
-        }
+        let health = &self.proxy.core.health;
+        let permit = tokio::select! {
+            // First, so that no slot that comes back is taken by one who would be sent to what has stopped.
+            biased;
+            () = health.until_stopped() => {
+                let why = health.unavailable().unwrap_or(Unavailable::Stalled);
+                return Err(Refused::Unavailable(why));
+            }
+            permit = entered.queue(model)?.slot() => permit?,
+        };
         self.record.waited = permit.waited();
         self.proxy.core.metrics.queue_wait(permit.waited().into());
         Ok(Hold::Slot(permit, need))
