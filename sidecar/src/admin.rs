@@ -5,7 +5,7 @@
 //! | `GET /livez` | 200 as long as this thread answers; neither load nor Ollama plays a part |
 //! | `GET /readyz` | 200, or 503 with the reason in one word |
 //! | `GET /startupz` | 200: both ports are bound |
-//! | `GET /ollama/livez` | 503 only when Ollama takes connections and answers none for longer than any start takes |
+//! | `GET /ollama/livez` | 503 only when Ollama answers nothing for longer than it ever does while it lives, or a runner of its has stopped |
 //! | `GET /drain/wait` | 200 when a drain is over; Ollama's preStop. Two waiters at most, else 429 |
 //! | `GET /metrics` | `OpenMetrics` if asked for, else Prometheus text |
 //! | `POST /exchange` | see [`crate::exchange`]; 404 standalone |
@@ -108,31 +108,39 @@ impl Admin {
     }
 
     fn ollama_livez(&self) -> Answer {
-        if self.core.health.wedged() {
-            text(StatusCode::SERVICE_UNAVAILABLE, "Ollama takes connections and answers none")
-        } else {
-            text(StatusCode::OK, "ok")
+        match self.core.health.needs_restart() {
+            Some(why) => text(StatusCode::SERVICE_UNAVAILABLE, why),
+            None => text(StatusCode::OK, "ok"),
         }
     }
 
-    /// Ollama must outlive what runs in it, and be told when that has ended. One that answers nothing need not wait.
+    /// Ollama must outlive what runs in it, and be told when that has ended. One that answers nothing need not wait, nor
+    /// one that is to be started anew because it has stopped: there is no drain then.
     async fn drain_wait(&self) -> Answer {
         let Ok(_place) = self.drain_waiters.try_acquire() else {
             return text(StatusCode::TOO_MANY_REQUESTS, "two wait already");
         };
         let health = &self.core.health;
-        if timeout(self.drain.begin_wait, reached(health, Drain::Closing)).await.is_err() {
-            return text(StatusCode::OK, "no drain began");
+        tokio::select! {
+            begun = timeout(self.drain.begin_wait, reached(health, Drain::Closing)) => {
+                if begun.is_err() {
+                    return text(StatusCode::OK, "no drain began");
+                }
+            }
+            why = self.until_restart() => return text(StatusCode::OK, why),
         }
         tokio::select! {
             () = reached(health, Drain::Over) => text(StatusCode::OK, "drain over"),
-            () = self.until_wedged() => text(StatusCode::OK, "Ollama answers nothing"),
+            () = health.until_wedged() => text(StatusCode::OK, "Ollama answers nothing"),
         }
     }
 
-    async fn until_wedged(&self) {
-        while !self.core.health.wedged() {
-            sleep(Duration::from_secs(1)).await;
+    async fn until_restart(&self) -> &'static str {
+        loop {
+            if let Some(why) = self.core.health.needs_restart() {
+                return why;
+            }
+            sleep(Duration::from_millis(200)).await;
         }
     }
 
@@ -152,6 +160,7 @@ impl Admin {
             divisor: core.divisor().get(),
             reason: Some(core.health.readiness().reason),
             transitions: core.health.transitions().collect(),
+            models_off_gpu: core.health.off_gpu().len(),
             limits: core.limit_stats(),
         }
     }

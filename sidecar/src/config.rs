@@ -136,8 +136,12 @@ pub struct HealthSettings {
     pub probe_interval: Duration,
     /// The longest that one probe may take.
     pub probe_timeout: Duration,
-    /// For how long Ollama may accept connections and answer none before `/ollama/livez` fails. Longer than its GPU
-    /// discovery, which can take a minute, or a slow start would be killed for ever.
+    /// For how long an Ollama that has answered before may accept connections and answer none, nor go on with any answer,
+    /// before its requests are ended and `/ollama/livez` fails. A restart that no probe saw is not killed by it: Kubernetes
+    /// asks six more times, ten seconds apart.
+    pub hung_after: Duration,
+    /// The same for one that starts. Longer than its GPU discovery, which can take a minute, or a slow start would be
+    /// killed for ever.
     pub wedged_after: Duration,
 }
 

@@ -150,6 +150,11 @@ impl Core {
         self.lock().queue.load()
     }
 
+    /// How often Ollama said that too many wait in it already, since this core was made: a sign of load, never of death.
+    pub fn upstream_busy(&self) -> u64 {
+        self.tally.upstream_busy.load(Ordering::Relaxed)
+    }
+
     /// What has happened since this core was made.
     pub fn counters(&self) -> Counters {
         self.tally.read()
@@ -177,6 +182,7 @@ pub(crate) struct Tally {
     capacity_rejects: AtomicU64,
     policy_rejects: AtomicU64,
     slot_nanos: AtomicU64,
+    upstream_busy: AtomicU64,
 }
 
 impl Tally {
@@ -198,6 +204,11 @@ impl Tally {
     /// A limit refused a request.
     pub(crate) fn policy_rejected(&self) {
         self.policy_rejects.fetch_add(1, Ordering::Relaxed);
+    }
+
+    /// Ollama had no room for a request.
+    pub(crate) fn upstream_busy(&self) {
+        self.upstream_busy.fetch_add(1, Ordering::Relaxed);
     }
 
     /// A slot came back after being held this long.

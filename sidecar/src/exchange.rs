@@ -20,7 +20,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corral_wire::exchange::MAX_DIRECTIVE_BYTES;
+use corral_wire::exchange::{MAX_DIRECTIVE_BYTES, MAX_OFF_GPU};
 use corral_wire::{
     Directive, PLAN_VERSION, PlanState, PoolKeys, PoolRef, Position, Purpose, Report, ServePermission,
     Signed, VerifyError,
@@ -140,7 +140,7 @@ impl Exchange {
             relief: core.desk.view().relief,
             draining: core.health.draining(),
             drain_left_ms: core.health.drain_left(Instant::now()).map(millis),
-            off_gpu: Vec::new(),
+            off_gpu: core.health.off_gpu().into_iter().take(MAX_OFF_GPU).collect(),
             epoch: self.epoch,
             counters: core.counters(),
             gauges: core.gauges(),

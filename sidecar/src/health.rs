@@ -2,7 +2,20 @@
 //!
 //! Everything that bears on it is one small set of [`Facts`]; [`fold`] turns them into readiness, and it alone. The
 //! data path asks two questions, each one atomic load: [`Health::unavailable`] and [`Health::draining`]. Busy is never
-//! mistaken for dead: only an answer that fails to come, or a connection refused, counts against Ollama.
+//! mistaken for dead: only an answer that fails to come, or a connection refused, counts against Ollama, and whatever
+//! comes of a real request counts for it.
+//!
+//! Three things can stop, and each is found in its own way:
+//!
+//! | what | found by | within |
+//! | --- | --- | --- |
+//! | Ollama's process | a refused connection | at once |
+//! | Ollama's server, which accepts connections and answers none | [`probe`]: down after three probes (12 s), wedged after 15 s more of nothing; one that starts has 90 s | 21 s |
+//! | a runner behind a server that answers | a request of its own about a runner from which nothing comes | 20 s |
+//!
+//! What has stopped has its requests ended. The latter two are healed by a restart of Ollama's container, unless they heal
+//! before Kubernetes has asked often enough: see [`Health::needs_restart`]. What is not found: a runner that stops during
+//! the very first request to a model, before any answer of it, which nobody can tell from a long load.
 
 pub mod desk;
 pub mod load;
@@ -10,11 +23,13 @@ pub mod overload;
 pub mod probe;
 mod readiness;
 pub mod relief;
+pub mod strain;
 mod upstream;
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
+use corral_wire::OffGpu;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
@@ -48,7 +63,15 @@ pub struct Health {
     closing: AtomicBool,
     /// Ollama is up and nothing speaks against it, so another success is no news.
     steady: AtomicBool,
-    wedged: AtomicBool,
+    /// Ollama has answered something since the last probe.
+    heard: AtomicBool,
+    /// A model is being loaded, and nothing else goes on.
+    loading: AtomicBool,
+    /// How long probes take.
+    pub(crate) probes: strain::Probes,
+    off_gpu: Mutex<Vec<OffGpu>>,
+    wedged: watch::Sender<bool>,
+    stopped: watch::Sender<bool>,
     readiness: watch::Sender<Readiness>,
     drain: watch::Sender<Drain>,
     cut: watch::Sender<bool>,
@@ -86,7 +109,12 @@ impl Health {
             draining: AtomicBool::new(false),
             closing: AtomicBool::new(true),
             steady: AtomicBool::new(false),
-            wedged: AtomicBool::new(false),
+            heard: AtomicBool::new(false),
+            loading: AtomicBool::new(false),
+            probes: strain::Probes::default(),
+            off_gpu: Mutex::new(Vec::new()),
+            wedged: watch::Sender::new(false),
+            stopped: watch::Sender::new(false),
             readiness: watch::Sender::new(fold(facts)),
             drain: watch::Sender::new(Drain::Serving),
             cut: watch::Sender::new(false),
@@ -121,8 +149,11 @@ impl Health {
         self.known.lock().facts.upstream
     }
 
-    /// Ollama answered a real request: worth as much as a probe.
+    /// Something came of a real request, a head or a frame: worth as much as a probe.
     pub fn upstream_answered(&self) {
+        if !self.heard.load(Ordering::Relaxed) {
+            self.heard.store(true, Ordering::Relaxed);
+        }
         if !self.steady.load(Ordering::Acquire) {
             self.saw(Sign::Answer);
         }
@@ -143,19 +174,75 @@ impl Health {
         self.change(|known| known.facts.upstream = known.upstream.step(sign));
     }
 
-    /// Whether Ollama has accepted connections without answering for longer than any start takes.
+    /// Whether something came of a real request since this was asked last.
+    pub fn take_heard(&self) -> bool {
+        self.heard.swap(false, Ordering::Relaxed)
+    }
+
+    /// Whether Ollama has accepted connections without answering for longer than it ever does while it lives.
     pub fn wedged(&self) -> bool {
-        self.wedged.load(Ordering::Acquire)
+        *self.wedged.borrow()
     }
 
     /// Says so; the prober knows.
     pub fn set_wedged(&self, wedged: bool) {
-        self.wedged.store(wedged, Ordering::Release);
+        self.wedged.send_if_modified(|known| std::mem::replace(known, wedged) != wedged);
+        self.tell_stopped();
+    }
+
+    /// Resolves when Ollama is found to be wedged.
+    pub async fn until_wedged(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.wedged.subscribe().wait_for(|wedged| *wedged).await;
+    }
+
+    /// Why Ollama's container should be started anew, if it should: nothing else heals it.
+    pub fn needs_restart(&self) -> Option<&'static str> {
+        if self.wedged() {
+            return Some("Ollama takes connections and answers none");
+        }
+        let stalled = self.known.lock().facts.engine == Engine::Stalled;
+        stalled.then_some("a runner of Ollama has stopped working")
+    }
+
+    /// Whether all that is in flight has waited for seconds, and none of it is known to be on a loaded runner.
+    pub fn loading(&self) -> bool {
+        self.loading.load(Ordering::Relaxed)
+    }
+
+    /// Says so; the data path knows.
+    pub fn set_loading(&self, loading: bool) {
+        self.loading.store(loading, Ordering::Relaxed);
+    }
+
+    /// The models that are loaded and not wholly on a GPU, when last looked; always empty where none belongs there.
+    pub fn off_gpu(&self) -> Vec<OffGpu> {
+        self.off_gpu.lock().clone()
+    }
+
+    /// Says so. It changes no readiness: a slow answer is one.
+    pub fn set_off_gpu(&self, models: Vec<OffGpu>) {
+        *self.off_gpu.lock() = models;
     }
 
     /// A runner has stopped working, or works again.
     pub fn set_engine(&self, engine: Engine) {
         self.change(|known| known.facts.engine = engine);
+        self.tell_stopped();
+    }
+
+    fn tell_stopped(&self) {
+        // Judged inside, so that the later of two changes is never overwritten by the earlier.
+        self.stopped.send_if_modified(|known| {
+            let stopped = self.needs_restart().is_some();
+            std::mem::replace(known, stopped) != stopped
+        });
+    }
+
+    /// Resolves when Ollama is found to be wedged, or a runner of its to have stopped.
+    pub async fn until_stopped(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.stopped.subscribe().wait_for(|stopped| *stopped).await;
     }
 
     /// The pod leaves its Service for its load, or comes back.

@@ -21,7 +21,9 @@
 //! | `corral_slots` | slots per loaded model | |
 //! | `corral_slot_seconds_total` | time slots were held | |
 //! | `corral_upstream_first_byte_seconds` | from dispatch to Ollama's first byte | |
-//! | `corral_upstream_failures_total` | failed exchanges with Ollama | `kind`: connect, `no_answer`, cut |
+//! | `corral_upstream_failures_total` | failed exchanges with Ollama | `kind`: connect, `no_answer`, cut (ended before its end), busy (Ollama had no room for it), stalled (ended here: its runner, or Ollama, had stopped) |
+//! | `corral_engine_stalls_total` | runners found to have stopped | `found`: unanswering, silent (streams said nothing for far too long) |
+//! | `corral_models_off_gpu` | models loaded and not wholly on the GPU, where they belong there | |
 //! | `corral_clients_gone_total` | clients that left before the end of their answer | |
 //! | `corral_connections` | open connections of clients | |
 //! | `corral_plan_sequence` | the plan in force; 0: none | |
@@ -125,6 +127,19 @@ pub enum UpstreamFailure {
     NoAnswer,
     /// The answer ended before its terminator.
     Cut,
+    /// Ollama said that too many wait in it already: load, not death.
+    Busy,
+    /// This sidecar ended it, because the runner or Ollama itself had stopped.
+    Stalled,
+}
+
+/// How it was found that a runner has stopped.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Stall {
+    /// Ollama could not answer for it.
+    Unanswering,
+    /// All its streams were silent for longer than any may be.
+    Silent,
 }
 
 /// Where a plan that was not taken came from.
@@ -167,6 +182,7 @@ labels!(ByReason { reason });
 labels!(ByKind { kind });
 labels!(BySource { source });
 labels!(ByResult { result });
+labels!(ByFound { found });
 
 type NewHistogram = fn() -> Histogram;
 
@@ -183,6 +199,7 @@ pub struct Metrics {
     connections: Gauge,
     plan_errors: Family<BySource, Counter>,
     state_write_errors: Counter,
+    engine_stalls: Family<ByFound, Counter>,
     directives: Family<ByResult, Counter>,
 }
 
@@ -213,6 +230,7 @@ impl Metrics {
             connections: Gauge::default(),
             plan_errors: Family::default(),
             state_write_errors: Counter::default(),
+            engine_stalls: Family::default(),
             directives: Family::default(),
         };
         this.register_traffic();
@@ -272,6 +290,11 @@ impl Metrics {
             "Failed writes of the state that must outlive a restart",
             self.state_write_errors.clone(),
         );
+        registry.register(
+            "engine_stalls",
+            "Runners of Ollama that were found to have stopped",
+            self.engine_stalls.clone(),
+        );
         registry.register("directives", "Directives of the operator received", self.directives.clone());
     }
 
@@ -320,8 +343,19 @@ impl Metrics {
             UpstreamFailure::Connect => "connect",
             UpstreamFailure::NoAnswer => "no_answer",
             UpstreamFailure::Cut => "cut",
+            UpstreamFailure::Busy => "busy",
+            UpstreamFailure::Stalled => "stalled",
         };
         self.upstream_failures.get_or_create(&ByKind { kind }).inc();
+    }
+
+    /// A runner was found to have stopped.
+    pub fn engine_stalled(&self, how: Stall) {
+        let found = match how {
+            Stall::Unanswering => "unanswering",
+            Stall::Silent => "silent",
+        };
+        self.engine_stalls.get_or_create(&ByFound { found }).inc();
     }
 
     /// A client left before its answer was complete.

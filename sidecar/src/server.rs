@@ -43,6 +43,10 @@ pub async fn serve(
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
     let mut shutdown = pin!(shutdown);
+    let watching = Arc::clone(&proxy);
+    // Aborted when it is dropped: it watches until the last answer is over.
+    let mut watch = JoinSet::new();
+    watch.spawn(async move { watching.watch().await });
     loop {
         tokio::select! {
             biased;

@@ -14,8 +14,7 @@ const POOL: &str = "chat";
 pub fn run(scene: &Scene) -> Result<()> {
     scene.models()?;
     scene.gpus(0, 1)?;
-    let mut pool = scene.pool(POOL, 1);
-    pool["spec"]["image"] = json!(SCRIPTED_OLLAMA);
+    let pool = scene.pool_with(POOL, 1, &json!({ "image": SCRIPTED_OLLAMA }))?;
     scene.apply(&pool.to_string())?;
     let pods = scene.pool_serves(POOL, 1)?;
     let pod = pods.first().context("the pool has a pod")?;

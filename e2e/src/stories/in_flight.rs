@@ -71,7 +71,7 @@ impl InFlight {
     pub fn ask(&mut self, what: &'static str, request: Request) -> Result<()> {
         let (scene, watch, to) = (self.scene.clone(), self.watch, self.pod.client_port()?);
         self.asking.push(thread::spawn(move || {
-            let exchange = scene.cluster.line(0, to).exchange(&request, true, LIMIT);
+            let exchange = scene.cluster.line(0, to, LIMIT).exchange(&request, true, LIMIT);
             Over { what, ended: watch.elapsed(), exchange }
         }));
         Ok(())

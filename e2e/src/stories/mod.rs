@@ -11,6 +11,7 @@ pub mod cluster_is_real;
 pub mod condition;
 pub mod control_plane_gone;
 pub mod full_disk;
+pub mod gpu_fallback_seen;
 pub mod in_flight;
 pub mod install;
 pub mod limit_is_exact;
@@ -43,6 +44,7 @@ pub mod two_clusters_side_by_side;
 pub mod two_operators;
 pub mod two_policies_one_pool;
 pub mod update_with_pending_replica;
+pub mod wedged_engine;
 pub mod what_it_costs;
 
 use std::fmt;
@@ -97,7 +99,9 @@ pub const ALL: &[Story] = &[
     story("no_way_around", Lane::Parallel, 60, no_way_around::run),
     story("ollama_killed", Lane::Parallel, 60, ollama_killed::run),
     story("sidecar_killed", Lane::Parallel, 45, sidecar_killed::run),
+    story("gpu_fallback_seen", Lane::Parallel, 60, gpu_fallback_seen::run),
     story("full_disk", Lane::Parallel, 45, full_disk::run),
+    story("wedged_engine", Lane::Parallel, 240, wedged_engine::run),
     story("two_policies_one_pool", Lane::Parallel, 45, two_policies_one_pool::run),
     story("limit_is_exact", Lane::Parallel, 120, limit_is_exact::run),
     story("metrics_are_sound", Lane::Parallel, 45, metrics_are_sound::run),

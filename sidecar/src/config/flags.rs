@@ -17,7 +17,7 @@ use super::{
     Stop,
 };
 use crate::health::overload::OverloadSettings;
-use crate::proxy::ProxySettings;
+use crate::proxy::{ProxySettings, StallBounds};
 
 /// For answers that have left Ollama to reach their clients, once all else has ended.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
@@ -114,6 +114,9 @@ struct PodFlags {
     /// How long a newcomer that nobody directs waits before it serves.
     #[arg(long, env = "CORRAL_SERVE_WITHOUT_DIRECTIVE", value_name = "DURATION", default_value = "30s", value_parser = duration)]
     serve_without_directive: Duration,
+    /// Whether this pod has GPUs, so that a model which is not wholly on them is told of.
+    #[arg(long, env = "CORRAL_EXPECT_GPU")]
+    expect_gpu: bool,
     /// The memory limit of this container: connections get half of it, bodies a quarter.
     #[arg(long, env = "CORRAL_MEMORY_LIMIT_BYTES", value_name = "BYTES")]
     memory_limit_bytes: Option<u64>,
@@ -169,9 +172,22 @@ struct TimeFlags {
     /// For one probe of Ollama.
     #[arg(long, env = "CORRAL_PROBE_TIMEOUT", value_name = "DURATION", default_value = "1s", value_parser = duration)]
     probe_timeout: Duration,
-    /// For Ollama to accept connections without answering, before `/ollama/livez` fails.
+    /// For an Ollama that answered before to answer nothing, before its requests are ended and `/ollama/livez` fails.
+    #[arg(long, env = "CORRAL_HUNG_AFTER", value_name = "DURATION", default_value = "15s", value_parser = duration)]
+    hung_after: Duration,
+    /// The same for an Ollama that starts.
     #[arg(long, env = "CORRAL_WEDGED_AFTER", value_name = "DURATION", default_value = "90s", value_parser = duration)]
     wedged_after: Duration,
+    /// For a runner to send nothing to anybody, before Ollama is asked whether it lives; 0s: it is never asked.
+    #[arg(long, env = "CORRAL_STALL_SUSPICION", value_name = "DURATION", default_value = "8s", value_parser = duration)]
+    stall_suspicion: Duration,
+    /// For Ollama to answer then, before the runner's requests are ended and the pod is Stalled.
+    #[arg(long, env = "CORRAL_STALL_PATIENCE", value_name = "DURATION", default_value = "10s", value_parser = duration)]
+    stall_patience: Duration,
+    /// For all streams of a runner to be silent, whatever Ollama answers; 0s: for ever. A tool call is silent until it is
+    /// whole.
+    #[arg(long, env = "CORRAL_STALL_LIMIT", value_name = "DURATION", default_value = "10m", value_parser = duration)]
+    stall_limit: Duration,
     /// For new requests after a drain began [default: 5s in a pod, 0s standalone].
     #[arg(long, env = "CORRAL_DRAIN_DELAY", value_name = "DURATION", value_parser = duration)]
     drain_delay: Option<Duration>,
@@ -266,6 +282,7 @@ impl Flags {
             health: HealthSettings {
                 probe_interval: times.probe_interval,
                 probe_timeout: times.probe_timeout,
+                hung_after: times.hung_after,
                 wedged_after: times.wedged_after,
             },
             overload: OverloadSettings::default(),
@@ -300,6 +317,12 @@ impl Flags {
             connect_timeout: times.connect_timeout,
             hold_loaded: times.hold_loaded,
             hold_loading: times.hold_loading,
+            stall: StallBounds {
+                suspicion: times.stall_suspicion,
+                patience: times.stall_patience,
+                limit: times.stall_limit,
+            },
+            expect_gpu: self.pod.expect_gpu,
             shutdown_grace: SHUTDOWN_GRACE,
         }
     }

@@ -32,7 +32,7 @@ impl Default for LoadSettings {
 /// What is seen at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LoadSample {
-    /// [`corral_limiter::queue::QueueLoad::load`].
+    /// [`corral_limiter::queue::QueueLoad::permille`], as a number of ones.
     pub queue: f64,
     /// The queue has refused since the sample before.
     pub refused: bool,

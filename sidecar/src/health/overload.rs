@@ -12,6 +12,7 @@ use super::Relief;
 use super::desk::LoadView;
 use super::load::{LoadIndex, LoadSample, LoadSettings};
 use super::relief::{Leaving, ReliefSettings, Signs};
+use super::strain::Answers;
 use crate::core::Core;
 
 /// However short an interval is asked for.
@@ -52,6 +53,7 @@ pub async fn watch(core: Arc<Core>, settings: OverloadSettings) {
 
 struct Sampler {
     index: LoadIndex,
+    answers: Answers,
     leaving: Leaving,
     refusals: u64,
     out: Option<Relief>,
@@ -61,6 +63,7 @@ impl Sampler {
     fn new(settings: OverloadSettings) -> Self {
         Self {
             index: LoadIndex::new(settings.load),
+            answers: Answers::default(),
             leaving: Leaving::new(settings.relief),
             refusals: 0,
             out: None,
@@ -72,13 +75,18 @@ impl Sampler {
         let queue = core.load();
         let refusals = core.capacity_rejects();
         let refused = refusals > std::mem::replace(&mut self.refusals, refusals);
-        let sample = LoadSample { queue: queue.load, refused, ..LoadSample::default() };
+        let sample = LoadSample {
+            queue: f64::from(queue.permille) / 1000.0,
+            refused,
+            upstream_busy: self.answers.are_busy(now, core.upstream_busy(), core.counters().completions),
+            probes_slow: core.health.probes.are_slow(),
+        };
         let index = self.index.step(now, sample);
         let signs = Signs {
             index,
             refused,
-            filled: queue.filled,
-            loading: false,
+            filled: f64::from(queue.filled_permille) / 1000.0,
+            loading: core.health.loading(),
             able: core.health.ready_but_for_load(),
             permitted_at: core.desk.permitted_at(),
             dice: dice(),

@@ -26,14 +26,17 @@ pub async fn watch(upstream: SocketAddr, settings: HealthSettings, health: Arc<H
     let mut silence = Silence::default();
     let mut first = true;
     loop {
+        let began = Instant::now();
         let seen = look(upstream, settings.probe_timeout).await;
+        health.probes.took(Instant::now().saturating_duration_since(began));
         if first && let Err(error) = &seen {
             tracing::warn!("{}", trouble(upstream, error));
         }
         first = false;
-        let sign = sign(&seen);
+        let sign = unless_heard(sign(&seen), health.take_heard());
+        let anew = matches!(seen, Err(AskError::Refused | AskError::Http(_)));
         health.saw(sign);
-        health.set_wedged(silence.longer_than(settings.wedged_after, sign, Instant::now()));
+        health.set_wedged(silence.too_long(&settings, sign, anew, Instant::now()));
         sleep(interval(&settings, health.upstream())).await;
     }
 }
@@ -44,22 +47,33 @@ fn interval(settings: &HealthSettings, upstream: Upstream) -> Duration {
     (settings.probe_interval / often).max(SHORTEST_INTERVAL)
 }
 
-/// Since when connections have been accepted and none answered. A refused one ends it: the process has gone, and what
-/// comes next is a new start.
+/// A probe that failed while real requests were being answered says how busy Ollama is, not that it is dead.
+fn unless_heard(sign: Sign, heard: bool) -> Sign {
+    if sign == Sign::NoAnswer && heard { Sign::Answer } else { sign }
+}
+
+/// Since when connections have been accepted and none answered. One that is refused or breaks ends it: the process has
+/// gone, and what comes next is a new start, which has more time.
 #[derive(Debug, Default)]
 struct Silence {
     since: Option<Instant>,
+    /// It has answered in this life.
+    was_up: bool,
 }
 
 impl Silence {
-    fn longer_than(&mut self, bound: Duration, sign: Sign, now: Instant) -> bool {
-        match sign {
-            Sign::Answer | Sign::Refused => self.since = None,
-            Sign::NoAnswer => {
-                self.since.get_or_insert(now);
-            }
+    fn too_long(&mut self, settings: &HealthSettings, sign: Sign, anew: bool, now: Instant) -> bool {
+        if anew {
+            *self = Self::default();
+            return false;
         }
-        self.since.is_some_and(|since| now.saturating_duration_since(since) >= bound)
+        if sign == Sign::Answer {
+            *self = Self { since: None, was_up: true };
+            return false;
+        }
+        let since = *self.since.get_or_insert(now);
+        let bound = if self.was_up { settings.hung_after } else { settings.wedged_after };
+        now.saturating_duration_since(since) >= bound
     }
 }
 
@@ -169,25 +183,53 @@ mod tests {
         assert!(told.starts_with("no answer within 300ms at "), "{told}");
     }
 
-    #[tokio::test(start_paused = true)]
-    async fn only_a_long_silence_is_a_wedge() {
-        let (mut silence, bound) = (Silence::default(), Duration::from_secs(90));
-        let at = |s| Instant::now() + Duration::from_secs(s);
-        assert!(!silence.longer_than(bound, Sign::NoAnswer, at(0)));
-        assert!(!silence.longer_than(bound, Sign::NoAnswer, at(89)));
-        assert!(silence.longer_than(bound, Sign::NoAnswer, at(90)));
-        assert!(
-            !silence.longer_than(bound, Sign::Refused, at(91)),
-            "a process that has gone is restarted anyway"
-        );
-        assert!(!silence.longer_than(bound, Sign::NoAnswer, at(180)), "and may take its time to start");
+    const SETTINGS: HealthSettings = HealthSettings {
+        probe_interval: Duration::from_secs(2),
+        probe_timeout: Duration::from_secs(1),
+        hung_after: Duration::from_secs(15),
+        wedged_after: Duration::from_secs(90),
+    };
+
+    /// Whether the last of these signs, each at its second, makes a silence too long. A life ends with `Refused`.
+    fn too_long(signs: &[(u64, Sign)]) -> bool {
+        let (mut silence, begun) = (Silence::default(), Instant::now());
+        let judge = |(at, sign): &(u64, Sign)| {
+            let now = begun + Duration::from_secs(*at);
+            silence.too_long(&SETTINGS, *sign, *sign == Sign::Refused, now)
+        };
+        signs.iter().map(judge).last().unwrap_or_default()
+    }
+
+    #[test]
+    fn who_answered_before_may_be_silent_for_seconds_and_who_starts_for_as_long_as_that_takes() {
+        use Sign::{Answer, NoAnswer, Refused};
+        for (signs, wedged) in [
+            (&[(0, NoAnswer), (89, NoAnswer)][..], false),
+            (&[(0, NoAnswer), (90, NoAnswer)], true),
+            (&[(0, Answer), (2, NoAnswer), (16, NoAnswer)], false),
+            (&[(0, Answer), (2, NoAnswer), (17, NoAnswer)], true),
+            (&[(0, Answer), (2, NoAnswer), (17, NoAnswer), (18, Answer)], false),
+            (&[(0, Answer), (2, NoAnswer), (10, Answer), (12, NoAnswer), (26, NoAnswer)], false),
+            // The process has gone: what comes is a start, and may take its time.
+            (&[(0, Answer), (2, Refused), (3, NoAnswer), (92, NoAnswer)], false),
+            (&[(0, Answer), (2, NoAnswer), (18, Refused), (19, NoAnswer), (108, NoAnswer)], false),
+            (&[(0, Answer), (2, Refused), (3, NoAnswer), (93, NoAnswer)], true),
+            (&[(0, Answer), (2, Refused)], false),
+        ] {
+            assert_eq!(too_long(signs), wedged, "{signs:?}");
+        }
+    }
+
+    #[test]
+    fn a_probe_that_fails_while_streams_go_on_is_no_failure_and_a_refused_one_is() {
+        assert_eq!(unless_heard(Sign::NoAnswer, true), Sign::Answer);
+        assert_eq!(unless_heard(Sign::NoAnswer, false), Sign::NoAnswer);
+        assert_eq!(unless_heard(Sign::Refused, true), Sign::Refused);
     }
 
     #[test]
     fn ollama_is_asked_more_often_while_it_is_not_up() {
-        let every = Duration::from_secs(2);
-        let settings = HealthSettings { probe_interval: every, probe_timeout: every, wedged_after: every };
-        assert_eq!(interval(&settings, Upstream::Up), every);
-        assert_eq!(interval(&settings, Upstream::Down), every / 4);
+        assert_eq!(interval(&SETTINGS, Upstream::Up), Duration::from_secs(2));
+        assert_eq!(interval(&SETTINGS, Upstream::Down), Duration::from_millis(500));
     }
 }

@@ -26,6 +26,8 @@ pub struct Standing {
     pub reason: Option<Reason>,
     /// How often readiness has changed to each reason.
     pub transitions: Vec<(Reason, u64)>,
+    /// Models that are loaded and not wholly on the GPU that they belong on.
+    pub models_off_gpu: usize,
     /// What each limit in force has done.
     pub limits: Vec<LimitStats>,
 }
@@ -141,6 +143,12 @@ impl Standing {
             let holds = self.reason == Some(reason);
             readiness.get_or_create(&OfReason::from(reason)).set(i64::from(holds));
         }
+        let off_gpu = i64::try_from(self.models_off_gpu).unwrap_or(i64::MAX);
+        registry.register(
+            "models_off_gpu",
+            "Models that are loaded and not wholly on the GPU, in a pod that has one",
+            ConstGauge::new(off_gpu),
+        );
         registry.register("readiness", "1 for the reason that holds; Ready is the one to want", readiness);
         let transitions = Family::<OfReason, Counter>::default();
         for (reason, count) in &self.transitions {
@@ -175,6 +183,7 @@ mod tests {
             divisor: 2,
             reason: Some(Reason::OllamaDown),
             transitions: vec![(Reason::Ready, 3), (Reason::Overloaded, 2)],
+            models_off_gpu: 2,
             limits: Vec::new(),
         };
         let text = Metrics::new().render(&standing);
@@ -190,6 +199,7 @@ mod tests {
             "corral_load_index 1.25",
             "corral_readiness_transitions_total{reason=\"Overloaded\"} 2",
             "corral_readiness_transitions_total{reason=\"Ready\"} 3",
+            "corral_models_off_gpu 2",
             "corral_readiness{reason=\"OllamaDown\"} 1",
             "corral_readiness{reason=\"Ready\"} 0",
             concat!("corral_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),

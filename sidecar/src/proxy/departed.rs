@@ -3,29 +3,31 @@
 //! Ollama never lets go of a request that is cut before its scheduler has given it to a runner. So it is cut only when
 //! that has happened for certain; whatever is in doubt is held.
 
+use std::sync::Arc;
 use std::time::Duration;
 
 use parking_lot::Mutex;
 use tokio::time::{Instant, sleep};
 
 use super::Proxy;
-use super::ps::{self, Listed};
+use super::pulse::Pulse;
 use super::residency::{Head, Need, Residency};
 
 /// However short [`super::ProxySettings::hold_loaded`] is.
-const SHORTEST: Duration = Duration::from_millis(10);
+pub(crate) const SHORTEST: Duration = Duration::from_millis(10);
 
 /// The place of one request among all that Ollama has been sent. Dropped: it is over, or cut.
 pub(crate) struct Flight<'a> {
     residency: &'a Mutex<Residency>,
     id: u64,
+    pub(crate) pulse: Arc<Pulse>,
 }
 
 impl<'a> Flight<'a> {
     /// A request is sent now.
     pub(crate) fn begin(residency: &'a Mutex<Residency>, need: Need) -> Self {
-        let id = residency.lock().dispatched(need, Instant::now());
-        Self { residency, id }
+        let (id, pulse) = residency.lock().dispatched(need, Instant::now());
+        Self { residency, id, pulse }
     }
 
     /// Its answer begins.
@@ -34,38 +36,16 @@ impl<'a> Flight<'a> {
     }
 
     /// Its client takes the answer more slowly than Ollama gives it.
-    pub(crate) fn stalled(&self) {
-        self.residency.lock().stalled(self.id, Instant::now());
+    pub(crate) fn lagging(&self) {
+        self.residency.lock().lagging(self.id, Instant::now());
     }
 
-    /// Waits until it is certain that Ollama has it on a runner.
+    /// Waits until it is certain that Ollama has it on a runner: [`super::lookout`] finds out.
     pub(crate) async fn scheduled(&self, proxy: &Proxy) {
-        let every = proxy.settings.hold_loaded.max(SHORTEST);
-        let mut earlier = self.look(proxy).await;
-        loop {
+        let every = (proxy.settings.hold_loaded / 4).max(SHORTEST);
+        while !self.residency.lock().is_aboard(self.id, Instant::now()) {
             sleep(every).await;
-            if self.residency.lock().is_aboard(self.id, Instant::now()) {
-                return;
-            }
-            let now = self.look(proxy).await;
-            if let (Some(earlier), Some(now)) = (&earlier, &now)
-                && self.proven(earlier, now)
-            {
-                return;
-            }
-            earlier = now;
         }
-    }
-
-    /// Asks what is loaded, if the answer could prove anything.
-    async fn look(&self, proxy: &Proxy) -> Option<Listed> {
-        let useful = self.residency.lock().witnesses(self.id).is_some();
-        if useful { ps::ask(&proxy.upstream).await } else { None }
-    }
-
-    fn proven(&self, earlier: &Listed, now: &Listed) -> bool {
-        let witnesses = self.residency.lock().witnesses(self.id);
-        witnesses.is_some_and(|models| models.iter().all(|model| now.settled_since(earlier, model)))
     }
 }
 

@@ -30,6 +30,8 @@ pub(crate) enum End {
     Broken,
     /// This sidecar ended it: the time of its drain was over.
     Drained,
+    /// This sidecar ended it: the runner has stopped.
+    Stalled,
 }
 
 /// What becomes of the client's answer.
@@ -80,6 +82,7 @@ impl Watch {
         let message = match end {
             End::Closed | End::Broken => "The model stopped before its answer was complete.",
             End::Drained => "This pod is shutting down: the answer is not complete.",
+            End::Stalled => "The model has stopped working: the answer is not complete.",
         };
         let fresh = if self.tail.ends_with(b"\n") { "" } else { "\n" };
         match self.ending {

@@ -3,6 +3,9 @@
 //! Ollama never lets go of a request whose client leaves before it was scheduled, so the connection is held until the
 //! first byte, or until it is certain that the request is on a runner, or for as long as scheduling can take; the slot
 //! is held with it. After that a cut stops the model at once. Frames go on as they come: one in, one out.
+//!
+//! When what works on it stops, whoever waits is told at once: a stream ends in its API's error, and a request without an
+//! answer gets 503, though the exchange itself may still be held, as for a client that has left.
 
 use std::sync::{Arc, OnceLock};
 
@@ -23,7 +26,6 @@ use super::inspect::Held;
 use super::residency::{Head, Need};
 use super::route::Ending;
 use super::upstream::{Lease, NoAnswer};
-use crate::health::Health;
 use crate::metrics::UpstreamFailure;
 
 /// Frames that wait for a slow client; beyond it Ollama waits.
@@ -72,20 +74,34 @@ pub(crate) struct Answer {
 #[error("the answer of Ollama ended before its end")]
 pub(crate) struct Cut;
 
+/// Why there is no answer.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum Failed {
+    #[error(transparent)]
+    NoAnswer(#[from] NoAnswer),
+    /// The runner has stopped, or Ollama as a whole has, with the request somewhere in it.
+    #[error("Ollama has stopped working")]
+    Stalled,
+}
+
+/// Where the answer goes.
+type Reply = oneshot::Sender<Result<Answer, Failed>>;
+
 /// Begins an exchange. Dropping what is returned tells it that the client has left.
-pub(crate) fn start(proxy: &Arc<Proxy>, job: Job) -> oneshot::Receiver<Result<Answer, NoAnswer>> {
+pub(crate) fn start(proxy: &Arc<Proxy>, job: Job) -> oneshot::Receiver<Result<Answer, Failed>> {
     let (reply, answer) = oneshot::channel();
     tokio::spawn(run(Arc::clone(proxy), job, reply));
     answer
 }
 
-async fn run(proxy: Arc<Proxy>, job: Job, mut reply: oneshot::Sender<Result<Answer, NoAnswer>>) {
+async fn run(proxy: Arc<Proxy>, job: Job, reply: Reply) {
     let Job { request, body, mut hold, ending } = job;
     let dispatched = Instant::now();
     let flight = match &hold {
         Hold::Slot(_, need) => Some(Flight::begin(&proxy.residency, need.clone())),
         Hold::Passed(_) => None,
     };
+    let mut reply = Some(reply);
     let begun = {
         let sending = proxy.upstream.send(request);
         tokio::pin!(sending);
@@ -97,31 +113,51 @@ async fn run(proxy: Arc<Proxy>, job: Job, mut reply: oneshot::Sender<Result<Answ
     };
     drop(body);
     note(&proxy, begun.as_ref(), dispatched);
-    if !matches!(begun, Some(Err(_))) {
+    // A client that has left is charged for what Ollama did; one that is told of a stall is not.
+    if matches!(begun, Some(Ok(_))) || begun.is_none() && reply.is_some() {
         hold.serve();
     }
-    match begun {
-        Some(Ok((response, lease))) => deliver(&proxy, response, lease, ending, flight.as_ref(), reply).await,
-        Some(Err(error)) => _ = reply.send(Err(error)),
-        None => {}
+    match (begun, reply) {
+        (Some(Ok((response, lease))), Some(reply)) => {
+            deliver(&proxy, response, lease, ending, flight.as_ref(), reply).await;
+        }
+        (Some(Err(error)), Some(reply)) => _ = reply.send(Err(error.into())),
+        _ => {}
     }
     drop(flight);
     drop(hold);
 }
 
-/// Waits until the client has left and a cut does no harm.
+/// Waits until nobody wants the answer any more and a cut does no harm.
 async fn unwanted(
     proxy: &Proxy,
     flight: Option<&Flight<'_>>,
     dispatched: Instant,
-    reply: &mut oneshot::Sender<Result<Answer, NoAnswer>>,
+    reply: &mut Option<Reply>,
 ) {
-    reply.closed().await;
+    let Some(waiting) = reply else { return };
+    let stalled = tokio::select! {
+        () = waiting.closed() => false,
+        () = stopped(proxy, flight) => true,
+    };
+    if stalled && let Some(reply) = reply.take() {
+        proxy.core.metrics.upstream_failed(UpstreamFailure::Stalled);
+        // A client that has left at this very moment is not told.
+        let _ = reply.send(Err(Failed::Stalled));
+    }
     if let Some(flight) = flight {
         tokio::select! {
             () = flight.scheduled(proxy) => {}
             () = sleep_until(dispatched + proxy.settings.hold_loading) => {}
         }
+    }
+}
+
+/// Waits until whatever works on the exchange has stopped.
+async fn stopped(proxy: &Proxy, flight: Option<&Flight<'_>>) {
+    match flight {
+        Some(flight) => flight.pulse.until_ended().await,
+        None => proxy.core.health.until_wedged().await,
     }
 }
 
@@ -132,9 +168,13 @@ fn note(proxy: &Proxy, begun: Option<&Begun>, dispatched: Instant) {
     let (health, metrics) = (&proxy.core.health, &proxy.core.metrics);
     match begun {
         None => {}
-        Some(Ok(_)) => {
+        Some(Ok((response, _))) => {
             health.upstream_answered();
             metrics.upstream_first_byte(Instant::now().saturating_duration_since(dispatched));
+            if response.status() == StatusCode::SERVICE_UNAVAILABLE {
+                proxy.core.tally().upstream_busy();
+                metrics.upstream_failed(UpstreamFailure::Busy);
+            }
         }
         Some(Err(NoAnswer::Refused(_))) => {
             health.upstream_refused();
@@ -157,7 +197,7 @@ async fn deliver(
     lease: Lease,
     ending: Ending,
     flight: Option<&Flight<'_>>,
-    reply: oneshot::Sender<Result<Answer, NoAnswer>>,
+    reply: Reply,
 ) {
     let (head, body) = response.into_parts();
     if let Some(flight) = flight {
@@ -172,7 +212,7 @@ async fn deliver(
     if reply.send(Ok(answer)).is_err() {
         return;
     }
-    let Some(end) = pump(body, &mut watch, &frames, flight, &proxy.core.health).await else {
+    let Some(end) = pump(proxy, body, &mut watch, &frames, flight).await else {
         return;
     };
     if end == End::Closed {
@@ -189,8 +229,10 @@ async fn deliver(
         Verdict::Abort => Err(Cut),
     };
     let _ = fate.set(end);
-    if end != End::Drained {
-        proxy.core.metrics.upstream_failed(UpstreamFailure::Cut);
+    match end {
+        End::Drained => {}
+        End::Stalled => proxy.core.metrics.upstream_failed(UpstreamFailure::Stalled),
+        End::Closed | End::Broken => proxy.core.metrics.upstream_failed(UpstreamFailure::Cut),
     }
     // A client that has left meanwhile wants no last words.
     let _ = frames.send(last).await;
@@ -213,14 +255,15 @@ fn is_stream(head: &response::Parts) -> bool {
 
 /// Passes frames on until Ollama ends, or this sidecar; none if the client left before.
 async fn pump(
+    proxy: &Proxy,
     mut body: Incoming,
     watch: &mut Watch,
     client: &mpsc::Sender<Result<Bytes, Cut>>,
     flight: Option<&Flight<'_>>,
-    health: &Health,
 ) -> Option<End> {
-    let cut = health.until_cut();
-    tokio::pin!(cut);
+    let health = &proxy.core.health;
+    let (cut, stopped) = (health.until_cut(), stopped(proxy, flight));
+    tokio::pin!(cut, stopped);
     loop {
         // A body of known length is over with its last byte: the client need not be there any more.
         if body.is_end_stream() {
@@ -230,12 +273,14 @@ async fn pump(
             biased;
             () = client.closed() => return None,
             () = &mut cut => return Some(End::Drained),
+            () = &mut stopped => return Some(End::Stalled),
             frame = body.frame() => frame,
         };
         match frame {
             None => return Some(End::Closed),
             Some(Err(_)) => return Some(End::Broken),
             Some(Ok(frame)) => {
+                health.upstream_answered();
                 if let Ok(data) = frame.into_data() {
                     watch.see(&data);
                     hand_on(client, data, flight).await.ok()?;
@@ -245,16 +290,22 @@ async fn pump(
     }
 }
 
-/// Passes one frame on; a client for which Ollama has to wait says nothing any more about what Ollama does.
+/// Passes one frame on. While Ollama has to wait for a client, silence says nothing about Ollama.
 async fn hand_on(
     client: &mpsc::Sender<Result<Bytes, Cut>>,
     data: Bytes,
     flight: Option<&Flight<'_>>,
 ) -> Result<(), mpsc::error::SendError<Result<Bytes, Cut>>> {
-    if client.capacity() == 0
-        && let Some(flight) = flight
-    {
-        flight.stalled();
+    let Some(flight) = flight else {
+        return client.send(Ok(data)).await;
+    };
+    flight.pulse.beat();
+    if client.capacity() > 0 {
+        return client.send(Ok(data)).await;
     }
-    client.send(Ok(data)).await
+    flight.lagging();
+    flight.pulse.handing_on(true);
+    let handed = client.send(Ok(data)).await;
+    flight.pulse.handing_on(false);
+    handed
 }

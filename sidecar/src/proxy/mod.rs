@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 mod body;
+mod canary;
 mod cors;
 mod cross_site;
 mod departed;
@@ -14,8 +15,11 @@ mod head;
 mod headers;
 mod identify;
 mod inspect;
+mod judge;
 mod limits;
+mod lookout;
 mod ps;
+mod pulse;
 mod record;
 mod refused;
 mod request;
@@ -24,6 +28,7 @@ mod respond;
 mod route;
 mod settings;
 mod upstream;
+mod vigil;
 mod wording;
 
 use std::net::IpAddr;
@@ -36,7 +41,7 @@ use parking_lot::Mutex;
 pub(crate) use dice::Dice;
 pub(crate) use framing::{Fault, Framing, MAX_HEAD};
 pub(crate) use request::handle;
-pub use settings::ProxySettings;
+pub use settings::{ProxySettings, StallBounds};
 
 use crate::core::Core;
 use inspect::BodyBudget;
@@ -59,6 +64,11 @@ impl Proxy {
         let budget = BodyBudget::new(settings.body_budget_bytes);
         let residency = Mutex::new(Residency::new(settings.hold_loaded));
         Self { core, settings, dice: Dice::new(), upstream, budget, residency }
+    }
+
+    /// Watches Ollama's runners, until it is dropped.
+    pub(crate) async fn watch(self: &Arc<Self>) {
+        tokio::join!(lookout::watch(self), vigil::watch(self));
     }
 }
 

@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corral_limiter::ModelName;
+use corral_wire::OffGpu;
 use http::header::HOST;
 use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Full, Limited};
@@ -16,8 +17,9 @@ use tokio::time::timeout;
 
 use super::upstream::Upstream;
 
-/// The longest that is waited for the answer: it takes a millisecond, or as long as Ollama loads.
-const PATIENCE: Duration = Duration::from_secs(1);
+/// The longest that is waited for the answer: it takes a millisecond, or as long as Ollama loads. Asking again instead
+/// would leave behind in Ollama whoever asked before.
+const PATIENCE: Duration = Duration::from_secs(30);
 /// The most bytes of the answer: some hundred models.
 const MAX_BODY: usize = 64 * 1024;
 
@@ -31,6 +33,12 @@ pub(crate) struct Listed {
 struct Entry {
     name: String,
     expires_at: String,
+    /// In bytes; 0 where Ollama does not know it.
+    #[serde(default)]
+    size: u64,
+    /// How much of it is on a GPU.
+    #[serde(default)]
+    size_vram: u64,
 }
 
 /// Asks once. None if there is no answer that can be read, in time.
@@ -58,9 +66,29 @@ impl Listed {
         found.next().is_none().then_some(expiry)
     }
 
+    /// The models that are not wholly on a GPU. A size of 0 says nothing.
+    pub(crate) fn off_gpu(&self) -> Vec<OffGpu> {
+        self.models.iter().filter_map(Entry::off_gpu).collect()
+    }
+
     /// Whether a model was loaded and settled from an earlier moment until this one.
     pub(crate) fn settled_since(&self, earlier: &Self, model: &ModelName) -> bool {
         self.expiry(model).is_some_and(|expiry| earlier.expiry(model) == Some(expiry))
+    }
+}
+
+/// The longest name that is told, in bytes.
+const MAX_NAME: usize = 128;
+
+impl Entry {
+    fn off_gpu(&self) -> Option<OffGpu> {
+        if self.size_vram >= self.size {
+            return None;
+        }
+        let percent = u128::from(self.size_vram) * 100 / u128::from(self.size);
+        let end = (0..=MAX_NAME).rev().find(|end| self.name.is_char_boundary(*end)).unwrap_or_default();
+        let model = self.name.get(..end).unwrap_or(&self.name).to_owned();
+        Some(OffGpu { model, gpu_percent: u8::try_from(percent).unwrap_or(99) })
     }
 }
 
@@ -89,5 +117,38 @@ mod tests {
             assert!(!fixed.settled_since(&before, &model), "{before:?}");
             assert!(!before.settled_since(&fixed, &model), "{before:?}");
         }
+    }
+
+    #[test]
+    fn a_model_is_off_the_gpu_by_what_is_missing_there_if_its_size_is_known() {
+        let told = |size: u64, size_vram: u64| {
+            let text = serde_json::json!({ "models": [
+                { "name": "tiny:latest", "expires_at": "1", "size": size, "size_vram": size_vram },
+            ] });
+            let listed: Listed = serde_json::from_value(text).unwrap();
+            listed.off_gpu().first().map(|off| off.gpu_percent)
+        };
+        for (size, vram, percent) in [
+            (0, 0, None),
+            (100, 100, None),
+            (100, 101, None),
+            (100, 99, Some(99)),
+            (1000, 999, Some(99)),
+            (1000, 0, Some(0)),
+            (u64::MAX, u64::MAX / 2, Some(49)),
+        ] {
+            assert_eq!(told(size, vram), percent, "{vram} of {size}");
+        }
+    }
+
+    #[test]
+    fn a_long_name_is_cut_between_letters() {
+        let cut = |name: &str| {
+            let entry = serde_json::json!({ "name": name, "expires_at": "1", "size": 2 });
+            serde_json::from_value::<Entry>(entry).unwrap().off_gpu().unwrap().model
+        };
+        assert_eq!(cut("tiny"), "tiny");
+        assert_eq!(cut(&"x".repeat(200)), "x".repeat(128));
+        assert_eq!(cut(&"\u{20ac}".repeat(100)), "\u{20ac}".repeat(42));
     }
 }

@@ -42,7 +42,7 @@ pub(crate) struct Record {
 enum End {
     /// The client left.
     Gone,
-    /// It was cut by Ollama.
+    /// It was cut by Ollama, or because Ollama had stopped.
     Cut,
     /// It was cut by this sidecar's shutdown.
     Drained,

@@ -22,7 +22,7 @@ use super::admission::Entered;
 use super::body::ReplyBody;
 use super::cross_site::{self, Page};
 use super::discard::discard;
-use super::forward::{self, Answer, Hold, Job};
+use super::forward::{self, Answer, Failed, Hold, Job};
 use super::inspect::{self, Asked, Held, Shape};
 use super::record::Record;
 use super::refused::Refused;
@@ -201,7 +201,16 @@ impl Life<'_> {
             return entered.pass(model).map(Hold::Passed).map_err(Refused::Limit);
         };
         let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
-        let permit = entered.queue(model)?.slot().await?;
+        let health = &self.proxy.core.health;
+        let permit = tokio::select! {
+            // First, so that no slot that comes back is taken by one who would be sent to what has stopped.
+            biased;
+            () = health.until_stopped() => {
+                let why = health.unavailable().unwrap_or(Unavailable::Stalled);
+                return Err(Refused::Unavailable(why));
+            }
+            permit = entered.queue(model)?.slot() => permit?,
+        };
         self.record.waited = permit.waited();
         self.proxy.core.metrics.queue_wait(permit.waited().into());
         Ok(Hold::Slot(permit, need))
@@ -221,6 +230,7 @@ impl Life<'_> {
         let job = Job { request, body, hold, ending: route.endpoint.ending };
         match forward::start(self.proxy, job).await {
             Ok(Ok(answer)) => Ok(answer),
+            Ok(Err(Failed::Stalled)) => Err(Refused::Unavailable(Unavailable::Stalled)),
             Ok(Err(error)) => {
                 tracing::warn!(id = %self.record.id, %error, "no answer from Ollama");
                 Err(Refused::NoAnswer)

@@ -38,7 +38,7 @@ impl Sky {
     }
 
     fn send(&mut self, need: &Need) -> u64 {
-        self.table.dispatched(need.clone(), self.now)
+        self.table.dispatched(need.clone(), self.now).0
     }
 
     fn head(&mut self, id: u64, head: Head) {
@@ -149,7 +149,7 @@ fn an_answer_that_came_whole_or_whose_client_stalls_is_no_company() {
     assert!(!sky.arrived(id));
     let stalled = sky.streaming(&plain());
     let id = sky.send(&plain());
-    sky.table.stalled(stalled, sky.now);
+    sky.table.lagging(stalled, sky.now);
     assert!(!sky.arrived(id));
 }
 
@@ -293,4 +293,95 @@ proptest! {
             }
         }
     }
+}
+
+impl Sky {
+    fn waited_for(&mut self) -> Vec<(Need, bool)> {
+        let runners = self.table.runners(self.now).into_iter();
+        runners.map(|runner| (runner.need, runner.streams)).collect()
+    }
+
+    fn loads(&mut self) -> bool {
+        self.table.all_wait_for_a_load(Duration::from_secs(5), self.now)
+    }
+}
+
+#[test]
+fn a_runner_is_waited_for_by_streams_that_have_begun_and_by_who_is_aboard() {
+    let mut sky = Sky::new();
+    let waiting = sky.send(&plain());
+    sky.wait(60_000);
+    assert!(sky.waited_for().is_empty(), "it may wait for a load");
+    sky.table.proven(waiting, sky.now);
+    assert_eq!(sky.waited_for(), [(plain(), false)]);
+    sky.head(waiting, Head::Stream);
+    assert_eq!(sky.waited_for(), [(plain(), true)]);
+    let other = sky.streaming(&need("b", ""));
+    assert_eq!(sky.waited_for(), [(plain(), true), (need("b", ""), true)]);
+    sky.end(other);
+    sky.end(waiting);
+    assert!(sky.waited_for().is_empty());
+    let whole = sky.send(&plain());
+    sky.head(whole, Head::Whole);
+    assert!(sky.waited_for().is_empty(), "its answer is on its way");
+}
+
+#[test]
+fn a_stream_whose_client_is_waited_for_waits_for_no_runner_until_the_client_has_caught_up() {
+    let mut sky = Sky::new();
+    let (id, pulse) = sky.table.dispatched(plain(), sky.now);
+    sky.head(id, Head::Stream);
+    pulse.handing_on(true);
+    assert!(sky.waited_for().is_empty());
+    pulse.handing_on(false);
+    assert_eq!(sky.waited_for(), [(plain(), true)]);
+}
+
+#[test]
+fn who_shares_a_runner_shares_its_signs_of_life_and_an_error_is_none() {
+    let mut sky = Sky::new();
+    let (first, one) = sky.table.dispatched(plain(), sky.now);
+    let (second, other) = sky.table.dispatched(plain(), sky.now);
+    let (_, foreign) = sky.table.dispatched(other_shape(), sky.now);
+    one.beat();
+    other.beat();
+    assert_eq!((one.beats().count(), foreign.beats().count()), (2, 0));
+    sky.head(first, Head::Error);
+    assert_eq!(one.beats().count(), 2);
+    sky.head(second, Head::Whole);
+    assert_eq!(one.beats().count(), 3);
+}
+
+#[test]
+fn a_model_loads_as_long_as_all_that_is_in_flight_may_wait_for_it() {
+    let mut sky = Sky::new();
+    assert!(!sky.loads(), "nobody waits");
+    let first = sky.send(&plain());
+    sky.wait(4_900);
+    assert!(!sky.loads());
+    sky.wait(100);
+    assert!(sky.loads());
+    let second = sky.send(&plain());
+    assert!(sky.loads(), "who came later waits for the same");
+    sky.table.proven(second, sky.now);
+    assert!(!sky.loads(), "one is on a runner");
+    sky.end(second);
+    assert!(sky.loads());
+    sky.head(first, Head::Stream);
+    assert!(!sky.loads());
+}
+
+#[tokio::test(start_paused = true)]
+async fn all_of_a_model_are_ended_and_nobody_elses() {
+    let mut sky = Sky::new();
+    let mut pulses: Vec<_> =
+        [plain(), other_shape(), need("b", "")].map(|need| sky.table.dispatched(need, sky.now).1).into();
+    let ended = |pulse: Arc<Pulse>| async move {
+        tokio::time::timeout(Duration::from_secs(1), pulse.until_ended()).await.is_ok()
+    };
+    sky.table.end_all(Some(&ModelName::parse("a").unwrap()));
+    assert!(ended(pulses.remove(0)).await && ended(pulses.remove(0)).await);
+    assert!(!ended(Arc::clone(&pulses[0])).await);
+    sky.table.end_all(None);
+    assert!(ended(pulses.remove(0)).await);
 }

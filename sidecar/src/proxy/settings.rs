@@ -3,6 +3,8 @@
 use std::net::SocketAddr;
 use std::time::Duration;
 
+pub use super::judge::Bounds as StallBounds;
+
 /// Every bound and time of the data path.
 #[derive(Debug, Clone)]
 pub struct ProxySettings {
@@ -33,6 +35,10 @@ pub struct ProxySettings {
     pub hold_loaded: Duration,
     /// The same while the model may still be loading. Default 10 min.
     pub hold_loading: Duration,
+    /// When a runner from which nothing comes has stopped.
+    pub stall: StallBounds,
+    /// Whether models belong on a GPU, so that one which is not wholly there is told of. Default no.
+    pub expect_gpu: bool,
     /// How long requests in flight may take to end at shutdown. Default 30 s.
     pub shutdown_grace: Duration,
 }
@@ -53,6 +59,8 @@ impl ProxySettings {
             connect_timeout: Duration::from_secs(1),
             hold_loaded: Duration::from_secs(1),
             hold_loading: Duration::from_mins(10),
+            stall: StallBounds::default(),
+            expect_gpu: false,
             shutdown_grace: Duration::from_secs(30),
         }
     }

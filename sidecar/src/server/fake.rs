@@ -2,7 +2,7 @@
 
 use std::net::SocketAddr;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicUsize, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::time::Duration;
 
 use parking_lot::Mutex;
@@ -26,6 +26,12 @@ pub(super) struct Seen {
     pub(super) listed: Mutex<String>,
     /// How often it was asked for.
     pub(super) asked: AtomicUsize,
+    /// Its runner has stopped: streams say nothing more, and a request without input is not answered.
+    pub(super) wedged: AtomicBool,
+    /// Streams say nothing more, and tokens do not come, though requests without input are answered.
+    pub(super) hushed: AtomicBool,
+    /// Requests without input, as they came.
+    pub(super) canaries: Mutex<Vec<String>>,
     /// Lets those speak that say nothing until then.
     pub(super) speak: Notify,
 }
@@ -55,6 +61,14 @@ async fn converse(mut stream: TcpStream, seen: Arc<Seen>) {
             write(&mut stream, &format!("HTTP/1.1 200 OK\r\nContent-Length: {length}\r\n\r\n{body}")).await;
             continue;
         }
+        if request.starts_with("POST /api/embed") && !request.contains("\"input\"") {
+            seen.canaries.lock().push(request);
+            if !works(&mut stream, &seen.wedged).await {
+                return;
+            }
+            write(&mut stream, "HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{\"embeddings\":[]}").await;
+            continue;
+        }
         seen.requests.lock().push(request.clone());
         let running = seen.running.fetch_add(1, Ordering::SeqCst) + 1;
         seen.most.fetch_max(running, Ordering::SeqCst);
@@ -73,6 +87,10 @@ async fn converse(mut stream: TcpStream, seen: Arc<Seen>) {
 /// Whether the answer could be given to its end.
 async fn answer(stream: &mut TcpStream, request: &str, seen: &Seen) -> bool {
     let says = |word: &str| request.contains(word);
+    if says("\"num_predict\":1") {
+        let head = "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}";
+        return works(stream, &seen.hushed).await && write(stream, head).await;
+    }
     if says("\"slow\"") {
         sleep(Duration::from_millis(150)).await;
     }
@@ -109,6 +127,7 @@ async fn answer(stream: &mut TcpStream, request: &str, seen: &Seen) -> bool {
         let line = if sse { "data: {\"a\":1}\n\n" } else { "{\"done\":false}\n" };
         ok = ok && write(stream, &format!("{:x}\r\n{line}\r\n", line.len())).await;
         ok = ok && !gone_within(stream, Duration::from_millis(20)).await;
+        ok = ok && works(stream, &seen.wedged).await && works(stream, &seen.hushed).await;
         if !ok {
             return false;
         }
@@ -119,6 +138,16 @@ async fn answer(stream: &mut TcpStream, request: &str, seen: &Seen) -> bool {
     let last = if sse { "data: [DONE]\n\n" } else { "{\"done\":true}\n" };
     let last = if says("\"cut-clean\"") { ":\n\n" } else { last };
     ok && write(stream, &format!("{:x}\r\n{last}\r\n0\r\n\r\n", last.len())).await
+}
+
+/// Waits until this does not hold the runner up; false if the other side closes meanwhile.
+async fn works(stream: &mut TcpStream, held_up: &AtomicBool) -> bool {
+    while held_up.load(Ordering::SeqCst) {
+        if gone_within(stream, Duration::from_millis(5)).await {
+            return false;
+        }
+    }
+    true
 }
 
 async fn write(stream: &mut TcpStream, text: &str) -> bool {

@@ -4,6 +4,8 @@ mod cors;
 mod departed;
 #[path = "fake.rs"]
 mod fake;
+#[path = "stall_tests.rs"]
+mod stall;
 
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;

@@ -10,7 +10,7 @@ use tokio::time::{Instant, sleep};
 use super::fault::Fault;
 use super::record::{Outcome, Record};
 use super::sched::Slot;
-use super::settings::{Gate, Pace};
+use super::settings::{Gate, Pace, Wedge};
 
 /// The next thing that a generation does.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -53,6 +53,7 @@ pub(crate) struct Extent {
 pub(crate) struct Rhythm {
     pub(crate) pace: Arc<Mutex<Pace>>,
     pub(crate) gate: Option<Gate>,
+    pub(crate) wedge: Wedge,
 }
 
 pub(crate) struct Generation {
@@ -108,6 +109,7 @@ impl Generation {
         }
         let token = self.rhythm.pace.lock().token;
         pause(token).await;
+        self.rhythm.wedge.passed().await;
         self.first.get_or_insert_with(Instant::now);
         let Some(text) = self.next_text() else { return self.end() };
         self.tokens += 1;

@@ -77,7 +77,7 @@ pub(crate) fn read(endpoint: Endpoint, body: &[u8], settings: &Settings) -> Resu
         _ => saying(endpoint, &fields, context)?,
     };
     let model = known_model(endpoint, &spelling, settings, stream)?;
-    fits_model(endpoint, &fields, &model, stream)?;
+    fits_model(&work, endpoint, &fields, &model, stream)?;
     let work = within_context(work, &fields, context, stream)?;
     Ok(Job { endpoint, spelling, model, options, stream, work })
 }
@@ -215,11 +215,19 @@ fn known_model(
 }
 
 /// Whether the model can do what is asked.
-fn fits_model(endpoint: Endpoint, fields: &Fields, model: &ModelSpec, stream: bool) -> Result<(), Refusal> {
+fn fits_model(
+    work: &Work,
+    endpoint: Endpoint,
+    fields: &Fields,
+    model: &ModelSpec,
+    stream: bool,
+) -> Result<(), Refusal> {
     let late = |status, message: String| Err(Refusal::late(status, message, stream));
     let short = name::short(&model.name);
     let bare = short.strip_suffix(":latest").unwrap_or(&short);
-    if embeds(endpoint) && !model.embeds {
+    // Only a runner can say that it embeds nothing, and without input it is not asked.
+    let has_input = !matches!(work, Work::Embed { inputs: 0, .. });
+    if embeds(endpoint) && !model.embeds && has_input {
         let message = "This server does not support embeddings. Start it with `--embeddings`";
         return late(StatusCode::NOT_IMPLEMENTED, message.to_owned());
     }

@@ -102,6 +102,12 @@ impl ScriptedOllama {
         self.world.script.add(Some(endpoint), fault);
     }
 
+    /// Stops its runners, or lets them go on: what runs says nothing more, and what asks for a loaded model waits, while
+    /// the server itself answers. The real one starts another runner after twenty seconds.
+    pub fn wedge(&self, stopped: bool) {
+        self.world.wedge.set(stopped);
+    }
+
     /// Kills it: every connection breaks at once and its port refuses, until [`Self::revive`].
     pub async fn kill(&mut self) {
         if let Some(server) = self.server.take() {

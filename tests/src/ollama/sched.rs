@@ -14,7 +14,7 @@ use tokio::time::sleep;
 
 use super::name;
 use super::record::{Outcome, Record, Running};
-use super::settings::{ModelSpec, Pace};
+use super::settings::{ModelSpec, Pace, Wedge};
 
 /// What a runner was started with: a request that wants another of these makes it load anew.
 pub(crate) type RunnerOptions = Vec<(&'static str, String)>;
@@ -92,11 +92,18 @@ pub(crate) struct Scheduler {
     max_queue: usize,
     record: Record,
     pace: Arc<Mutex<Pace>>,
+    wedge: Wedge,
 }
 
 impl Scheduler {
     /// Starts the loader; it ends when the scheduler is dropped.
-    pub(crate) fn start(parallel: usize, max_queue: usize, record: Record, pace: Arc<Mutex<Pace>>) -> Self {
+    pub(crate) fn start(
+        parallel: usize,
+        max_queue: usize,
+        record: Record,
+        pace: Arc<Mutex<Pace>>,
+        wedge: Wedge,
+    ) -> Self {
         let (pending, queue) = mpsc::unbounded_channel();
         let runners = Runners::default();
         let queued = Arc::new(AtomicUsize::new(0));
@@ -110,25 +117,33 @@ impl Scheduler {
             pace: pace.clone(),
         };
         tokio::spawn(loader.run(queue));
-        Self { runners, loading, pending, queued, max_queue, record, pace }
+        Self { runners, loading, pending, queued, max_queue, record, pace, wedge }
     }
 
     /// Finds a runner, loads one if need be, and waits for a slot of it.
     pub(crate) async fn slot(&self, model: &ModelSpec, options: RunnerOptions) -> Result<Slot, NoRunner> {
-        let mut leaving = Leaving { record: &self.record, outcome: Some(Outcome::Leaked) };
-        let pace = *self.pace.lock();
-        sleep(pace.schedule).await;
-        if !self.fits(&model.name, &options) {
-            let reply = self.load(model, options).await;
-            if reply.is_err() {
-                leaving.outcome = None;
-            }
-            reply?;
-        }
-        leaving.outcome = Some(Outcome::LeftWaiting);
+        self.runner(model, options).await?;
+        let mut leaving = Leaving { record: &self.record, outcome: Some(Outcome::LeftWaiting) };
         let slot = self.take_slot(&model.name).await;
         leaving.outcome = None;
         slot
+    }
+
+    /// Finds a runner, or loads one: all that a request without input needs. A loaded one must say that it is well.
+    pub(crate) async fn runner(&self, model: &ModelSpec, options: RunnerOptions) -> Result<(), NoRunner> {
+        let mut leaving = Leaving { record: &self.record, outcome: Some(Outcome::Leaked) };
+        let pace = *self.pace.lock();
+        sleep(pace.schedule).await;
+        let found = if self.fits(&model.name, &options) {
+            self.wedge.passed().await;
+            Ok(())
+        } else {
+            self.load(model, options).await
+        };
+        leaving.outcome = None;
+        // Whoever was on it for a moment, and alone, leaves it idle anew.
+        drop(self.runners.lock().get(&model.name).map(|runner| User::of(&runner.usage)));
+        found
     }
 
     /// Every runner, and the one that is being loaded.
@@ -252,7 +267,7 @@ mod tests {
         let pace = Pace { load: Duration::from_millis(load_ms), ..Pace::default() };
         let record = Record::default();
         let pace = Arc::new(Mutex::new(pace));
-        (Arc::new(Scheduler::start(parallel, max_queue, record.clone(), pace)), record)
+        (Arc::new(Scheduler::start(parallel, max_queue, record.clone(), pace, Wedge::default())), record)
     }
 
     async fn all_at_once(scheduler: &Arc<Scheduler>, count: usize) -> Vec<Result<(), NoRunner>> {

@@ -25,7 +25,7 @@ use super::job::{self, Job, Refusal, Work};
 use super::record::{Arrival, Outcome, Record};
 use super::route::{self, Endpoint, Route};
 use super::sched::{Listed, NoRunner, Scheduler, Slot};
-use super::settings::{Gate, Settings};
+use super::settings::{Gate, Settings, Wedge};
 use super::voice::{self, Voice};
 use super::{SharedPace, VERSION, metadata};
 
@@ -40,6 +40,7 @@ pub(crate) struct World {
     pub(crate) script: Script,
     pub(crate) pace: SharedPace,
     pub(crate) gate: Mutex<Option<Gate>>,
+    pub(crate) wedge: Wedge,
 }
 
 impl World {
@@ -47,9 +48,16 @@ impl World {
     pub(crate) fn new(settings: Settings) -> Self {
         let record = Record::default();
         let pace = Arc::new(Mutex::new(settings.pace));
-        let scheduler =
-            Scheduler::start(settings.num_parallel, settings.max_queue, record.clone(), pace.clone());
-        Self { settings, scheduler, record, script: Script::default(), pace, gate: Mutex::new(None) }
+        let wedge = Wedge::default();
+        let scheduler = Scheduler::start(
+            settings.num_parallel,
+            settings.max_queue,
+            record.clone(),
+            pace.clone(),
+            wedge.clone(),
+        );
+        let (script, gate) = (Script::default(), Mutex::new(None));
+        Self { settings, scheduler, record, script, pace, gate, wedge }
     }
 
     pub(crate) fn forget_models(&self) {
@@ -162,7 +170,7 @@ async fn infer(world: &Arc<World>, job: Job, fault: Option<Fault>, arrived: Inst
         world.scheduler.unload(&job.model.name);
         return Ok(json(voice::unloaded(job.endpoint, &job.spelling)));
     }
-    let slot = match world.scheduler.slot(&job.model, job.options.clone()).await {
+    let slot = match place(world, &job).await {
         Ok(slot) => slot,
         Err(NoRunner::Busy) => {
             world.record.ended(Outcome::Busy);
@@ -174,23 +182,38 @@ async fn infer(world: &Arc<World>, job: Job, fault: Option<Fault>, arrived: Inst
             return Ok(refused(job.endpoint, &refusal));
         }
     };
-    match job.work {
-        Work::Embed { inputs, base64, prompt_tokens } => {
-            let (media, body) = voice::vectors(job.endpoint, &job.spelling, inputs, base64, prompt_tokens);
-            embed(world, inputs, slot).await;
+    match (&job.work, slot) {
+        (Work::Embed { inputs, base64, prompt_tokens }, slot) => {
+            let (media, body) = voice::vectors(job.endpoint, &job.spelling, *inputs, *base64, *prompt_tokens);
+            if let Some(slot) = slot {
+                embed(world, *inputs, slot).await;
+            }
             Ok(full(StatusCode::OK, Some(media), body))
         }
-        Work::Say { bound, most, prompt_tokens, usage } => {
-            let voice = voice::of(&job, usage, bound);
-            let extent = Extent { most, stops_after_z: job.model.stops_after_z, prompt_tokens };
-            let rhythm = Rhythm { pace: world.pace.clone(), gate: world.gate.lock().clone() };
+        (Work::Say { bound, most, prompt_tokens, usage }, Some(slot)) => {
+            let voice = voice::of(&job, *usage, *bound);
+            let extent =
+                Extent { most: *most, stops_after_z: job.model.stops_after_z, prompt_tokens: *prompt_tokens };
+            let gate = world.gate.lock().clone();
+            let rhythm = Rhythm { pace: world.pace.clone(), gate, wedge: world.wedge.clone() };
             let generation = Generation::new(extent, slot, rhythm, fault, world.record.clone(), arrived);
             say(&job, generation, voice).await
         }
-        Work::Load | Work::Unload => {
+        _ => {
             world.record.ended(Outcome::Finished);
             Ok(json(voice::loaded(job.endpoint, &job.spelling)))
         }
+    }
+}
+
+/// A slot of the model's runner, or the runner alone for a request without input.
+async fn place(world: &World, job: &Job) -> Result<Option<Slot>, NoRunner> {
+    let options = job.options.clone();
+    match job.work {
+        Work::Load | Work::Unload | Work::Embed { inputs: 0, .. } => {
+            world.scheduler.runner(&job.model, options).await.map(|()| None)
+        }
+        _ => world.scheduler.slot(&job.model, options).await.map(Some),
     }
 }
 

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::sync::Semaphore;
+use tokio::sync::{Semaphore, watch};
 
 /// One model in its store.
 #[derive(Debug, Clone)]
@@ -121,5 +121,27 @@ impl Gate {
         if let Ok(step) = self.steps.acquire().await {
             step.forget();
         }
+    }
+}
+
+/// Whether the runners have stopped, behind a server that answers.
+#[derive(Debug, Clone)]
+pub(crate) struct Wedge(Arc<watch::Sender<bool>>);
+
+impl Default for Wedge {
+    fn default() -> Self {
+        Self(Arc::new(watch::Sender::new(false)))
+    }
+}
+
+impl Wedge {
+    pub(crate) fn set(&self, stopped: bool) {
+        self.0.send_replace(stopped);
+    }
+
+    /// Waits until the runners work.
+    pub(crate) async fn passed(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.0.subscribe().wait_for(|stopped| !stopped).await;
     }
 }

@@ -37,8 +37,9 @@ pub fn container(pool: &ValidPool) -> Container {
     }
 }
 
-/// Fails only on a death or wedge that the sidecar has confirmed. A minute without a sidecar is forgiven, and Ollama alone
-/// is restarted: it has nothing to finish then.
+/// Fails only on a wedge that the sidecar has confirmed, of the server or of a runner: 20 s after it at most. Six failures
+/// later Ollama alone is restarted, 100 s after the wedge with its grace: it has nothing to finish then. A runner that
+/// heals meanwhile is left alone, and a minute without a sidecar is forgiven.
 fn liveness() -> Probe {
     Probe { termination_grace_period_seconds: Some(10), ..probe("/ollama/livez", 10, 6) }
 }

@@ -67,6 +67,9 @@ fn args(pool: &ValidPool) -> Vec<String> {
         format!("--drain-delay={}s", spec.drain.delay_seconds),
         format!("--drain-timeout={}s", spec.drain.timeout_seconds),
     ];
+    if spec.gpu.extended_resource().is_some() {
+        args.push("--expect-gpu".to_owned());
+    }
     args.extend(spec.ollama.max_loaded_models.map(|models| format!("--max-loaded-models={models}")));
     args
 }

@@ -44,7 +44,37 @@ pub(crate) enum Reads {
 
 /// What a runner must have been started with; empty: the model's own values. Equal shapes share a runner.
 #[derive(Debug, Default, Clone, PartialEq, Eq)]
-pub(crate) struct Shape(Box<str>);
+pub(crate) struct Shape {
+    /// The members of `options`, as JSON.
+    options: Box<str>,
+    /// The value of `shift`, as JSON.
+    shift: Box<str>,
+}
+
+/// What stands for a value that is too long to be one.
+const UNKEPT: &str = "?";
+
+impl Shape {
+    /// The members of a request's outermost object that ask for this very shape, each with a comma in front, with
+    /// another option beside. None if it was not kept word for word: asking for another one loads the model anew.
+    pub(crate) fn members(&self, beside: &str) -> Option<String> {
+        let Self { options, shift } = self;
+        if options.contains(UNKEPT) || shift.contains(UNKEPT) {
+            return None;
+        }
+        let all = [&**options, beside];
+        let all: Vec<&str> = all.into_iter().filter(|part| !part.is_empty()).collect();
+        let options =
+            if all.is_empty() { String::new() } else { format!(",\"options\":{{{}}}", all.join(",")) };
+        let shift = if shift.is_empty() { String::new() } else { format!(",\"shift\":{shift}") };
+        Some(options + &shift)
+    }
+
+    /// Whether only `/api/chat` and `/api/generate` can ask for it.
+    pub(crate) fn shifts(&self) -> bool {
+        !self.shift.is_empty()
+    }
+}
 
 impl<'a> Tuning<'a> {
     /// One member of `options`.
@@ -65,20 +95,15 @@ impl<'a> Tuning<'a> {
     pub(crate) fn shape(&self, reads: Reads) -> Shape {
         let options = if reads == Reads::Nothing { &[] } else { &self.options[..] };
         let shift = self.shift.filter(|_| reads == Reads::OptionsAndShift);
-        let named = FIXED.iter().copied().zip(options.iter().copied()).chain([("shift", shift)]);
-        let mut shape = String::new();
-        for (name, value) in named {
-            if let Some(value) = value {
-                shape.extend([name, "=", value, ";"]);
-            }
-        }
-        Shape(shape.into())
+        let named = FIXED.iter().zip(options).filter_map(|(name, value)| Some((*name, (*value)?)));
+        let options: Vec<String> = named.map(|(name, value)| format!("\"{name}\":{value}")).collect();
+        Shape { options: options.join(",").into(), shift: shift.unwrap_or_default().into() }
     }
 }
 
 /// A value that is there. No number and no word is longer than the bound, and Ollama refuses all else.
 fn present(raw: &str) -> Option<&str> {
-    let kept = if raw.len() > MAX_NUMBER { "?" } else { raw };
+    let kept = if raw.len() > MAX_NUMBER { UNKEPT } else { raw };
     Some(kept).filter(|raw| *raw != "null")
 }
 
@@ -143,7 +168,19 @@ mod tests {
     fn what_is_kept_is_bounded() {
         let long = "é".repeat(100_000);
         let kept = native(&format!(r#"{{"options":{{"num_ctx":"{long}"}},"shift":["{long}"]}}"#));
-        assert_eq!(&*kept.0, "num_ctx=?;shift=?;");
+        assert_eq!((&*kept.options, &*kept.shift), (r#""num_ctx":?"#, "?"));
+        assert_eq!(kept.members(""), None, "what is not known cannot be asked for");
+    }
+
+    #[test]
+    fn a_shape_can_be_asked_for_in_the_clients_own_words() {
+        assert_eq!(native("{}").members("").as_deref(), Some(""));
+        assert_eq!(native("{}").members("\"seed\":1").as_deref(), Some(r#","options":{"seed":1}"#));
+        let asked = native(r#"{"options":{"num_gpu": 0,"seed":1,"num_ctx":4.0e1},"shift":false}"#);
+        let members = asked.members("\"num_predict\":1").unwrap();
+        assert_eq!(members, r#","options":{"num_ctx":4.0e1,"num_gpu":0,"num_predict":1},"shift":false"#);
+        assert!(asked.shifts() && !native(r#"{"options":{"num_ctx":"shift"}}"#).shifts());
+        assert_eq!(native(&format!("{{\"model\":\"a\"{members}}}")), asked);
     }
 
     proptest! {
