@@ -106,7 +106,7 @@ pub const ALL: &[Story] = &[
     story("limit_is_exact", Lane::Parallel, 120, limit_is_exact::run),
     story("metrics_are_sound", Lane::Parallel, 45, metrics_are_sound::run),
     story("update_with_pending_replica", Lane::Parallel, 90, update_with_pending_replica::run),
-    story("single_replica_update", Lane::Parallel, 60, single_replica_update::run),
+    story("single_replica_update", Lane::Parallel, 75, single_replica_update::run),
     story("bad_policy", Lane::Cluster, 60, bad_policy::run),
     story("control_plane_gone", Lane::Cluster, 90, control_plane_gone::run),
     story("api_server_gone", Lane::Cluster, 110, api_server_gone::run),
