@@ -114,7 +114,7 @@ async fn run(proxy: Arc<Proxy>, job: Job, reply: Reply) {
     drop(body);
     note(&proxy, begun.as_ref(), dispatched);
     // A client that has left is charged for what Ollama did; one that is told of a stall is not.
-    if matches!(begun, Some(Ok(_))) || begun.is_none() && reply.is_some() {
+    if reply.is_some() && !matches!(begun, Some(Err(_))) {
         hold.serve();
     }
     match (begun, reply) {
