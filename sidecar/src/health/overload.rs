@@ -72,12 +72,12 @@ impl Sampler {
         let queue = core.load();
         let refusals = core.capacity_rejects();
         let refused = refusals > std::mem::replace(&mut self.refusals, refusals);
-        let sample = LoadSample { queue: queue.load, refused, ..LoadSample::default() };
+        let sample = LoadSample { queue: share(queue.load_permille), refused, ..LoadSample::default() };
         let index = self.index.step(now, sample);
         let signs = Signs {
             index,
             refused,
-            filled: queue.filled,
+            filled: share(queue.filled_permille),
             loading: false,
             able: core.health.ready_but_for_load(),
             permitted_at: core.desk.permitted_at(),
@@ -98,6 +98,10 @@ impl Sampler {
 /// From 0 to 1. Without randomness all leave at once, which the permission still bounds.
 fn dice() -> f64 {
     getrandom::u32().map_or(0.0, |number| f64::from(number) / f64::from(u32::MAX))
+}
+
+fn share(permille: u32) -> f64 {
+    f64::from(permille) / 1000.0
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts of floats saturate")]
