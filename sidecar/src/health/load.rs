@@ -32,7 +32,7 @@ impl Default for LoadSettings {
 /// What is seen at one moment.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct LoadSample {
-    /// [`corral_limiter::queue::QueueLoad::permille`], as a number of ones.
+    /// What the queue itself says: 1 at its bounds.
     pub queue: f64,
     /// The queue has refused since the sample before.
     pub refused: bool,

@@ -76,7 +76,7 @@ impl Sampler {
         let refusals = core.capacity_rejects();
         let refused = refusals > std::mem::replace(&mut self.refusals, refusals);
         let sample = LoadSample {
-            queue: f64::from(queue.permille) / 1000.0,
+            queue: share(queue.load_permille),
             refused,
             upstream_busy: self.answers.are_busy(now, core.upstream_busy(), core.counters().completions),
             probes_slow: core.health.probes.are_slow(),
@@ -85,7 +85,7 @@ impl Sampler {
         let signs = Signs {
             index,
             refused,
-            filled: f64::from(queue.filled_permille) / 1000.0,
+            filled: share(queue.filled_permille),
             loading: core.health.loading(),
             able: core.health.ready_but_for_load(),
             permitted_at: core.desk.permitted_at(),
@@ -106,6 +106,10 @@ impl Sampler {
 /// From 0 to 1. Without randomness all leave at once, which the permission still bounds.
 fn dice() -> f64 {
     getrandom::u32().map_or(0.0, |number| f64::from(number) / f64::from(u32::MAX))
+}
+
+fn share(permille: u32) -> f64 {
+    f64::from(permille) / 1000.0
 }
 
 #[expect(clippy::cast_possible_truncation, clippy::cast_sign_loss, reason = "casts of floats saturate")]

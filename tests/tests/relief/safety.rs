@@ -168,7 +168,7 @@ fn course() -> impl Strategy<Value = (usize, Vec<(Event, Vec<Fate>)>)> {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(100))]
+    #![proptest_config(ProptestConfig::with_cases(64))]
 
     #[test]
     fn at_no_time_are_more_than_a_third_out_for_their_load((pods, course) in course()) {

@@ -7,8 +7,8 @@ use corral_limiter::Nanos;
 use corral_operator::exchange::pool::{Offer, PodSight, PoolState};
 use corral_sidecar::health::relief::{Leaving, ReliefSettings, Signs, Verdict};
 use corral_wire::{
-    Counters, Directive, Gauges, IdentityDoc, PLAN_VERSION, PlanDoc, PoolKeys, PoolRef, Position, QueueDoc,
-    Report, ServePermission, Signed,
+    Counters, Directive, Gauges, IdentityDoc, PLAN_VERSION, PlanDoc, PlanState, PoolKeys, PoolRef, Position,
+    QueueDoc, Report, ServePermission, Signed,
 };
 
 pub(crate) fn keys() -> PoolKeys {
@@ -29,6 +29,7 @@ pub(crate) struct Pod {
     keys: PoolKeys,
     obeyed: Position,
     permitted_at: Option<Nanos>,
+    plan: Option<PlanState>,
     leaving: Leaving,
     verdict: Verdict,
     /// It would be ready but for its load.
@@ -43,6 +44,7 @@ impl Pod {
             keys: keys(),
             obeyed: Position::default(),
             permitted_at: None,
+            plan: None,
             leaving: Leaving::new(settings),
             verdict: Verdict::default(),
             able: true,
@@ -78,6 +80,10 @@ impl Pod {
         if asked.position > self.obeyed {
             self.obeyed = asked.position;
             self.permitted_at = directive.relief.then(|| now.into());
+            let sent = directive.plan.as_ref();
+            self.plan = sent
+                .map(|plan| PlanState { sequence: plan.sequence, digest: plan.digest() })
+                .or(self.plan.take());
         }
         self.keys.sign_answer(&self.uid, self.obeyed, asked.position, &self.report()).unwrap()
     }
@@ -86,7 +92,7 @@ impl Pod {
         Report {
             pool: pool(),
             plan_versions: vec![PLAN_VERSION],
-            plan: None,
+            plan: self.plan.clone(),
             plan_error: None,
             divisor: 1,
             serve: ServePermission::Granted,

@@ -3,7 +3,8 @@
 use super::{Group, SlotQueue};
 use crate::Nanos;
 
-/// The load of a queue in which nobody waits is at most this: whoever comes next is let in, whatever the estimate says.
+/// The load of a queue in which nobody waits is at most this, in thousandths: whoever comes next is let in, whatever
+/// the estimate says.
 const NOBODY_WAITS: u32 = 400;
 
 /// How the queue stands to its bounds.
@@ -14,23 +15,22 @@ pub struct QueueLoad {
     pub predicted_wait: Nanos,
     /// How full the queue is, in thousandths: 1000 where as many wait as may, 0 where nobody may wait.
     pub filled_permille: u32,
-    /// In thousandths: 0 while a slot is free for each model that runs; at 1000 the next one waits as long as any may, or
-    /// is refused. Where nobody may wait it says nothing: only refusals do.
-    pub permille: u32,
+    /// In thousandths: 0 while a slot is free for each model that runs; at 1000 the next one waits as long as any may,
+    /// or is refused. Where nobody may wait it says nothing: only refusals do.
+    pub load_permille: u32,
 }
 
 impl SlotQueue {
     /// How the queue stands to its bounds.
     pub fn load(&self) -> QueueLoad {
         let predicted_wait = self.predicted_wait();
-        let filled_permille = permille(self.waiting.len() as u64, u64::from(self.bounds.max_depth));
-        let by_wait = permille(predicted_wait.0, self.bounds.max_wait.0);
-        let permille = match (self.bounds.max_depth, self.waiting.len()) {
+        let filled_permille = share(self.waiting.len() as u64, u64::from(self.bounds.max_depth));
+        let load_permille = match (self.bounds.max_depth, self.waiting.len()) {
             (0, _) => 0,
-            (_, 0) => by_wait.min(NOBODY_WAITS),
-            _ => by_wait.max(filled_permille),
+            (_, 0) => share(predicted_wait.0, self.bounds.max_wait.0).min(NOBODY_WAITS),
+            _ => share(predicted_wait.0, self.bounds.max_wait.0).max(filled_permille),
         };
-        QueueLoad { predicted_wait, filled_permille, permille }
+        QueueLoad { predicted_wait, filled_permille, load_permille }
     }
 
     /// The longest estimate of those models that have no slot free.
@@ -42,10 +42,10 @@ impl SlotQueue {
     }
 }
 
-/// How many thousandths of a bound are used; of no bound at all, none.
-fn permille(used: u64, bound: u64) -> u32 {
-    let thousandths = used.saturating_mul(1000).checked_div(bound).unwrap_or(0);
-    u32::try_from(thousandths).unwrap_or(u32::MAX)
+/// How much of a bound is used, in thousandths; of no bound at all, nothing is.
+fn share(used: u64, bound: u64) -> u32 {
+    let permille = used.saturating_mul(1000).checked_div(bound).unwrap_or(0);
+    u32::try_from(permille).unwrap_or(u32::MAX)
 }
 
 #[cfg(test)]
@@ -84,7 +84,7 @@ mod tests {
 
     #[test]
     fn a_free_slot_is_no_load() {
-        let idle = QueueLoad { predicted_wait: Nanos::ZERO, filled_permille: 0, permille: 0 };
+        let idle = QueueLoad { predicted_wait: Nanos::ZERO, filled_permille: 0, load_permille: 0 };
         assert_eq!(Scene::new(10, 20).after(0), idle);
     }
 
@@ -92,28 +92,28 @@ mod tests {
     fn whoever_waits_and_would_wait_is_measured_against_both_bounds() {
         let told = |max_depth, max_wait, arrivals| Scene::new(max_depth, max_wait).after(arrivals);
         let busy = told(10, 20, 1);
-        assert_eq!((busy.predicted_wait, busy.permille), (Nanos::from_secs(4), 200));
+        assert_eq!((busy.predicted_wait, busy.load_permille), (Nanos::from_secs(4), 200));
         let by_wait = told(10, 20, 4);
-        assert_eq!((by_wait.permille, by_wait.filled_permille), (800, 300));
-        assert_eq!(by_wait.predicted_wait, Nanos::from_secs(16));
-        assert_eq!(told(4, 80, 4).permille, 750, "by depth");
-        assert_eq!(told(2, 80, 9).permille, 1000, "full");
+        let of = |load: QueueLoad| (load.predicted_wait, load.load_permille, load.filled_permille);
+        assert_eq!(of(by_wait), (Nanos::from_secs(16), 800, 300));
+        assert_eq!(told(4, 80, 4).load_permille, 750, "by depth");
+        assert_eq!(told(2, 80, 9).load_permille, 1000, "full");
     }
 
     #[test]
     fn as_long_as_nobody_waits_the_next_one_is_let_in_whatever_is_expected() {
         let long = Scene::new(10, 1).after(1);
-        assert_eq!((long.predicted_wait, long.permille), (Nanos::from_secs(4), NOBODY_WAITS));
+        assert_eq!((long.predicted_wait, long.load_permille), (Nanos::from_secs(4), NOBODY_WAITS));
     }
 
     #[test]
     fn where_nobody_may_wait_only_refusals_tell_the_load() {
         for (max_depth, max_wait) in [(0, 30), (0, 0)] {
             let load = Scene::new(max_depth, max_wait).after(5);
-            assert_eq!((load.permille, load.filled_permille), (0, 0));
-            assert_eq!(load.predicted_wait, Nanos::from_secs(4));
+            let of = (load.load_permille, load.filled_permille, load.predicted_wait);
+            assert_eq!(of, (0, 0, Nanos::from_secs(4)));
         }
-        assert_eq!(Scene::new(4, 0).after(3).permille, 250, "one waits, and the others were refused");
+        assert_eq!(Scene::new(4, 0).after(3).load_permille, 250, "one waits, and the others were refused");
     }
 
     #[test]
@@ -127,6 +127,6 @@ mod tests {
         scene.model = ModelName::parse("m").unwrap();
         scene.queue.release(WaiterId(2), Nanos::from_secs(4));
         scene.queue.release(WaiterId(3), Nanos::from_secs(4));
-        assert_eq!(scene.queue.load().permille, 0);
+        assert_eq!(scene.queue.load().load_permille, 0);
     }
 }
