@@ -1,5 +1,5 @@
 //! The disk is full on which a sidecar keeps its plan: new plans hold all the same, the pod says what is wrong, and a
-//! sidecar that is killed then comes back with the plan that it mounts.
+//! sidecar that is killed then comes back with the last one, which it mounts and is told, but could not keep.
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};

@@ -6,9 +6,10 @@ use std::time::Duration;
 use anyhow::{Result, anyhow, ensure};
 use serde_json::json;
 
+use super::apis::Api;
 use super::pool::{ADMIN_PORT, PoolPod};
 use super::scene::Scene;
-use super::traffic::reading;
+use super::traffic::{Attempt, reading};
 use crate::cluster::http::{Exchange, Request};
 use crate::machine::clock::{Deadline, Stopwatch};
 
@@ -126,7 +127,7 @@ fn answer_of(tokens: usize) -> Request {
 }
 
 /// A stream that lasts until something ends it.
-pub fn long_stream(api: &super::apis::Api) -> Request {
+pub fn long_stream(api: &Api) -> Request {
     api.request("slow", ENDLESS)
 }
 
@@ -146,11 +147,7 @@ impl Scene {
             streams.iter().filter_map(|stream| Some(stream.began + stream.answer.pieces.first()?.at));
         let last_begin = begins.max().unwrap_or_default();
         let first_end = streams.iter().map(|stream| stream.ended).min().unwrap_or_default();
-        ensure!(
-            streams.iter().all(super::traffic::Attempt::served),
-            "{} does not serve: {streams:?}",
-            pod.name
-        );
+        ensure!(streams.iter().all(Attempt::served), "{} does not serve: {streams:?}", pod.name);
         let apart = || format!("the last began after {last_begin:?}, the first ended after {first_end:?}");
         ensure!(last_begin < first_end, "{} does not run {count} streams at once: {}", pod.name, apart());
         Ok(())

@@ -3,7 +3,7 @@
 
 use std::time::Duration;
 
-use anyhow::{Result, bail, ensure};
+use anyhow::{Context, Result, bail, ensure};
 use serde_json::{Value, json};
 
 use super::apis::APIS;
@@ -130,8 +130,7 @@ fn it_has_its_plan(scene: &Scene, killed: &PoolPod, other: &PoolPod) -> Result<(
 fn it_alone_was_started_again(scene: &Scene, killed: &PoolPod, other: &PoolPod) -> Result<()> {
     let now = scene.pool_serves(POOL, 2)?;
     let restarts = |before: &PoolPod| -> Result<(u64, u64)> {
-        let same = now.iter().find(|pod| pod.uid == before.uid);
-        let same = same.ok_or_else(|| anyhow::anyhow!("{} was replaced", before.name))?;
+        let same = now.iter().find(|pod| pod.uid == before.uid).context("a pod was replaced")?;
         Ok((same.restarts_of("limiter"), same.restarts_of("ollama")))
     };
     let counts = (restarts(killed)?, restarts(other)?);
