@@ -16,6 +16,7 @@ use parking_lot::Mutex;
 
 /// One scripted sidecar.
 #[derive(Debug, Clone)]
+#[expect(clippy::struct_excessive_bools, reason = "each is one thing that a test turns on")]
 pub(crate) struct Sidecar {
     pub(crate) uid: String,
     pub(crate) keys: Option<PoolKeys>,

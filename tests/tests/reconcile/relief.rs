@@ -79,7 +79,9 @@ async fn when_all_want_it_nobody_gets_it() {
     world.sidecars.0.lock().values_mut().for_each(|pod| pod.loaded = true);
     // The first to be heard may have asked before the others had.
     assert!(world.watch(30).await.len() <= 1);
-    IPS.into_iter().for_each(|ip| world.load(ip, false));
+    for ip in IPS {
+        world.load(ip, false);
+    }
     assert_eq!(world.watch(5).await, [""; 0]);
 }
 
