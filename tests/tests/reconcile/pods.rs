@@ -29,10 +29,7 @@ pub(crate) struct Sidecar {
     pub(crate) refuses: Option<String>,
     pub(crate) versions: Vec<u32>,
     pub(crate) calls: u32,
-    /// Its load is a reason to be out.
-    pub(crate) loaded: bool,
-    /// It may be out.
-    pub(crate) permitted: bool,
+    pub(crate) relief: Relief,
 }
 
 impl Sidecar {
@@ -50,8 +47,7 @@ impl Sidecar {
             refuses: None,
             versions: vec![1],
             calls: 0,
-            loaded: false,
-            permitted: false,
+            relief: Relief::Unneeded,
         }
     }
 
@@ -81,23 +77,19 @@ impl Sidecar {
             self.plan = Some(plan.clone());
         }
         self.divisor = directive.divisor;
-        self.permitted = directive.relief;
+        self.relief = match (self.relief, directive.relief) {
+            (Relief::Unneeded, _) => Relief::Unneeded,
+            (_, true) => Relief::Taken,
+            (_, false) => Relief::Wanted,
+        };
         if directive.serve == ServePermission::Granted {
             self.serve = ServePermission::Granted;
         }
     }
 
-    pub(crate) fn relief(&self) -> Relief {
-        match (self.loaded, self.permitted) {
-            (false, _) => Relief::Unneeded,
-            (true, false) => Relief::Wanted,
-            (true, true) => Relief::Taken,
-        }
-    }
-
     /// Its own word for why it is not ready; empty when it is.
     fn word(&self) -> String {
-        let out = self.reason.is_empty() && self.relief() == Relief::Taken;
+        let out = self.reason.is_empty() && self.relief == Relief::Taken;
         if out { "Overloaded".to_owned() } else { self.reason.clone() }
     }
 
@@ -114,7 +106,7 @@ impl Sidecar {
             able_to_serve: self.able,
             ready: self.able && self.serves() && self.word().is_empty(),
             reason: self.word(),
-            relief: self.relief(),
+            relief: self.relief,
             draining: false,
             drain_left_ms: None,
             off_gpu: Vec::new(),

@@ -81,7 +81,7 @@ fn run(wave: &Wave, minutes: u64) -> Course {
 }
 
 fn arrive(wave: &Wave, now: Duration, pods: &[Pod], queues: &mut [Queue]) {
-    let ready = pods.iter().filter(|pod| pod.is_ready()).count().max(1) as f64;
+    let ready: f64 = pods.iter().map(|pod| f64::from(u8::from(pod.is_ready()))).sum::<f64>().max(1.0);
     let high = wave.is_high(now);
     for (number, (pod, queue)) in pods.iter().zip(queues).enumerate() {
         let shared = if pod.is_ready() { wave.shared / ready } else { 0.0 };
@@ -98,7 +98,7 @@ fn look(now: Duration, pod: &mut Pod, queue: &mut Queue) {
     let load = if queue.waiting > 0.0 { filled.max(queue.waiting / RATE / WAIT) } else { 0.0 };
     let sample = LoadSample { queue: load, refused: queue.refused, ..LoadSample::default() };
     let index = queue.index.step(now.into(), sample);
-    pod.load_permille = (index * 1000.0) as u32;
+    pod.load_permille = if index >= 1.0 { 1000 } else { 0 };
     pod.step(now, index, std::mem::take(&mut queue.refused), filled);
 }
 
@@ -147,7 +147,7 @@ fn one_pod_that_gets_too_much_is_out_most_of_the_time_and_alone() {
 #[test]
 fn load_that_all_have_alike_makes_nobody_leave() {
     for shared in [60.0, 200.0] {
-        let wave = Wave { period: Duration::from_mins(60), shared, bound: &[] };
+        let wave = Wave { period: Duration::from_hours(1), shared, bound: &[] };
         let course = run(&wave, 10);
         assert!(course.out.iter().sum::<f64>() < 0.2, "{shared}: {:?}", course.out);
     }
