@@ -109,8 +109,8 @@ async fn it_leaves_when_it_may_serves_whoever_comes_and_comes_back() {
     let client = scene.pod.client();
     sleep(Duration::from_millis(600)).await;
     let (mut running, waiting) = fill(&client).await;
-    let wants = scene.press_until(false, Relief::Wanted).await;
-    assert!(wants.ready && wants.gauges.load_permille >= 1000, "{wants:?}");
+    let asks = scene.press_until(false, Relief::Wanted).await;
+    assert!(asks.ready && asks.gauges.load_permille >= 1000, "{asks:?}");
     let out = scene.press_until(true, Relief::Taken).await;
     assert_eq!((out.ready, out.reason.as_str()), (false, "Overloaded"));
     assert_eq!(scene.readyz().await, (StatusCode::SERVICE_UNAVAILABLE, "Overloaded".to_owned()));

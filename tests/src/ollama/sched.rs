@@ -129,8 +129,16 @@ impl Scheduler {
         slot
     }
 
-    /// Finds a runner, or loads one: all that a request without input needs. A loaded one must say that it is well.
-    pub(crate) async fn runner(&self, model: &ModelSpec, options: RunnerOptions) -> Result<(), NoRunner> {
+    /// Finds a runner, or loads one, and is on it for a moment: all that a request without input does.
+    pub(crate) async fn visit(&self, model: &ModelSpec, options: RunnerOptions) -> Result<(), NoRunner> {
+        self.runner(model, options).await?;
+        // Who is on it alone leaves it idle anew.
+        drop(self.runners.lock().get(&model.name).map(|runner| User::of(&runner.usage)));
+        Ok(())
+    }
+
+    /// Finds a runner, or loads one. One that is loaded must say that it is well.
+    async fn runner(&self, model: &ModelSpec, options: RunnerOptions) -> Result<(), NoRunner> {
         let mut leaving = Leaving { record: &self.record, outcome: Some(Outcome::Leaked) };
         let pace = *self.pace.lock();
         sleep(pace.schedule).await;
@@ -141,8 +149,6 @@ impl Scheduler {
             self.load(model, options).await
         };
         leaving.outcome = None;
-        // Whoever was on it for a moment, and alone, leaves it idle anew.
-        drop(self.runners.lock().get(&model.name).map(|runner| User::of(&runner.usage)));
         found
     }
 

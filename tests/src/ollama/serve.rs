@@ -211,7 +211,7 @@ async fn place(world: &World, job: &Job) -> Result<Option<Slot>, NoRunner> {
     let options = job.options.clone();
     match job.work {
         Work::Load | Work::Unload | Work::Embed { inputs: 0, .. } => {
-            world.scheduler.runner(&job.model, options).await.map(|()| None)
+            world.scheduler.visit(&job.model, options).await.map(|()| None)
         }
         _ => world.scheduler.slot(&job.model, options).await.map(Some),
     }

@@ -16,7 +16,6 @@ use parking_lot::Mutex;
 
 /// One scripted sidecar.
 #[derive(Debug, Clone)]
-#[expect(clippy::struct_excessive_bools, reason = "each is one thing that a test turns on")]
 pub(crate) struct Sidecar {
     pub(crate) uid: String,
     pub(crate) keys: Option<PoolKeys>,
@@ -33,10 +32,7 @@ pub(crate) struct Sidecar {
     pub(crate) gauges: Gauges,
     pub(crate) off_gpu: Vec<OffGpu>,
     pub(crate) calls: u32,
-    /// Its load is a reason to be out.
-    pub(crate) loaded: bool,
-    /// It may be out.
-    pub(crate) permitted: bool,
+    pub(crate) relief: Relief,
 }
 
 impl Sidecar {
@@ -57,8 +53,7 @@ impl Sidecar {
             gauges: Gauges::default(),
             off_gpu: Vec::new(),
             calls: 0,
-            loaded: false,
-            permitted: false,
+            relief: Relief::Unneeded,
         }
     }
 
@@ -88,23 +83,19 @@ impl Sidecar {
             self.plan = Some(plan.clone());
         }
         self.divisor = directive.divisor;
-        self.permitted = directive.relief;
+        self.relief = match (self.relief, directive.relief) {
+            (Relief::Unneeded, _) => Relief::Unneeded,
+            (_, true) => Relief::Taken,
+            (_, false) => Relief::Wanted,
+        };
         if directive.serve == ServePermission::Granted {
             self.serve = ServePermission::Granted;
         }
     }
 
-    pub(crate) fn relief(&self) -> Relief {
-        match (self.loaded, self.permitted) {
-            (false, _) => Relief::Unneeded,
-            (true, false) => Relief::Wanted,
-            (true, true) => Relief::Taken,
-        }
-    }
-
     /// Its own word for why it is not ready; empty when it is.
     fn word(&self) -> String {
-        let out = self.reason.is_empty() && self.relief() == Relief::Taken;
+        let out = self.reason.is_empty() && self.relief == Relief::Taken;
         if out { "Overloaded".to_owned() } else { self.reason.clone() }
     }
 
@@ -121,7 +112,7 @@ impl Sidecar {
             able_to_serve: self.able,
             ready: self.able && self.serves() && self.word().is_empty(),
             reason: self.word(),
-            relief: self.relief(),
+            relief: self.relief,
             draining: self.drain_left_ms.is_some(),
             drain_left_ms: self.drain_left_ms,
             off_gpu: self.off_gpu.clone(),

@@ -22,7 +22,8 @@ async fn four() -> World {
 
 impl World {
     fn load(&self, ip: &str, loaded: bool) {
-        self.sidecars.change(ip, |pod| pod.loaded = loaded);
+        let relief = if loaded { Relief::Wanted } else { Relief::Unneeded };
+        self.sidecars.change(ip, |pod| pod.relief = relief);
     }
 
     /// Lets some seconds pass, looking all the while that never more than one is out.
@@ -36,7 +37,7 @@ impl World {
     }
 
     fn out(&self) -> Vec<&'static str> {
-        IPS.into_iter().filter(|ip| self.sidecars.get(ip).relief() == Relief::Taken).collect()
+        IPS.into_iter().filter(|ip| self.sidecars.get(ip).relief == Relief::Taken).collect()
     }
 }
 
@@ -76,7 +77,9 @@ async fn a_pod_that_is_away_takes_the_place_of_one_that_is_out() {
 #[tokio::test(start_paused = true)]
 async fn when_all_want_it_nobody_gets_it() {
     let mut world = four().await;
-    world.sidecars.0.lock().values_mut().for_each(|pod| pod.loaded = true);
+    for ip in IPS {
+        world.load(ip, true);
+    }
     // The first to be heard may have asked before the others had.
     assert!(world.watch(30).await.len() <= 1);
     for ip in IPS {

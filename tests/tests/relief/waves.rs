@@ -81,8 +81,7 @@ fn run(wave: &Wave, minutes: u64) -> Course {
 }
 
 fn arrive(wave: &Wave, now: Duration, pods: &[Pod], queues: &mut [Queue]) {
-    let ready = pods.iter().filter(|pod| pod.is_ready()).count().max(1);
-    let ready = f64::from(u32::try_from(ready).unwrap());
+    let ready: f64 = pods.iter().map(|pod| f64::from(u8::from(pod.is_ready()))).sum::<f64>().max(1.0);
     let high = wave.is_high(now);
     for (number, (pod, queue)) in pods.iter().zip(queues).enumerate() {
         let shared = if pod.is_ready() { wave.shared / ready } else { 0.0 };
@@ -99,13 +98,7 @@ fn look(now: Duration, pod: &mut Pod, queue: &mut Queue) {
     let load = if queue.waiting > 0.0 { filled.max(queue.waiting / RATE / WAIT) } else { 0.0 };
     let sample = LoadSample { queue: load, refused: queue.refused, ..LoadSample::default() };
     let index = queue.index.step(now.into(), sample);
-    #[expect(
-        clippy::cast_possible_truncation,
-        clippy::cast_sign_loss,
-        reason = "an index is at most 2, and never below 0"
-    )]
-    let permille = (index * 1000.0) as u32;
-    pod.load_permille = permille;
+    pod.load_permille = if index >= 1.0 { 1000 } else { 0 };
     pod.step(now, index, std::mem::take(&mut queue.refused), filled);
 }
 
