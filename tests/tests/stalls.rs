@@ -21,7 +21,8 @@ async fn world(token_ms: u64, load_ms: u64) -> (ScriptedOllama, Sidecar) {
     };
     let settings = Settings { num_parallel: 2, pace, ..Settings::default() };
     let ollama = ScriptedOllama::start(settings).await.unwrap();
-    let tuned = Sidecar::tuned(&ollama, &PolicyFile::open().slots(2), |settings| {
+    let policy = PolicyFile::open().slots(2);
+    let tuned = Sidecar::tuned(&ollama, &policy, |settings| {
         settings.proxy.stall.suspicion = SUSPICION;
         settings.proxy.stall.patience = PATIENCE;
         settings.proxy.hold_loaded = Duration::from_millis(100);
