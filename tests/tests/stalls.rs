@@ -130,5 +130,5 @@ async fn a_client_that_reads_slowly_is_no_stall() {
     sleep(3 * (SUSPICION + PATIENCE)).await;
     assert!(!ollama.record().arrivals().iter().any(|arrival| arrival.target == "/api/embed"));
     let text = rest(reply).await;
-    assert!(text.ends_with("\n") && text.contains("\"done\":true"), "{}", text.len());
+    assert!(text.ends_with('\n') && text.contains("\"done\":true"), "{}", text.len());
 }
