@@ -1,7 +1,7 @@
 //! When a pod leaves its Service for its load, and when it comes back. Pure: time, load and permission are handed in.
 //!
 //! ```text
-//! In ── overloaded for 5 s, or a model loads; permitted; in for 30 s; up to 1 s of jitter ──▶ Out
+//! In ── overloaded for 5 s, or a model loads; permitted; back for 30 s; up to 1 s of jitter ──▶ Out
 //!    ◀── calm for 10 s and out for 10 s; or at once: no fresh permission, not able to serve, a drain ──
 //! ```
 //!
@@ -36,7 +36,7 @@ pub struct ReliefSettings {
     pub calm_for: Duration,
     /// The least time out; 10 s. Neither a lapse nor a withdrawal of the permission waits for it.
     pub least_out: Duration,
-    /// The least time in; 30 s.
+    /// The least time in, after it came back; 30 s.
     pub least_in: Duration,
     /// Changes within so long are counted; 10 min.
     pub window: Duration,
@@ -106,7 +106,7 @@ impl From<Verdict> for corral_wire::Relief {
 pub struct Leaving {
     settings: ReliefSettings,
     out: Option<Relief>,
-    /// Since when it is in, or out; none before it was first able to serve.
+    /// When it left or came back the last time.
     since: Option<Nanos>,
     overloaded_since: Option<Nanos>,
     calm_since: Option<Nanos>,
@@ -160,11 +160,6 @@ impl Leaving {
         if signs.refused {
             self.refused_at = Some(now);
         }
-        if signs.able {
-            self.since.get_or_insert(now);
-        } else if self.out.is_none() {
-            self.since = None;
-        }
     }
 
     /// Why it should leave, if it should.
@@ -177,8 +172,9 @@ impl Leaving {
         cause.filter(|_| signs.able)
     }
 
+    /// Who has just come back stays for a while. A newcomer, which never left, need not.
     fn may_leave(&self, now: Nanos) -> bool {
-        lasts(self.since, self.dwell(now, self.settings.least_in), now)
+        self.since.is_none() || lasts(self.since, self.dwell(now, self.settings.least_in), now)
     }
 
     /// Why it should stay out, if it should.
