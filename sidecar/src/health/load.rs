@@ -19,7 +19,7 @@ const SUPPORT: f64 = 0.25;
 pub struct LoadSettings {
     /// The time constant of the mean; 2 s.
     pub smooth: Duration,
-    /// For how long a refusal counts as [`REFUSED`]; 2 s, the shortest time in which a client comes back.
+    /// For how long a refusal counts as an overload; 2 s, the shortest time in which a client comes back.
     pub refusal_counts: Duration,
 }
 
