@@ -137,7 +137,7 @@ fn is(pod: &PoolPod, ip: &str) -> bool {
     pod.ip.is_some_and(|own| own.to_string() == ip)
 }
 
-/// Addresses in the `EndpointSlice`s that new connections are not sent to.
+/// Addresses in the `EndpointSlices` that new connections are not sent to.
 fn unready(scene: &Scene) -> Result<Vec<String>> {
     let label = format!("kubernetes.io/service-name={POOL}");
     let slices =

@@ -159,10 +159,25 @@ impl PoolState {
     }
 
     fn step_relief(&mut self, now: Duration, led_for: Duration) -> bool {
-        let loads: Vec<PodLoad> = self.peers.values().map(|peer| load(now, peer)).collect();
+        let loads: Vec<PodLoad> = self.peers.values().map(|peer| self.load(now, peer)).collect();
         let before: Vec<bool> = self.peers.keys().map(|uid| self.permits.permits(uid)).collect();
         let permitted = self.permits.step(now, led_for, &loads);
         !self.peers.keys().map(|uid| permitted.contains(uid)).eq(before)
+    }
+
+    fn load(&self, now: Duration, peer: &Peer) -> PodLoad {
+        let heard = peer.heard.as_ref().filter(|heard| !is_silent(now, heard.at)).map(|heard| &heard.report);
+        // Kubernetes knows of more than the sidecar does: of Ollama's container, and of the node. Of a pod that may leave
+        // it may also know sooner that it has left.
+        let seen_ready = peer.sight.ready || self.permits.holds(&peer.sight.uid);
+        let ready = |report: &Report| report.ready && seen_ready && !report.draining;
+        PodLoad {
+            uid: peer.sight.uid.clone(),
+            terminating: peer.sight.terminating,
+            away: heard.is_none_or(|report| report.relief != Relief::Taken && !ready(report)),
+            relief: heard.map_or(Relief::Unneeded, |report| report.relief),
+            loaded: heard.is_some_and(|report| report.gauges.load_permille >= LOADED),
+        }
     }
 
     /// The next message to a pod, signed, and its place; none when the pod is gone or nothing can be signed.
@@ -306,19 +321,6 @@ fn is_silent(now: Duration, last_word: Duration) -> bool {
 
 fn state_of(plan: &PlanDoc) -> PlanState {
     PlanState { sequence: plan.sequence, digest: plan.digest() }
-}
-
-fn load(now: Duration, peer: &Peer) -> PodLoad {
-    let heard = peer.heard.as_ref().filter(|heard| !is_silent(now, heard.at)).map(|heard| &heard.report);
-    // Kubernetes knows of more than the sidecar does: of Ollama's container, and of the node.
-    let ready = |report: &Report| report.ready && peer.sight.ready && !report.draining;
-    PodLoad {
-        uid: peer.sight.uid.clone(),
-        terminating: peer.sight.terminating,
-        away: heard.is_none_or(|report| report.relief != Relief::Taken && !ready(report)),
-        relief: heard.map_or(Relief::Unneeded, |report| report.relief),
-        loaded: heard.is_some_and(|report| report.gauges.load_permille >= LOADED),
-    }
 }
 
 fn facts(peer: &Peer) -> PodFacts {

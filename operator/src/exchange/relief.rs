@@ -73,6 +73,11 @@ impl Permits {
         self.permitted.contains(uid)
     }
 
+    /// Whether a pod may be out, or may still believe so.
+    pub fn holds(&self, uid: &str) -> bool {
+        self.grants.contains_key(uid)
+    }
+
     /// A message that permits it is made for a pod, or has been answered by it.
     pub fn said(&mut self, uid: &str, now: Duration) {
         let grant = self.grants.entry(uid.to_owned()).or_insert(Grant { since: now, said: now });

@@ -199,3 +199,26 @@ fn pods_do_leave_through_a_network_that_loses_and_delays() {
     }
     assert!(scene.left >= 8, "{} departures", scene.left);
 }
+
+#[test]
+fn kubernetes_may_see_a_pod_leave_before_its_leader_hears_of_it() {
+    let mut leader = Leader::new(1, Duration::ZERO, 4);
+    let mut pods: Vec<Pod> = (0..4).map(|pod| Pod::new(pod, restless())).collect();
+    let mut now = Duration::from_secs(20);
+    for second in 0..4 {
+        now += Duration::from_secs(1);
+        pods[0].step(now, 1.5, false, 1.0);
+        if second < 3 {
+            pods.iter_mut().for_each(|pod| leader.call(now, pod));
+        }
+    }
+    assert!(pods[0].is_out());
+    leader.see(now, &[false, true, true, true]);
+    leader.call(now, &mut pods[0]);
+    pods[0].step(now, 1.5, false, 1.0);
+    assert!(pods[0].is_out(), "it may stay out");
+    leader.see(now, &[false, false, true, true]);
+    leader.call(now, &mut pods[0]);
+    pods[0].step(now, 1.5, false, 1.0);
+    assert!(!pods[0].is_out(), "another pod is away");
+}

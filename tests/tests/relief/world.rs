@@ -110,6 +110,17 @@ impl Pod {
     }
 }
 
+fn sights(ready: &[bool]) -> Vec<PodSight> {
+    let sight = |(pod, ready): (usize, &bool)| PodSight {
+        uid: uid(pod),
+        name: uid(pod),
+        ip: Some([10, 0, 0, u8::try_from(pod).unwrap()].into()),
+        ready: *ready,
+        terminating: false,
+    };
+    ready.iter().enumerate().map(sight).collect()
+}
+
 /// One operator that leads, or believes that it does.
 pub(crate) struct Leader {
     pub(crate) state: PoolState,
@@ -128,15 +139,14 @@ impl Leader {
         };
         let offer = Offer { keys: keys(), term, plan: Arc::new(plan), stored_divisor: 1 };
         let mut state = PoolState::new(pool(), offer);
-        let sight = |pod: usize| PodSight {
-            uid: uid(pod),
-            name: uid(pod),
-            ip: Some([10, 0, 0, u8::try_from(pod).unwrap()].into()),
-            ready: true,
-            terminating: false,
-        };
-        state.take_pods(now, (0..pods).map(sight).collect());
+        state.take_pods(now, sights(&vec![true; pods]));
         Self { state, since: now }
+    }
+
+    /// Kubernetes calls these pods ready, and the others not.
+    pub(crate) fn see(&mut self, now: Duration, ready: &[bool]) {
+        self.state.take_pods(now, sights(ready));
+        self.step(now);
     }
 
     /// Works out what follows from time alone; whether there is news.
