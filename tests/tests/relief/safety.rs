@@ -209,7 +209,9 @@ fn kubernetes_may_see_a_pod_leave_before_its_leader_hears_of_it() {
         now += Duration::from_secs(1);
         pods[0].step(now, 1.5, false, 1.0);
         if second < 3 {
-            pods.iter_mut().for_each(|pod| leader.call(now, pod));
+            for pod in &mut pods {
+                leader.call(now, pod);
+            }
         }
     }
     assert!(pods[0].is_out());
