@@ -32,6 +32,8 @@ struct Pod {
     terminating: bool,
     deaf: u32,
     mute: u32,
+    /// It was deaf or mute at the last tick: one silence does not follow on another without a word between them.
+    silent: bool,
     known: Option<(u32, bool, bool)>,
 }
 
@@ -59,6 +61,7 @@ impl Sim {
                     terminating: false,
                     deaf: 0,
                     mute: 0,
+                    silent: false,
                     known: None,
                 };
                 self.pods.insert(format!("{:03}", self.next), pod);
@@ -76,8 +79,8 @@ impl Sim {
     }
 
     fn change(&mut self, uid: Option<String>, change: impl FnOnce(&mut Pod)) {
-        if let Some(pod) = uid.and_then(|uid| self.pods.get_mut(&uid)).filter(|pod| pod.deaf + pod.mute == 0)
-        {
+        let free = |pod: &&mut Pod| pod.deaf + pod.mute == 0 && !pod.silent;
+        if let Some(pod) = uid.and_then(|uid| self.pods.get_mut(&uid)).filter(free) {
             change(pod);
         }
     }
@@ -117,6 +120,7 @@ impl Pod {
         if let Some((known, _, _)) = &mut self.known {
             *known = (*known).min(orders.divisor);
         }
+        self.silent = self.deaf + self.mute > 0;
         if self.deaf > 0 {
             self.deaf -= 1;
             return;
