@@ -14,6 +14,7 @@ use futures::stream::BoxStream;
 use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::{ObjectRef, Store};
@@ -95,6 +96,7 @@ pub async fn run(scope: Scope, watches: Watches, ctx: Arc<Context>) {
         wake.by_owned(pods),
         wake.by_owned(noticed::<Deployment>(&scope)),
         wake.by_owned(noticed::<Service>(&scope)),
+        wake.by_owned(noticed::<PodDisruptionBudget>(&scope)),
         sweep(&ctx, scope.namespace.as_deref()),
     );
 }

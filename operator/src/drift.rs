@@ -1,8 +1,9 @@
 //! What others add where nobody may add anything.
 //!
 //! Server-side apply puts back what we set, and leaves alone what others add to it. Mostly that is right. But one more
-//! key in a Service's selector leaves it without pods, and one more container in a pod sits behind the limits. What is
-//! there and whose it is stands in `managedFields`; it is taken away with a merge patch, which removes and owns nothing.
+//! container in a pod sits behind the limits, and one more port of a Service leads past them. What is there and whose it
+//! is stands in `managedFields`; it is taken away with a merge patch, which removes and owns nothing. Selectors need none of
+//! this: each is one value, which an apply puts back whole.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
 use serde_json::{Map, Value, json};
@@ -13,7 +14,7 @@ use crate::names::MANAGER;
 fn ground(kind: &str) -> &'static [&'static str] {
     match kind {
         "Deployment" => &["spec", "template", "spec"],
-        "Service" => &["spec", "selector"],
+        "Service" => &["spec", "ports"],
         _ => &[],
     }
 }
@@ -102,26 +103,29 @@ mod tests {
         serde_json::from_value(json!({"uid": "u", "resourceVersion": "7", "managedFields": [entry]})).unwrap()
     }
 
-    fn service(selector: &Value) -> Value {
-        json!({"spec": {"selector": selector}})
+    fn service(ports: &[i32]) -> Value {
+        let ports: Vec<Value> = ports.iter().map(|port| json!({"port": port, "protocol": "TCP"})).collect();
+        json!({"spec": {"ports": ports}})
     }
 
     #[test]
-    fn a_foreign_key_of_a_selector_is_taken_away() {
-        let meta = meta("kubectl-edit", &json!({"f:spec": {"f:selector": {"f:app": {}}}}));
-        let (live, ours) = (service(&json!({"pool": "chat", "app": "x"})), service(&json!({"pool": "chat"})));
-        let patch = healing("Service", &meta, &live, &ours).unwrap();
-        assert_eq!(patch["spec"]["selector"], json!({"pool": "chat", "app": null}));
+    fn a_port_that_somebody_added_to_a_service_is_taken_away() {
+        let port = json!({"k:{\"port\":11436,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}}});
+        let meta = meta("kubectl-edit", &json!({"f:spec": {"f:ports": port}}));
+        let ours = service(&[11434]);
+        let patch = healing("Service", &meta, &service(&[11434, 11436]), &ours).unwrap();
+        assert_eq!(patch["spec"]["ports"], ours["spec"]["ports"]);
         assert_eq!(patch["metadata"], json!({"uid": "u", "resourceVersion": "7"}));
     }
 
     #[test]
     fn what_others_own_beside_us_or_elsewhere_is_left_alone() {
-        let ours = service(&json!({"pool": "chat"}));
+        let ours = service(&[11434]);
+        let port = |port: u16| format!("k:{{\"port\":{port},\"protocol\":\"TCP\"}}");
         for (manager, fields) in [
-            ("kubectl", json!({"f:spec": {"f:selector": {"f:pool": {}}}})),
+            ("kubectl", json!({"f:spec": {"f:ports": {port(11434): {"f:port": {}}}}})),
             ("cloud", json!({"f:spec": {"f:externalIPs": {}}, "f:metadata": {"f:labels": {"f:x": {}}}})),
-            (MANAGER, json!({"f:spec": {"f:selector": {"f:old": {}}}})),
+            (MANAGER, json!({"f:spec": {"f:ports": {port(1): {"f:port": {}}}}})),
         ] {
             assert_eq!(healing("Service", &meta(manager, &fields), &ours, &ours), None, "{manager}");
         }

@@ -44,7 +44,8 @@ impl Events {
 
     /// Tells of each condition that is not as it was: another status, or another reason.
     pub async fn tell(&self, about: &ObjectReference, before: &[Condition], after: &[Condition]) {
-        for condition in after {
+        // What is still being brought about is what keeps the pool from being ready, and told already.
+        for condition in after.iter().filter(|condition| condition.type_ != "Reconciling") {
             let old = before.iter().find(|old| old.type_ == condition.type_);
             let same =
                 old.is_some_and(|old| old.status == condition.status && old.reason == condition.reason);
@@ -79,10 +80,9 @@ fn is_news(condition: &Condition, old: Option<&Condition>) -> bool {
     }
 }
 
-/// Most conditions say that something is as it should be; these say that it is not.
+/// Most conditions say that something is as it should be; one says that it is not.
 fn is_warning(condition: &Condition) -> bool {
-    let wrong =
-        if matches!(condition.type_.as_str(), "Reconciling" | "GPUFallback") { "True" } else { "False" };
+    let wrong = if condition.type_ == "GPUFallback" { "True" } else { "False" };
     condition.status == wrong
 }
 

@@ -33,6 +33,11 @@ fn items(path: &[String]) -> Items {
     }
 }
 
+/// Maps that are one value: whoever adds a key to one has changed all of it, and an apply puts all of it back.
+fn is_whole(path: &[String]) -> bool {
+    matches!(path.last().map_or("", String::as_str), "selector" | "labelSelector" | "nodeSelector")
+}
+
 fn same_item(one: &Value, other: &Value, keys: &[&str]) -> bool {
     let key = |item: &Value, field: &str| match item.get(field) {
         None if field == "protocol" => Value::from("TCP"),
@@ -108,7 +113,7 @@ pub fn holds(held: &Value, wanted: &Value) -> bool {
 
 fn missing_at(held: &Value, wanted: &Value, path: &mut Vec<String>, told: &mut dyn FnMut(&[String])) {
     match (held, wanted) {
-        (Value::Object(held), Value::Object(wanted)) => {
+        (Value::Object(held), Value::Object(wanted)) if !is_whole(path) => {
             for (name, value) in wanted {
                 path.push(name.clone());
                 match held.get(name) {
@@ -233,6 +238,18 @@ mod tests {
         assert!(holds(&held, &wanted));
         assert!(!holds(&json!({"containers": [{"name": "a", "image": "y"}]}), &wanted));
         assert!(!holds(&json!({"containers": [{"name": "mesh"}]}), &wanted));
+    }
+
+    #[test]
+    fn a_selector_with_one_more_key_is_another_selector() {
+        let of = |selector: Value| json!({"spec": {"selector": selector}});
+        let wanted = of(json!({"pool": "chat"}));
+        assert!(holds(&wanted, &wanted));
+        assert!(!holds(&of(json!({"pool": "chat", "app": "x"})), &wanted));
+        assert!(!holds(
+            &of(json!({"matchLabels": {"a": "b", "c": "d"}})),
+            &of(json!({"matchLabels": {"a": "b"}}))
+        ));
     }
 
     #[test]

@@ -31,7 +31,7 @@ pub const POOLS: [Grant; 11] = [
     grant("corral.dev", "ratelimitpolicies", &["get", "list", "watch"]),
     grant("corral.dev", "ratelimitpolicies/status", &["patch"]),
     grant("events.k8s.io", "events", &["create", "patch"]),
-    grant("policy", "poddisruptionbudgets", &["create", "get", "patch"]),
+    grant("policy", "poddisruptionbudgets", &["create", "get", "list", "patch", "watch"]),
 ];
 
 /// In the operator's own namespace.

@@ -32,7 +32,7 @@
   verbs: [create, patch]
 - apiGroups: ["policy"]
   resources: [poddisruptionbudgets]
-  verbs: [create, get, patch]
+  verbs: [create, get, list, patch, watch]
 {{- end -}}
 {{- define "corral.rules.leader" -}}
 - apiGroups: ["coordination.k8s.io"]

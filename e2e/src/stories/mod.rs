@@ -10,6 +10,7 @@ pub mod chart_is_sound;
 pub mod cluster_is_real;
 pub mod condition;
 pub mod control_plane_gone;
+pub mod drift_is_healed;
 pub mod full_disk;
 pub mod gpu_fallback_seen;
 pub mod in_flight;
@@ -100,6 +101,7 @@ pub const ALL: &[Story] = &[
     story("ollama_killed", Lane::Parallel, 60, ollama_killed::run),
     story("sidecar_killed", Lane::Parallel, 45, sidecar_killed::run),
     story("gpu_fallback_seen", Lane::Parallel, 60, gpu_fallback_seen::run),
+    story("drift_is_healed", Lane::Parallel, 60, drift_is_healed::run),
     story("full_disk", Lane::Parallel, 45, full_disk::run),
     story("wedged_engine", Lane::Parallel, 240, wedged_engine::run),
     story("two_policies_one_pool", Lane::Parallel, 45, two_policies_one_pool::run),

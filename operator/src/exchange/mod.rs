@@ -250,8 +250,8 @@ fn standing(state: &PoolState, now: Duration) -> Standing {
         term: state.term(),
         overtaken_by: state.overtaken_by(),
         outrun_by: state.outrun_by(),
-        unready: state.unready(),
-        draining: state.draining(),
+        unready: state.unready(now),
+        draining: state.draining(now),
         off_gpu: state.off_gpu(),
     }
 }

@@ -71,6 +71,11 @@ struct Heard {
 }
 
 impl Peer {
+    /// What it last said, unless that is long ago.
+    fn fresh(&self, now: Duration) -> Option<&Report> {
+        self.heard.as_ref().filter(|heard| !is_silent(now, heard.at)).map(|heard| &heard.report)
+    }
+
     fn new(sight: PodSight, now: Duration) -> Self {
         Self {
             sight,
@@ -166,7 +171,7 @@ impl PoolState {
     }
 
     fn load(&self, now: Duration, peer: &Peer) -> PodLoad {
-        let heard = peer.heard.as_ref().filter(|heard| !is_silent(now, heard.at)).map(|heard| &heard.report);
+        let heard = peer.fresh(now);
         // Kubernetes knows of more than the sidecar does: of Ollama's container, and of the node. Of a pod that may leave
         // it may also know sooner that it has left.
         let seen_ready = peer.sight.ready || self.permits.holds(&peer.sight.uid);
@@ -281,19 +286,19 @@ impl PoolState {
         }
     }
 
-    /// Names of pods with the reason why they are not ready, by their own word.
-    pub fn unready(&self) -> Vec<(String, String)> {
+    /// Names of pods with the reason why they are not ready, by their own word. What a silent one said is no longer so.
+    pub fn unready(&self, now: Duration) -> Vec<(String, String)> {
         let told = self.peers.values().filter_map(|peer| {
-            let report = &peer.heard.as_ref()?.report;
+            let report = peer.fresh(now)?;
             (!report.ready).then(|| (peer.sight.name.clone(), report.reason.clone()))
         });
         told.collect()
     }
 
     /// Pods that drain, with what is left to do, by their own word; at most [`MOST_NAMED`].
-    pub fn draining(&self) -> Vec<Draining> {
+    pub fn draining(&self, now: Duration) -> Vec<Draining> {
         let told = self.peers.values().filter_map(|peer| {
-            let requests = draining::requests(&peer.heard.as_ref()?.report);
+            let requests = draining::requests(peer.fresh(now)?);
             Some(Draining { pod: peer.sight.name.clone(), requests, until: peer.drained_by? })
         });
         told.take(MOST_NAMED).collect()

@@ -41,7 +41,8 @@ pub(super) fn obstacle(facts: &Facts<'_>, status: &DeploymentStatus) -> Option<(
 fn in_kubernetes(facts: &Facts<'_>) -> Option<(Reason, String)> {
     let trouble = facts.pods.troubles.first()?;
     if trouble.reason == Reason::InsufficientGPU && facts.pods.terminating > 0 {
-        return Some((Reason::WaitingForDrain, drains(facts).unwrap_or_else(|| trouble.message.clone())));
+        let ending = || "a pod that ends still holds the GPU of the next one".to_owned();
+        return Some((Reason::WaitingForDrain, drains(facts).unwrap_or_else(ending)));
     }
     Some((trouble.reason, trouble.message.clone()))
 }

@@ -147,7 +147,7 @@ fn walk<'a>(
     found: &mut BTreeMap<Leaf, &'a Value>,
 ) {
     match value {
-        Value::Object(map) if !map.is_empty() => {
+        Value::Object(map) if !map.is_empty() && !lists::is_whole(fields) => {
             for (name, below) in map {
                 fields.push(name);
                 way.push(Step::Field(name.clone()));
@@ -197,7 +197,7 @@ fn list_kind(fields: &[&str]) -> ListKind {
 
 fn merge<'a>(live: &mut Value, wanted: &'a Value, fields: &mut Vec<&'a str>) {
     match (live, wanted) {
-        (Value::Object(live), Value::Object(wanted)) => {
+        (Value::Object(live), Value::Object(wanted)) if !lists::is_whole(fields) => {
             for (name, below) in wanted {
                 fields.push(name);
                 merge(live.entry(name.clone()).or_insert(Value::Null), below, fields);
@@ -205,7 +205,7 @@ fn merge<'a>(live: &mut Value, wanted: &'a Value, fields: &mut Vec<&'a str>) {
             }
         }
         (Value::Array(live), Value::Array(wanted)) => merge_list(live, wanted, fields),
-        (live, Value::Object(map)) => {
+        (live, Value::Object(map)) if !lists::is_whole(fields) => {
             *live = Value::Object(Map::new());
             if !map.is_empty() {
                 merge(live, wanted, fields);

@@ -31,6 +31,11 @@ pub fn kind(above: &[&str], field: &str) -> ListKind {
     }
 }
 
+/// Whether the map in the last of these fields is one value.
+pub fn is_whole(fields: &[&str]) -> bool {
+    matches!(fields.last(), Some(&("selector" | "labelSelector" | "nodeSelector")))
+}
+
 /// The key of an item, as text; a missing `protocol` is TCP, as the API server defaults it.
 pub fn key_of(item: &Value, fields: &[&str]) -> String {
     let part = |field: &&str| match item.get(*field) {

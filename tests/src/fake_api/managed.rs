@@ -68,7 +68,7 @@ mod tests {
         update(&Value::Null, &object, &mut owners, &manager);
         let ports = json!({"k:{\"containerPort\":1,\"protocol\":\"TCP\"}": {"f:containerPort": {}}});
         let container = json!({"f:name": {}, "f:ports": ports});
-        let spec = json!({"f:selector": {"f:app": {}},
+        let spec = json!({"f:selector": {},
             "f:template": {"f:spec": {"f:containers": {"k:{\"name\":\"spy\"}": container}}}});
         let entry = json!({"manager": "kubectl-edit", "operation": "Update", "fieldsType": "FieldsV1",
             "fieldsV1": {"f:spec": spec}});

@@ -3,6 +3,7 @@
 use corral_operator::rbac;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Service;
+use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, Patch, PatchParams};
 use serde_json::{Value, json};
 
@@ -96,15 +97,27 @@ async fn what_somebody_added_where_nobody_may_is_taken_away_and_a_restart_is_not
     containers.as_array_mut().unwrap().push(json!({"name": "spy", "image": "x"}));
     let added = json!({"hostNetwork": true, "containers": containers});
     edit::<Deployment>(&world, "chat", json!({"spec": {"template": {"spec": added}}})).await;
-    edit::<Service>(&world, "chat", json!({"spec": {"selector": {"app": "theirs"}}})).await;
+    let ports = json!([{"name": "http", "port": 11434, "protocol": "TCP", "targetPort": "client"}, {"name": "admin", "port": 11436}]);
+    let opened = json!({"selector": {"app": "theirs"}, "ports": ports, "publishNotReadyAddresses": true});
+    edit::<Service>(&world, "chat", json!({"spec": opened})).await;
+    let blocked = json!({"maxUnavailable": 0, "selector": {"matchLabels": {"app": "theirs"}}});
+    edit::<PodDisruptionBudget>(&world, "chat", json!({"spec": blocked})).await;
+    edit::<Deployment>(&world, "chat", json!({"spec": {"paused": true, "minReadySeconds": 600}})).await;
     let restarted = json!({"annotations": {"kubectl.kubernetes.io/restartedAt": "now"}});
     edit::<Deployment>(&world, "chat", json!({"spec": {"template": {"metadata": restarted}}})).await;
     world.settle().await;
     let healed = world.deployment("chat").unwrap()["spec"]["template"].clone();
     assert_eq!(healed["spec"], template["spec"]);
     assert_eq!(healed["metadata"]["annotations"]["kubectl.kubernetes.io/restartedAt"], "now");
-    let service = world.api.find("", "services", NS, "chat").unwrap();
-    assert_eq!(service["spec"]["selector"], json!({"corral.dev/pool": "chat"}));
+    let service = world.api.find("", "services", NS, "chat").unwrap()["spec"].clone();
+    assert_eq!(service["selector"], json!({"corral.dev/pool": "chat"}));
+    assert_eq!(service["ports"].as_array().unwrap().len(), 1);
+    assert_eq!(service["publishNotReadyAddresses"], false);
+    let budget = world.api.find("policy", "poddisruptionbudgets", NS, "chat").unwrap()["spec"].clone();
+    assert_eq!(budget["selector"], json!({"matchLabels": {"corral.dev/pool": "chat"}}));
+    assert_eq!(budget["maxUnavailable"], 1);
+    let deployment = world.deployment("chat").unwrap()["spec"].clone();
+    assert_eq!((&deployment["paused"], &deployment["minReadySeconds"]), (&json!(false), &json!(0)));
     let before = world.writes();
     assert!(world.pass().await.is_empty());
     assert_eq!(world.writes(), before, "what is healed is not healed again");

@@ -31,6 +31,9 @@ pub fn deployment(
         spec: Some(DeploymentSpec {
             replicas: Some(spec.replicas),
             revision_history_limit: Some(i32::from(HISTORY)),
+            // Said, not left out, so that whoever sets it by hand does not stop every later rollout.
+            paused: Some(false),
+            min_ready_seconds: Some(0),
             progress_deadline_seconds: Some(spec.rollout.progress_deadline_seconds),
             selector: LabelSelector {
                 match_labels: Some(names::selector(&pool.name)),

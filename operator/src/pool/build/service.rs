@@ -22,6 +22,8 @@ pub fn service(pool: &ValidPool) -> Service {
         spec: Some(ServiceSpec {
             type_: Some(kind.to_owned()),
             selector: Some(names::selector(&pool.name)),
+            // Said, not left out: readiness must mean something, whoever sets it by hand.
+            publish_not_ready_addresses: Some(false),
             ports: Some(vec![ServicePort {
                 name: Some("http".to_owned()),
                 port: i32::from(spec.port),
