@@ -6,7 +6,7 @@
 //! | `GET /readyz` | 200, or 503 with the reason in one word |
 //! | `GET /startupz` | 200: both ports are bound |
 //! | `GET /ollama/livez` | 503 only when Ollama answers nothing for longer than it ever does while it lives, or a runner of its has stopped |
-//! | `GET /drain/wait` | 200 when a drain is over; Ollama's preStop. Two waiters at most, else 429 |
+//! | `GET /drain/wait` | 200 when a drain is over; Ollama's preStop. Nobody is turned away: the kubelet takes any answer for the end |
 //! | `GET /metrics` | `OpenMetrics` if asked for, else Prometheus text |
 //! | `POST /exchange` | see [`crate::exchange`]; 404 standalone |
 //!
@@ -43,8 +43,6 @@ use crate::shutdown::reached;
 
 use connections::Connections;
 
-/// One for Ollama's preStop, one for a person who looks.
-const MAX_DRAIN_WAITERS: usize = 2;
 /// The leader's, and a former leader's.
 const MAX_EXCHANGES: usize = 4;
 /// The leader gives up on a pod after one second.
@@ -61,20 +59,13 @@ pub struct Admin {
     core: Arc<Core>,
     exchange: Option<Arc<Exchange>>,
     drain: DrainSettings,
-    drain_waiters: Semaphore,
     exchanges: Semaphore,
 }
 
 impl Admin {
     /// Without an exchange (standalone) `/exchange` is not there.
     pub fn new(core: Arc<Core>, exchange: Option<Exchange>, drain: DrainSettings) -> Self {
-        Self {
-            core,
-            exchange: exchange.map(Arc::new),
-            drain,
-            drain_waiters: Semaphore::new(MAX_DRAIN_WAITERS),
-            exchanges: Semaphore::new(MAX_EXCHANGES),
-        }
+        Self { core, exchange: exchange.map(Arc::new), drain, exchanges: Semaphore::new(MAX_EXCHANGES) }
     }
 
     async fn answer(&self, request: Request<Incoming>) -> Answer {
@@ -115,11 +106,8 @@ impl Admin {
     }
 
     /// Ollama must outlive what runs in it, and be told when that has ended. One that answers nothing need not wait, nor
-    /// one that is to be started anew because it has stopped: there is no drain then.
+    /// one that is to be started anew because it has stopped: there is no drain then. Connections bound those who wait.
     async fn drain_wait(&self) -> Answer {
-        let Ok(_place) = self.drain_waiters.try_acquire() else {
-            return text(StatusCode::TOO_MANY_REQUESTS, "two wait already");
-        };
         let health = &self.core.health;
         tokio::select! {
             begun = timeout(self.drain.begin_wait, reached(health, Drain::Closing)) => {

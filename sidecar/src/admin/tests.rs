@@ -1,12 +1,14 @@
-use std::net::SocketAddr;
+use std::net::{Ipv4Addr, SocketAddr};
 
 use corral_wire::{Directive, PoolKeys, PoolRef, Position, Report, ServePermission, Signed};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
-use tokio::net::TcpStream;
+use tokio::net::{TcpSocket, TcpStream};
 
 use super::*;
 use crate::health::Sign;
 use crate::plan::{PlanStore, core_for_tests as core};
+
+const HERE: Ipv4Addr = Ipv4Addr::LOCALHOST;
 
 fn quick() -> DrainSettings {
     DrainSettings {
@@ -23,9 +25,20 @@ async fn listening(admin: Admin) -> SocketAddr {
     address
 }
 
-async fn ask(address: SocketAddr, request: &str) -> (u16, String) {
-    let mut stream = TcpStream::connect(address).await.unwrap();
+/// Asks from this address of the loopback, and does not wait for an answer.
+async fn open(address: SocketAddr, from: Ipv4Addr, request: &str) -> TcpStream {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind((from, 0).into()).unwrap();
+    let mut stream = socket.connect(address).await.unwrap();
     stream.write_all(request.as_bytes()).await.unwrap();
+    stream
+}
+
+async fn ask(address: SocketAddr, request: &str) -> (u16, String) {
+    answered(open(address, HERE, request).await).await
+}
+
+async fn answered(mut stream: TcpStream) -> (u16, String) {
     let mut answer = String::new();
     stream.read_to_string(&mut answer).await.unwrap();
     let status = answer[9..12].parse().unwrap();
@@ -72,14 +85,18 @@ async fn whoever_waits_for_the_drain_hears_of_its_end() {
     assert_eq!(get(at, "/drain/wait").await, (200, "no drain began".into()));
     let long = DrainSettings { begin_wait: Duration::from_secs(30), ..quick() };
     let at = listening(Admin::new(Arc::clone(&core), None, long)).await;
-    let mut asked = tokio::task::JoinSet::new();
-    for _ in 0..3 {
-        asked.spawn(get(at, "/drain/wait"));
+    let mut waiting = Vec::new();
+    for _ in 0..100 {
+        waiting
+            .push(open(at, HERE, "GET /drain/wait HTTP/1.1\r\nhost: pod\r\nconnection: close\r\n\r\n").await);
     }
-    assert_eq!(asked.join_next().await.unwrap().unwrap().0, 429, "one too many");
+    assert_eq!(get(at, "/livez").await.0, 200);
+    for stream in &waiting {
+        assert!(stream.try_read(&mut [0]).is_err(), "none is answered before its time");
+    }
     core.health.drain_over();
-    for answer in asked.join_all().await {
-        assert_eq!(answer, (200, "drain over".into()));
+    for stream in waiting {
+        assert_eq!(answered(stream).await, (200, "drain over".into()));
     }
 }
 
