@@ -13,6 +13,7 @@
 //! It runs on a thread of its own: however busy the data path is, a probe is answered at once.
 
 mod connections;
+mod source;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -42,6 +43,7 @@ use crate::metrics::Standing;
 use crate::shutdown::reached;
 
 use connections::Connections;
+use source::Source;
 
 /// The leader's, and a former leader's.
 const MAX_EXCHANGES: usize = 4;
@@ -182,8 +184,8 @@ impl Admin {
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     let mut connections = Connections::new(MAX_CONNECTIONS);
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, source) = match listener.accept().await {
+            Ok((stream, peer)) => (stream, Source::from(peer.ip())),
             Err(error) => {
                 // Out of file descriptors, most likely: the next one may be luckier.
                 debug!(%error, "accept failed");
@@ -192,7 +194,7 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
             }
         };
         let admin = Arc::clone(&admin);
-        connections.open(async move {
+        connections.open(source, async move {
             let service = service_fn(|request| async { Ok::<_, Infallible>(admin.answer(request).await) });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(64 * 1024);
