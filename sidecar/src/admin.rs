@@ -8,11 +8,12 @@
 //! | `GET /ollama/livez` | 503 only when Ollama answers nothing for longer than it ever does while it lives, or a runner of its has stopped |
 //! | `GET /drain/wait` | 200 when a drain is over; Ollama's preStop. Nobody is turned away: the kubelet takes any answer for the end |
 //! | `GET /metrics` | `OpenMetrics` if asked for, else Prometheus text |
-//! | `POST /exchange` | see [`crate::exchange`]; 404 standalone |
+//! | `POST /exchange` | see [`crate::exchange`]; 404 standalone; 429 while its source has two under way, or all have 32 |
 //!
 //! It runs on a thread of its own: however busy the data path is, a probe is answered at once.
 
 mod connections;
+mod places;
 mod source;
 
 use std::convert::Infallible;
@@ -28,7 +29,6 @@ use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
@@ -43,10 +43,14 @@ use crate::metrics::Standing;
 use crate::shutdown::reached;
 
 use connections::Connections;
+use places::Places;
 use source::Source;
 
-/// The leader's, and a former leader's.
-const MAX_EXCHANGES: usize = 4;
+/// From one source: the leader's, and one that it has given up on.
+const MAX_EXCHANGES_EACH: usize = 2;
+/// Over all sources. No signature is checked before the body is there, so this is what bounds the memory for bodies: 32
+/// of at most [`MAX_DIRECTIVE_BYTES`], together 32 MiB.
+const MAX_EXCHANGES: usize = 32;
 /// The leader gives up on a pod after one second.
 const EXCHANGE_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a head to come, and for a connection to lie idle. No common scrape or probe interval: closing at the moment of
@@ -61,19 +65,24 @@ pub struct Admin {
     core: Arc<Core>,
     exchange: Option<Arc<Exchange>>,
     drain: DrainSettings,
-    exchanges: Semaphore,
+    exchanges: Arc<Places>,
 }
 
 impl Admin {
     /// Without an exchange (standalone) `/exchange` is not there.
     pub fn new(core: Arc<Core>, exchange: Option<Exchange>, drain: DrainSettings) -> Self {
-        Self { core, exchange: exchange.map(Arc::new), drain, exchanges: Semaphore::new(MAX_EXCHANGES) }
+        Self {
+            core,
+            exchange: exchange.map(Arc::new),
+            drain,
+            exchanges: Places::new(MAX_EXCHANGES_EACH, MAX_EXCHANGES),
+        }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, source: Source, request: Request<Incoming>) -> Answer {
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
-            (&Method::POST, "/exchange") => self.exchange(request).await,
+            (&Method::POST, "/exchange") => self.exchange(source, request).await,
             (_, "/exchange") => not_allowed("POST"),
             (&Method::GET | &Method::HEAD, path) => self.look(path, &request).await,
             _ => not_allowed("GET, HEAD"),
@@ -155,11 +164,11 @@ impl Admin {
         }
     }
 
-    async fn exchange(&self, request: Request<Incoming>) -> Answer {
+    async fn exchange(&self, source: Source, request: Request<Incoming>) -> Answer {
         let Some(exchange) = self.exchange.clone() else {
             return text(StatusCode::NOT_FOUND, "not here");
         };
-        let Ok(_place) = self.exchanges.try_acquire() else {
+        let Some(place) = self.exchanges.take(source) else {
             return text(StatusCode::TOO_MANY_REQUESTS, "too many directives at one time");
         };
         let body = request.into_body();
@@ -172,7 +181,12 @@ impl Admin {
             Ok(Err(_)) => return text(StatusCode::PAYLOAD_TOO_LARGE, "a directive is smaller, and whole"),
             Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the directive did not come"),
         };
-        let reply = tokio::task::spawn_blocking(move || exchange.answer(&body)).await;
+        let answering = move || {
+            // Its work goes on when the caller has gone, and so does its place.
+            let _place = place;
+            exchange.answer(&body)
+        };
+        let reply = tokio::task::spawn_blocking(answering).await;
         reply.map_or_else(
             |_| text(StatusCode::INTERNAL_SERVER_ERROR, "the directive could not be handled"),
             replied,
@@ -195,7 +209,8 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
         };
         let admin = Arc::clone(&admin);
         connections.open(source, async move {
-            let service = service_fn(|request| async { Ok::<_, Infallible>(admin.answer(request).await) });
+            let service =
+                service_fn(|request| async { Ok::<_, Infallible>(admin.answer(source, request).await) });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(64 * 1024);
             if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {

@@ -111,26 +111,41 @@ async fn what_is_not_there_is_not_there() {
     assert_eq!(ask(at, &post("/livez")).await.0, 405);
 }
 
-#[tokio::test]
-async fn a_directive_is_answered_over_http() {
+/// The admin port of a pod with keys, which lie in the folder.
+async fn listening_with_keys() -> (SocketAddr, tempfile::TempDir) {
     let (core, keys_dir) = (core(), tempfile::tempdir().unwrap());
     std::fs::write(keys_dir.path().join("1"), [1; 32]).unwrap();
-    let pool = PoolRef { namespace: "llm".into(), name: "chat".into() };
-    let store = Arc::new(PlanStore::open(Arc::clone(&core), pool.clone(), None));
+    let store = Arc::new(PlanStore::open(Arc::clone(&core), pool(), None));
     let exchange = Exchange::new(keys_dir.path().into(), "uid".into(), store, 1);
-    let at = listening(Admin::new(core, Some(exchange), quick())).await;
-    let keys = PoolKeys::new(vec![vec![1; 32]]).unwrap();
-    let position = Position { term: 1, sequence: 1 };
+    (listening(Admin::new(core, Some(exchange), quick())).await, keys_dir)
+}
+
+fn pool() -> PoolRef {
+    PoolRef { namespace: "llm".into(), name: "chat".into() }
+}
+
+fn keys() -> PoolKeys {
+    PoolKeys::new(vec![vec![1; 32]]).unwrap()
+}
+
+fn directive(position: Position) -> String {
     let directive =
-        Directive { pool, plan: None, divisor: 2, serve: ServePermission::Granted, relief: false };
-    let body = serde_json::to_string(&keys.sign("uid", position, &directive).unwrap()).unwrap();
+        Directive { pool: pool(), plan: None, divisor: 2, serve: ServePermission::Granted, relief: false };
+    let body = serde_json::to_string(&keys().sign("uid", position, &directive).unwrap()).unwrap();
     let length = body.len();
-    let request = format!(
+    format!(
         "POST /exchange HTTP/1.1\r\nhost: pod\r\nconnection: close\r\ncontent-length: {length}\r\n\r\n{body}"
-    );
+    )
+}
+
+#[tokio::test]
+async fn a_directive_is_answered_over_http() {
+    let (at, _keys_dir) = listening_with_keys().await;
+    let position = Position { term: 1, sequence: 1 };
+    let request = directive(position);
     let (status, answer) = ask(at, &request).await;
     let signed: Signed = serde_json::from_str(&answer).unwrap();
-    let report: Report = keys.open("uid", Some(position), &signed).unwrap();
+    let report: Report = keys().open("uid", Some(position), &signed).unwrap();
     assert_eq!((status, report.divisor, report.serve), (200, 2, ServePermission::Granted));
     assert_eq!(ask(at, &request).await.0, 409, "the same again is behind");
     let huge = format!(
@@ -138,4 +153,22 @@ async fn a_directive_is_answered_over_http() {
         MAX_DIRECTIVE_BYTES + 1
     );
     assert_eq!(ask(at, &huge).await.0, 413);
+}
+
+#[tokio::test]
+async fn a_source_that_holds_its_places_with_slow_bodies_keeps_no_other_directive_out() {
+    let (at, _keys_dir) = listening_with_keys().await;
+    let slow = "POST /exchange HTTP/1.1\r\nhost: pod\r\nexpect: 100-continue\r\ncontent-length: 9\r\n\r\n";
+    let mut held = Vec::new();
+    for _ in 0..MAX_EXCHANGES_EACH {
+        let mut stream = open(at, HERE, slow).await;
+        let mut line = [0; 12];
+        stream.read_exact(&mut line).await.unwrap();
+        assert_eq!(&line, b"HTTP/1.1 100", "its body is waited for");
+        held.push(stream);
+    }
+    let request = directive(Position { term: 1, sequence: 1 });
+    assert_eq!(ask(at, &request).await.0, 429, "this source has its share");
+    let leader = open(at, Ipv4Addr::new(127, 0, 0, 2), &request).await;
+    assert_eq!(answered(leader).await.0, 200);
 }
