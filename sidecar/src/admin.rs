@@ -7,13 +7,14 @@
 //! | `GET /startupz` | 200: both ports are bound |
 //! | `GET /ollama/livez` | 503 only when Ollama answers nothing for longer than it ever does while it lives, or a runner of its has stopped |
 //! | `GET /drain/wait` | 200 when a drain is over; Ollama's preStop. Nobody is turned away: the kubelet takes any answer for the end |
-//! | `GET /metrics` | `OpenMetrics` if asked for, else Prometheus text |
+//! | `GET /metrics` | `OpenMetrics` if asked for, else Prometheus text; up to 100 ms old |
 //! | `POST /exchange` | see [`crate::exchange`]; 404 standalone; 429 while its source has two under way, or all have 32 |
 //!
 //! It runs on a thread of its own: however busy the data path is, a probe is answered at once.
 
 mod connections;
 mod places;
+mod scrapes;
 mod source;
 
 use std::convert::Infallible;
@@ -22,7 +23,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
@@ -44,6 +45,7 @@ use crate::shutdown::reached;
 
 use connections::Connections;
 use places::Places;
+use scrapes::Scrapes;
 use source::Source;
 
 /// From one source: the leader's, and one that it has given up on.
@@ -66,6 +68,7 @@ pub struct Admin {
     exchange: Option<Arc<Exchange>>,
     drain: DrainSettings,
     exchanges: Arc<Places>,
+    scrapes: Scrapes,
 }
 
 impl Admin {
@@ -76,6 +79,7 @@ impl Admin {
             exchange: exchange.map(Arc::new),
             drain,
             exchanges: Places::new(MAX_EXCHANGES_EACH, MAX_EXCHANGES),
+            scrapes: Scrapes::default(),
         }
     }
 
@@ -95,7 +99,7 @@ impl Admin {
             "/readyz" => self.readyz(),
             "/ollama/livez" => self.ollama_livez(),
             "/drain/wait" => self.drain_wait().await,
-            "/metrics" => self.metrics(request),
+            "/metrics" => self.metrics(request.headers()),
             _ => text(StatusCode::NOT_FOUND, "not here"),
         }
     }
@@ -143,10 +147,13 @@ impl Admin {
         }
     }
 
-    fn metrics(&self, request: &Request<Incoming>) -> Answer {
-        let rendered = self.core.metrics.render(&self.standing());
-        let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
-        let (kind, text) = exposition::negotiated(accepted, rendered);
+    fn metrics(&self, headers: &HeaderMap) -> Answer {
+        let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+        // The content type hangs on the header alone, so that nothing is rendered to learn it.
+        let (kind, _) = exposition::negotiated(accepted, String::new());
+        let text = self
+            .scrapes
+            .text(kind, || exposition::negotiated(accepted, self.core.metrics.render(&self.standing())).1);
         typed(StatusCode::OK, kind, text)
     }
 

@@ -78,6 +78,23 @@ async fn metrics_come_in_the_form_asked_for() {
     assert!(new.ends_with("# EOF\n") && new.contains("# TYPE corral_clients_gone counter"), "{new}");
 }
 
+#[tokio::test(start_paused = true)]
+async fn what_changes_between_two_scrapes_is_seen_after_a_tenth_of_a_second() {
+    let core = core();
+    let admin = Admin::new(Arc::clone(&core), None, quick());
+    let scrape = async || {
+        let body = admin.metrics(&HeaderMap::new()).into_body().collect().await.unwrap();
+        String::from_utf8(body.to_bytes().into()).unwrap()
+    };
+    let before = scrape().await;
+    assert!(before.contains("corral_connections 0\n"), "{before}");
+    core.metrics.connection_opened();
+    sleep(Duration::from_millis(99)).await;
+    assert_eq!(scrape().await, before, "rendered once");
+    sleep(Duration::from_millis(1)).await;
+    assert!(scrape().await.contains("corral_connections 1\n"));
+}
+
 #[tokio::test]
 async fn whoever_waits_for_the_drain_hears_of_its_end() {
     let core = core();
