@@ -6,13 +6,16 @@
 //! | `GET /readyz` | 200, or 503 with the reason in one word |
 //! | `GET /startupz` | 200: both ports are bound |
 //! | `GET /ollama/livez` | 503 only when Ollama answers nothing for longer than it ever does while it lives, or a runner of its has stopped |
-//! | `GET /drain/wait` | 200 when a drain is over; Ollama's preStop. Two waiters at most, else 429 |
-//! | `GET /metrics` | `OpenMetrics` if asked for, else Prometheus text |
-//! | `POST /exchange` | see [`crate::exchange`]; 404 standalone |
+//! | `GET /drain/wait` | 200 when a drain is over; Ollama's preStop. Nobody is turned away: the kubelet takes any answer for the end |
+//! | `GET /metrics` | `OpenMetrics` if asked for, else Prometheus text; up to 100 ms old |
+//! | `POST /exchange` | see [`crate::exchange`]; 404 standalone; 429 while its source has two under way, or all have 32 |
 //!
 //! It runs on a thread of its own: however busy the data path is, a probe is answered at once.
 
 mod connections;
+mod places;
+mod scrapes;
+mod source;
 
 use std::convert::Infallible;
 use std::sync::Arc;
@@ -20,14 +23,13 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::{ACCEPT, ALLOW, CONTENT_TYPE, HeaderValue};
-use http::{Method, Request, Response, StatusCode};
+use http::{HeaderMap, Method, Request, Response, StatusCode};
 use http_body_util::{BodyExt, Full, Limited};
 use hyper::body::{Body, Incoming};
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
 use tokio::net::TcpListener;
-use tokio::sync::Semaphore;
 use tokio::time::{sleep, timeout};
 use tracing::debug;
 
@@ -42,11 +44,15 @@ use crate::metrics::Standing;
 use crate::shutdown::reached;
 
 use connections::Connections;
+use places::Places;
+use scrapes::Scrapes;
+use source::Source;
 
-/// One for Ollama's preStop, one for a person who looks.
-const MAX_DRAIN_WAITERS: usize = 2;
-/// The leader's, and a former leader's.
-const MAX_EXCHANGES: usize = 4;
+/// From one source: the leader's, and one that it has given up on.
+const MAX_EXCHANGES_EACH: usize = 2;
+/// Over all sources. No signature is checked before the body is there, so this is what bounds the memory for bodies: 32
+/// of at most [`MAX_DIRECTIVE_BYTES`], together 32 MiB.
+const MAX_EXCHANGES: usize = 32;
 /// The leader gives up on a pod after one second.
 const EXCHANGE_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a head to come, and for a connection to lie idle. No common scrape or probe interval: closing at the moment of
@@ -61,8 +67,8 @@ pub struct Admin {
     core: Arc<Core>,
     exchange: Option<Arc<Exchange>>,
     drain: DrainSettings,
-    drain_waiters: Semaphore,
-    exchanges: Semaphore,
+    exchanges: Arc<Places>,
+    scrapes: Scrapes,
 }
 
 impl Admin {
@@ -72,15 +78,15 @@ impl Admin {
             core,
             exchange: exchange.map(Arc::new),
             drain,
-            drain_waiters: Semaphore::new(MAX_DRAIN_WAITERS),
-            exchanges: Semaphore::new(MAX_EXCHANGES),
+            exchanges: Places::new(MAX_EXCHANGES_EACH, MAX_EXCHANGES),
+            scrapes: Scrapes::default(),
         }
     }
 
-    async fn answer(&self, request: Request<Incoming>) -> Answer {
+    async fn answer(&self, source: Source, request: Request<Incoming>) -> Answer {
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
-            (&Method::POST, "/exchange") => self.exchange(request).await,
+            (&Method::POST, "/exchange") => self.exchange(source, request).await,
             (_, "/exchange") => not_allowed("POST"),
             (&Method::GET | &Method::HEAD, path) => self.look(path, &request).await,
             _ => not_allowed("GET, HEAD"),
@@ -93,7 +99,7 @@ impl Admin {
             "/readyz" => self.readyz(),
             "/ollama/livez" => self.ollama_livez(),
             "/drain/wait" => self.drain_wait().await,
-            "/metrics" => self.metrics(request),
+            "/metrics" => self.metrics(request.headers()),
             _ => text(StatusCode::NOT_FOUND, "not here"),
         }
     }
@@ -115,11 +121,8 @@ impl Admin {
     }
 
     /// Ollama must outlive what runs in it, and be told when that has ended. One that answers nothing need not wait, nor
-    /// one that is to be started anew because it has stopped: there is no drain then.
+    /// one that is to be started anew because it has stopped: there is no drain then. Connections bound those who wait.
     async fn drain_wait(&self) -> Answer {
-        let Ok(_place) = self.drain_waiters.try_acquire() else {
-            return text(StatusCode::TOO_MANY_REQUESTS, "two wait already");
-        };
         let health = &self.core.health;
         tokio::select! {
             begun = timeout(self.drain.begin_wait, reached(health, Drain::Closing)) => {
@@ -144,10 +147,13 @@ impl Admin {
         }
     }
 
-    fn metrics(&self, request: &Request<Incoming>) -> Answer {
-        let rendered = self.core.metrics.render(&self.standing());
-        let accepted = request.headers().get(ACCEPT).and_then(|value| value.to_str().ok());
-        let (kind, text) = exposition::negotiated(accepted, rendered);
+    fn metrics(&self, headers: &HeaderMap) -> Answer {
+        let accepted = headers.get(ACCEPT).and_then(|value| value.to_str().ok());
+        // The content type hangs on the header alone, so that nothing is rendered to learn it.
+        let (kind, _) = exposition::negotiated(accepted, String::new());
+        let text = self
+            .scrapes
+            .text(kind, || exposition::negotiated(accepted, self.core.metrics.render(&self.standing())).1);
         typed(StatusCode::OK, kind, text)
     }
 
@@ -165,11 +171,11 @@ impl Admin {
         }
     }
 
-    async fn exchange(&self, request: Request<Incoming>) -> Answer {
+    async fn exchange(&self, source: Source, request: Request<Incoming>) -> Answer {
         let Some(exchange) = self.exchange.clone() else {
             return text(StatusCode::NOT_FOUND, "not here");
         };
-        let Ok(_place) = self.exchanges.try_acquire() else {
+        let Some(place) = self.exchanges.take(source) else {
             return text(StatusCode::TOO_MANY_REQUESTS, "too many directives at one time");
         };
         let body = request.into_body();
@@ -182,7 +188,12 @@ impl Admin {
             Ok(Err(_)) => return text(StatusCode::PAYLOAD_TOO_LARGE, "a directive is smaller, and whole"),
             Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the directive did not come"),
         };
-        let reply = tokio::task::spawn_blocking(move || exchange.answer(&body)).await;
+        let answering = move || {
+            // Its work goes on when the caller has gone, and so does its place.
+            let _place = place;
+            exchange.answer(&body)
+        };
+        let reply = tokio::task::spawn_blocking(answering).await;
         reply.map_or_else(
             |_| text(StatusCode::INTERNAL_SERVER_ERROR, "the directive could not be handled"),
             replied,
@@ -194,8 +205,8 @@ impl Admin {
 pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
     let mut connections = Connections::new(MAX_CONNECTIONS);
     loop {
-        let stream = match listener.accept().await {
-            Ok((stream, _)) => stream,
+        let (stream, source) = match listener.accept().await {
+            Ok((stream, peer)) => (stream, Source::from(peer.ip())),
             Err(error) => {
                 // Out of file descriptors, most likely: the next one may be luckier.
                 debug!(%error, "accept failed");
@@ -204,8 +215,9 @@ pub async fn serve(listener: TcpListener, admin: Arc<Admin>) {
             }
         };
         let admin = Arc::clone(&admin);
-        connections.open(async move {
-            let service = service_fn(|request| async { Ok::<_, Infallible>(admin.answer(request).await) });
+        connections.open(source, async move {
+            let service =
+                service_fn(|request| async { Ok::<_, Infallible>(admin.answer(source, request).await) });
             let mut http = http1::Builder::new();
             http.timer(TokioTimer::new()).header_read_timeout(IDLE_TIMEOUT).max_buf_size(64 * 1024);
             if let Err(error) = http.serve_connection(TokioIo::new(stream), service).await {
