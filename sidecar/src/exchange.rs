@@ -7,6 +7,7 @@
 //! | 400 | not a signed directive, or one that cannot be read | one line |
 //! | 401 | no key of the pool made the signature | one line |
 //! | 413 | more than [`MAX_DIRECTIVE_BYTES`] | one line |
+//! | 429 | its source has two under way, or all sources together 32 (see [`crate::admin`]) | one line |
 //! | 421 | genuine, but for another pod or pool | one line |
 //! | 503 | there are no keys yet | one line |
 //!
