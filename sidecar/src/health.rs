@@ -128,6 +128,15 @@ impl Health {
         Unavailable::from_code(self.unavailable.load(Ordering::Acquire))
     }
 
+    /// The same for who need not be turned away yet, though new requests are: as long as the drain is not over.
+    pub fn unavailable_but_for_drain(&self) -> Option<Unavailable> {
+        if self.drain() == Drain::Over {
+            return Some(Unavailable::Draining);
+        }
+        let facts = self.known.lock().facts;
+        Facts { refusing: false, ..facts }.unavailable()
+    }
+
     /// Whether a drain has begun.
     pub fn draining(&self) -> bool {
         self.draining.load(Ordering::Acquire)

@@ -18,7 +18,6 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::core::Core;
-use crate::health::Drain;
 use crate::proxy::{Connection, MAX_HEAD, Proxy, ProxySettings, handle};
 use io::GuardedIo;
 
@@ -114,7 +113,7 @@ async fn converse(
     let (core, settings) = (&proxy.core, &proxy.settings);
     let age = proxy.dice.about(settings.max_connection_age);
     let ages_out = core.clock().now().plus(age.into());
-    let connection = Arc::new(Connection::new(peer.ip(), local.ip(), ages_out));
+    let connection = Arc::new(Connection::new(peer.ip(), local.ip(), ages_out, !core.health.draining()));
     let io = GuardedIo::new(stream, Arc::clone(&connection), settings.head_timeout, settings.stall_timeout);
     let idle_timeout = settings.idle_timeout;
     let service = service_fn(|request| {
@@ -126,20 +125,8 @@ async fn converse(
         // Errors are the client's: it left, or sent what is not HTTP, and hyper has answered that.
         _ = served.as_mut() => return,
         _ = stopping.wait_for(|stop| *stop) => served.as_mut().graceful_shutdown(),
-        () = turned_away(core) => served.as_mut().graceful_shutdown(),
     }
     let _ = served.await;
-}
-
-/// Resolves when a drain turns away clients that were welcome when they connected. An answer that had begun before the
-/// drain has not said that its connection closes: its client would send the next request to a pod that refuses it.
-/// Who connects only then is told so with 503.
-async fn turned_away(core: &Core) {
-    let mut drain = core.health.watch_drain();
-    let late = *drain.borrow() >= Drain::Refusing;
-    if late || drain.wait_for(|phase| *phase >= Drain::Refusing).await.is_err() {
-        std::future::pending::<()>().await;
-    }
 }
 
 fn http(idle_timeout: Duration) -> http1::Builder {

@@ -80,14 +80,16 @@ pub(crate) struct Connection {
     pub(crate) local: IpAddr,
     /// From when on the next answer closes it.
     pub(crate) ages_out: Nanos,
+    /// No drain had begun when it was made.
+    pub(crate) early: bool,
     /// The first request of it whose framing is in doubt; set by whoever reads its bytes.
     pub(crate) fault: Mutex<Option<Fault>>,
     served: AtomicU64,
 }
 
 impl Connection {
-    pub(crate) fn new(peer: IpAddr, local: IpAddr, ages_out: Nanos) -> Self {
-        Self { peer, local, ages_out, fault: Mutex::new(None), served: AtomicU64::new(0) }
+    pub(crate) fn new(peer: IpAddr, local: IpAddr, ages_out: Nanos, early: bool) -> Self {
+        Self { peer, local, ages_out, early, fault: Mutex::new(None), served: AtomicU64::new(0) }
     }
 
     /// Counts one more request, and says what is wrong with its framing.

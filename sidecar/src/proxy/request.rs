@@ -56,6 +56,7 @@ where
         proxy: &proxy,
         family: route::family_of(parts.uri.path()),
         local: connection.local,
+        early: connection.early,
         page: Page::of(&parts.headers),
         facts: None,
         body_read: false,
@@ -79,6 +80,8 @@ struct Life<'a> {
     family: Family,
     /// Our address that it came in on.
     local: IpAddr,
+    /// Its connection is older than the drain, if there is one.
+    early: bool,
     /// For which it was sent.
     page: Page,
     /// Once its limits are looked at.
@@ -162,9 +165,20 @@ impl Life<'_> {
         let why = match action {
             Action::Limits => core.plan().is_none().then_some(Unavailable::NoPlan),
             _ if core.plan().is_none() => Some(core.health.unavailable().unwrap_or(Unavailable::NoPlan)),
-            _ => core.health.unavailable(),
+            _ => self.unavailable(),
         };
         why.map_or(Ok(()), |why| Err(Refused::Unavailable(why)))
+    }
+
+    /// An answer that began before a drain has not said that its connection closes, so its client comes again on it and
+    /// cannot know better. It is served once more, for now each answer says so; closing instead would lose a request
+    /// that is on its way.
+    fn unavailable(&self) -> Option<Unavailable> {
+        let health = &self.proxy.core.health;
+        match health.unavailable() {
+            Some(Unavailable::Draining) if self.early => health.unavailable_but_for_drain(),
+            why => why,
+        }
     }
 
     /// Reads and checks the body, where one belongs.

@@ -533,23 +533,32 @@ async fn a_connection_closes_with_an_answer_once_it_is_old_or_the_pod_drains() {
 }
 
 #[tokio::test]
-async fn a_drain_closes_connections_whose_answers_began_before_it() {
+async fn a_drain_serves_once_more_whoever_was_never_told_that_the_connection_closes() {
     let world = world().await;
-    let idle = world.send("").await;
-    let running = tokio::spawn(read_all(world.send(&post("/api/chat", "", r#"{"model":"slow"}"#)).await));
-    world.until(|world| world.core.gauges().in_flight == 1).await;
+    let tiny = post("/api/chat", "", r#"{"model":"tiny"}"#);
+    let mut idle = world.send("").await;
+    let mut running = world.send(&post("/api/chat", "", r#"{"model":"slow"}"#)).await;
+    let mut begun = Vec::new();
+    while !begun.ends_with(b"{\"done\":false}\n\r\n") {
+        begun.push(running.read_u8().await.unwrap());
+    }
     world.core.health.begin_drain();
-    sleep(Duration::from_millis(20)).await;
     world.core.health.refuse_new();
-    let answer = timeout(Duration::from_secs(5), running).await.expect("the connection ends").unwrap();
-    assert!(answer.contains("{\"done\":true}") && answer.ends_with("\r\n0\r\n\r\n"), "{answer}");
-    let unasked = timeout(Duration::from_secs(5), read_all(idle)).await.expect("the connection ends");
-    assert_eq!(unasked, "", "nobody asked on it");
-    assert_eq!(
-        status(&world.post("/api/chat", r#"{"model":"tiny"}"#).await),
-        503,
-        "who comes late is told so"
-    );
+    for early in [&mut running, &mut idle] {
+        early.write_all(tiny.as_bytes()).await.unwrap();
+    }
+    assert!(!String::from_utf8(begun).unwrap().contains("connection: close"));
+    let rest = read_all(running).await;
+    assert!(rest.contains("{\"done\":true}"), "what runs is finished: {rest}");
+    let once_more = rest.split_once("HTTP/1.1 200 OK").expect("the next one is served").1;
+    assert!(once_more.contains("connection: close"), "{once_more}");
+    let answer = read_all(idle).await;
+    assert!(status(&answer) == 200 && answer.contains("connection: close"), "{answer}");
+    assert_eq!(status(&world.raw(&tiny).await), 503, "who comes late is turned away");
+    let mut last = world.send("").await;
+    world.core.health.drain_over();
+    last.write_all(tiny.as_bytes()).await.unwrap();
+    assert_eq!(status(&read_all(last).await), 503, "as is everybody when the drain is over");
 }
 
 #[tokio::test]
