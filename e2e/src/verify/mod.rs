@@ -42,7 +42,7 @@ const STEPS: &[Step] = &[
     Step { name: "benchmarks", usual: "2 to 4 min the first time", run: checks::benchmarks },
     Step { name: "documentation", usual: "1 min the first time", run: checks::documentation },
     Step { name: "dependencies", usual: "5 to 10 min the first time", run: checks::dependencies },
-    Step { name: "stories", usual: "10 to 20 min the first time", run: cluster::stories },
+    Step { name: "stories", usual: "20 to 35 min the first time", run: cluster::stories },
 ];
 
 /// Runs all steps and prints a summary whose last line is `N passed, N failed`. True when nothing failed.
