@@ -128,7 +128,7 @@ impl Writer {
     /// Takes away what others added where nobody may.
     async fn heal<K: Kind>(&self, api: &Api<K>, live: K, wanted: &Value) -> Result<K, ApplyError> {
         let kind = K::kind(&());
-        let Some(patch) = drift::healing(&kind, live.meta(), &serde_json::to_value(&live)?, wanted) else {
+        let Some(patch) = drift::healing(&kind, live.meta(), &live, wanted)? else {
             return Ok(live);
         };
         let name = live.meta().name.as_deref().unwrap_or_default();

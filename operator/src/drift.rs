@@ -6,8 +6,10 @@
 //! this: each is one value, which an apply puts back whole.
 
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{ManagedFieldsEntry, ObjectMeta};
+use serde::Serialize;
 use serde_json::{Map, Value, json};
 
+use crate::listmap::key_part;
 use crate::names::MANAGER;
 
 /// Where in an object of a kind only what we set may be.
@@ -20,22 +22,28 @@ fn ground(kind: &str) -> &'static [&'static str] {
 }
 
 /// The merge patch that takes what others added to an object of this kind; none where nobody has.
-pub fn healing(kind: &str, meta: &ObjectMeta, live: &Value, wanted: &Value) -> Option<Value> {
+pub fn healing(
+    kind: &str,
+    meta: &ObjectMeta,
+    live: &impl Serialize,
+    wanted: &Value,
+) -> Result<Option<Value>, serde_json::Error> {
     let ground = ground(kind);
-    let below = |object: &Value| object.pointer(&pointer(ground)).cloned();
-    let ours = below(wanted).filter(|_| !ground.is_empty())?;
+    let Some(ours) = wanted.pointer(&pointer(ground)).filter(|_| !ground.is_empty()) else { return Ok(None) };
     let all = meta.managed_fields.iter().flatten();
-    if !all.filter(|entry| is_other(entry)).any(|entry| adds(entry, ground, &ours)) {
-        return None;
+    if !all.filter(|entry| is_other(entry)).any(|entry| adds(entry, ground, ours)) {
+        return Ok(None);
     }
-    let mut patch = without_additions(&below(live)?, &ours);
+    let live = serde_json::to_value(live)?;
+    let Some(theirs) = live.pointer(&pointer(ground)) else { return Ok(None) };
+    let mut patch = without_additions(theirs, ours);
     for field in ground.iter().rev() {
         patch = json!({ *field: patch });
     }
     if let Some(map) = patch.as_object_mut() {
         map.insert("metadata".to_owned(), json!({"uid": meta.uid, "resourceVersion": meta.resource_version}));
     }
-    Some(patch)
+    Ok(Some(patch))
 }
 
 fn pointer(ground: &[&str]) -> String {
@@ -77,12 +85,6 @@ fn named<'a>(step: &str, value: &'a Value) -> Option<&'a Value> {
     }
 }
 
-/// A field that tells items of a list apart; a port is TCP's where nothing else is said.
-fn key_part(item: &Value, field: &str) -> Value {
-    let usual = if field == "protocol" { json!("TCP") } else { Value::Null };
-    item.get(field).cloned().unwrap_or(usual)
-}
-
 /// `wanted`, with a null for whatever else `live` holds. The server fills its own defaults in again.
 fn without_additions(live: &Value, wanted: &Value) -> Value {
     let (Some(live), Some(map)) = (live.as_object(), wanted.as_object()) else { return wanted.clone() };
@@ -113,7 +115,7 @@ mod tests {
         let port = json!({"k:{\"port\":11436,\"protocol\":\"TCP\"}": {".": {}, "f:port": {}}});
         let meta = meta("kubectl-edit", &json!({"f:spec": {"f:ports": port}}));
         let ours = service(&[11434]);
-        let patch = healing("Service", &meta, &service(&[11434, 11436]), &ours).unwrap();
+        let patch = healing("Service", &meta, &service(&[11434, 11436]), &ours).unwrap().unwrap();
         assert_eq!(patch["spec"]["ports"], ours["spec"]["ports"]);
         assert_eq!(patch["metadata"], json!({"uid": "u", "resourceVersion": "7"}));
     }
@@ -127,12 +129,14 @@ mod tests {
             ("cloud", json!({"f:spec": {"f:externalIPs": {}}, "f:metadata": {"f:labels": {"f:x": {}}}})),
             (MANAGER, json!({"f:spec": {"f:ports": {port(1): {"f:port": {}}}}})),
         ] {
-            assert_eq!(healing("Service", &meta(manager, &fields), &ours, &ours), None, "{manager}");
+            let healing = healing("Service", &meta(manager, &fields), &ours, &ours).unwrap();
+            assert_eq!(healing, None, "{manager}");
         }
         let restart =
             json!({"f:spec": {"f:template": {"f:metadata": {"f:annotations": {"f:restartedAt": {}}}}}});
         let deployment = json!({"spec": {"template": {"spec": {"containers": []}}}});
-        assert_eq!(healing("Deployment", &meta("kubectl-rollout", &restart), &deployment, &deployment), None);
+        let meta = meta("kubectl-rollout", &restart);
+        assert_eq!(healing("Deployment", &meta, &deployment, &deployment).unwrap(), None);
     }
 
     #[test]
@@ -152,7 +156,8 @@ mod tests {
             ),
         ] {
             let fields = json!({"f:spec": {"f:template": {"f:spec": fields}}});
-            let patch = healing("Deployment", &meta("kubectl-edit", &fields), &of(live), &ours).unwrap();
+            let patch = healing("Deployment", &meta("kubectl-edit", &fields), &of(live), &ours);
+            let patch = patch.unwrap().unwrap();
             let spec = &patch["spec"]["template"]["spec"];
             assert_eq!(spec["containers"], json!([{"name": "ollama", "image": "o"}]));
             assert!(spec.get("hostNetwork").is_none_or(Value::is_null));

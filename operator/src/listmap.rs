@@ -39,11 +39,15 @@ fn is_whole(path: &[String]) -> bool {
 }
 
 fn same_item(one: &Value, other: &Value, keys: &[&str]) -> bool {
-    let key = |item: &Value, field: &str| match item.get(field) {
+    keys.iter().all(|field| key_part(one, field) == key_part(other, field))
+}
+
+/// A field by which items of a list are told apart; the protocol is TCP where nothing else is said.
+pub fn key_part(item: &Value, field: &str) -> Value {
+    match item.get(field) {
         None if field == "protocol" => Value::from("TCP"),
         found => found.cloned().unwrap_or(Value::Null),
-    };
-    keys.iter().all(|field| key(one, field) == key(other, field))
+    }
 }
 
 /// Merges `over` into `base`. A null says nothing: what is there stays.
