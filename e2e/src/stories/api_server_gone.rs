@@ -11,7 +11,6 @@ use serde_json::{Value, json};
 
 use super::pool::{PoolPod, policy};
 use super::scene::Scene;
-use super::traffic::{names_limit, sort};
 use crate::cluster::http::Request;
 use crate::machine::clock::{Deadline, Stopwatch, seconds};
 
@@ -93,8 +92,8 @@ fn without_the_api_server(scene: &Scene, first: &PoolPod, second: &PoolPod) -> R
     scene.cluster.stop("kube-apiserver")?;
     let outage = Deadline::after(OUTAGE);
     ensure!(scene.cluster.get(&["nodes"]).is_err(), "the API server still answers");
-    three_at_once_are_admitted(scene, first)?;
-    three_at_once_are_admitted(scene, second)?;
+    scene.admits_three(first, &chat(), 6)?;
+    scene.admits_three(second, &chat(), 6)?;
     scene.kill_task(second.node_number(), &sidecar)?;
     let watch = Stopwatch::start();
     scene.serves_again(second)?;
@@ -103,9 +102,9 @@ fn without_the_api_server(scene: &Scene, first: &PoolPod, second: &PoolPod) -> R
         seconds(watch.elapsed())
     ));
     // A sidecar that starts begins with a full bucket, and with its share of it.
-    three_at_once_are_admitted(scene, second).context("by a sidecar that started in the outage")?;
+    scene.admits_three(second, &chat(), 6).context("by a sidecar that started in the outage")?;
     thread::sleep(outage.left());
-    refuses(scene, first)
+    scene.refuses(first, &chat())
 }
 
 fn without_etcd(scene: &Scene, first: &PoolPod, second: &PoolPod) -> Result<()> {
@@ -113,25 +112,11 @@ fn without_etcd(scene: &Scene, first: &PoolPod, second: &PoolPod) -> Result<()> 
     let outage = Deadline::after(OUTAGE);
     let write = ["create", "configmap", "unwritten", "--request-timeout=2s", "--namespace", &scene.namespace];
     ensure!(!scene.cluster.kubectl(write).attempt()?.status.success(), "the API server still writes");
-    refuses(scene, first)?;
-    refuses(scene, second)?;
+    scene.refuses(first, &chat())?;
+    scene.refuses(second, &chat())?;
     thread::sleep(outage.left());
     drop(stopped);
     Ok(())
-}
-
-/// Each of two pods has 3 of the 6 at once.
-fn three_at_once_are_admitted(scene: &Scene, pod: &PoolPod) -> Result<()> {
-    let (served, refused) = sort(scene.volley(pod.client_port()?, &chat(), 6)?)?;
-    ensure!(served.len() == 3, "{} admits {} of 6, not its share of 3", pod.name, served.len());
-    refused
-        .iter()
-        .try_for_each(|attempt| names_limit(&attempt.answer, &format!("{}/few/few", scene.namespace)))
-}
-
-fn refuses(scene: &Scene, pod: &PoolPod) -> Result<()> {
-    let answer = scene.http(pod.client_port()?, &chat())?;
-    names_limit(&answer, &format!("{}/few/few", scene.namespace))
 }
 
 /// Nobody mends anything: an operator leads again, a new policy holds, and no pod was replaced.

@@ -5,7 +5,7 @@ use serde_json::json;
 
 use super::pool::{PoolPod, policy};
 use super::scene::Scene;
-use super::traffic::{names_limit, one_token, sort};
+use super::traffic::one_token;
 use crate::cluster::corral::{NAMESPACE, RELEASE};
 use crate::machine::clock::{Stopwatch, seconds};
 
@@ -30,12 +30,12 @@ pub fn run(scene: &Scene) -> Result<()> {
 fn without_a_control_plane(scene: &Scene, first: &PoolPod, second: &PoolPod) -> Result<()> {
     let remove = ["delete", "deployment", RELEASE, "--namespace", NAMESPACE, "--wait"];
     scene.cluster.kubectl(remove).run()?;
-    three_at_once_are_admitted(scene, first).context("with the operator gone")?;
+    scene.admits_three(first, &one_token(), 8).context("with the operator gone")?;
     let task = scene.container_id(second, "limiter")?;
     scene.cluster.stop("kube-apiserver")?;
     ensure!(scene.cluster.get(&["nodes"]).is_err(), "the API server still answers");
-    refuses(scene, first).context("with the API server gone")?;
-    three_at_once_are_admitted(scene, second).context("with the API server gone")?;
+    scene.refuses(first, &one_token()).context("with the API server gone")?;
+    scene.admits_three(second, &one_token(), 8).context("with the API server gone")?;
     scene.kill_task(second.node_number(), &task)?;
     let watch = Stopwatch::start();
     scene.serves_again(second)?;
@@ -43,21 +43,7 @@ fn without_a_control_plane(scene: &Scene, first: &PoolPod, second: &PoolPod) -> 
         "a killed sidecar serves again {} later, without a control plane",
         seconds(watch.elapsed())
     ));
-    three_at_once_are_admitted(scene, second).context("by a sidecar that started without a control plane")
-}
-
-/// Each of two pods has 3 of the 6 at once; a sidecar that starts begins with a full bucket.
-fn three_at_once_are_admitted(scene: &Scene, pod: &PoolPod) -> Result<()> {
-    let (served, refused) = sort(scene.volley(pod.client_port()?, &one_token(), 8)?)?;
-    ensure!(served.len() == 3, "{} admits {} of 8, not its share of 3", pod.name, served.len());
-    refused
-        .iter()
-        .try_for_each(|attempt| names_limit(&attempt.answer, &format!("{}/few/few", scene.namespace)))
-}
-
-fn refuses(scene: &Scene, pod: &PoolPod) -> Result<()> {
-    let answer = scene.http(pod.client_port()?, &one_token())?;
-    names_limit(&answer, &format!("{}/few/few", scene.namespace))
+    scene.admits_three(second, &one_token(), 8).context("by a sidecar that started without a control plane")
 }
 
 fn mend(scene: &Scene) -> Result<()> {

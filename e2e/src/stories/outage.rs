@@ -2,10 +2,11 @@
 
 use std::time::Duration;
 
-use anyhow::Result;
+use anyhow::{Result, ensure};
 
 use super::pool::PoolPod;
 use super::scene::Scene;
+use super::traffic::{names_limit, sort};
 use crate::cluster::http::Request;
 use crate::machine::clock::Deadline;
 
@@ -22,6 +23,23 @@ impl Scene {
                 Err(error) => Err(format!("{error:#}")),
             })
         })
+    }
+
+    /// Holds that one of two pods admits three of so many requests at once: its share of the six of the limit `few`. A
+    /// sidecar that has just started begins with all of it.
+    pub fn admits_three(&self, pod: &PoolPod, request: &Request, of: usize) -> Result<()> {
+        let (served, refused) = sort(self.volley(pod.client_port()?, request, of)?)?;
+        ensure!(served.len() == 3, "{} admits {} of {of}, not its share of 3", pod.name, served.len());
+        refused.iter().try_for_each(|attempt| names_limit(&attempt.answer, &self.few()))
+    }
+
+    /// Holds that a pod refuses a request by the limit `few`.
+    pub fn refuses(&self, pod: &PoolPod, request: &Request) -> Result<()> {
+        names_limit(&self.http(pod.client_port()?, request)?, &self.few())
+    }
+
+    fn few(&self) -> String {
+        format!("{}/few/few", self.namespace)
     }
 
     /// Waits until the API server answers, whatever became of the story.
