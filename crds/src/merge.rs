@@ -206,12 +206,16 @@ fn empty_plan(pool: &PoolInputs<'_>, sequence: u64) -> PlanDoc {
         version: PLAN_VERSION,
         pool: PoolRef { namespace: pool.namespace.to_owned(), name: pool.name.to_owned() },
         sequence,
-        identity: IdentityDoc { trusted_proxies: pool.identity.trusted_proxies.clone() },
+        identity: IdentityDoc {
+            trusted_proxies: pool.identity.trusted_proxies.clone(),
+            ..IdentityDoc::default()
+        },
         queue: QueueDoc {
             max_depth: pool.capacity.queue.max_depth,
             max_wait_ms: u64::from(pool.capacity.queue.max_wait_seconds) * 1000,
         },
         limits: Vec::new(),
+        ..PlanDoc::default()
     }
 }
 
@@ -263,6 +267,7 @@ fn limit_doc(policy: &PolicyInput<'_>, limit: &Limit, models: Vec<String>) -> Li
         scope: limit.scope.into(),
         requests: rate.map(|rate| rate.with_burst(burst)),
         concurrency: limit.concurrency,
+        ..LimitDoc::default()
     }
 }
 

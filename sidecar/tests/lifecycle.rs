@@ -123,6 +123,7 @@ fn plan(sequence: u64, burst: u64) -> PlanDoc {
         scope: Scope::Pool,
         requests: Some(RateDoc { count_milli: 1000, window_seconds: 3600, burst }),
         concurrency: None,
+        ..LimitDoc::default()
     };
     PlanDoc {
         version: 1,
@@ -131,6 +132,7 @@ fn plan(sequence: u64, burst: u64) -> PlanDoc {
         identity: IdentityDoc::default(),
         queue: QueueDoc { max_depth: 4, max_wait_ms: 1000 },
         limits: vec![limit],
+        ..PlanDoc::default()
     }
 }
 

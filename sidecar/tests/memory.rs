@@ -30,6 +30,7 @@ fn limiter() -> Limiter {
         scope: Scope::Pool,
         requests: Some(RateDoc { count_milli: 1000, window_seconds: 86_400, burst: 1000 }),
         concurrency: None,
+        ..LimitDoc::default()
     };
     let doc = PlanDoc {
         version: PLAN_VERSION,
@@ -38,6 +39,7 @@ fn limiter() -> Limiter {
         identity: IdentityDoc::default(),
         queue: QueueDoc { max_depth: 1, max_wait_ms: 1000 },
         limits: (0..LIMITS).map(limit).collect(),
+        ..PlanDoc::default()
     };
     let mut limiter = Limiter::new(LimiterSettings { hash_key: [7; 16], keys_per_limit: CLIENTS as usize });
     limiter.swap(Arc::new(compile(&doc).unwrap()), NonZeroU32::MIN, Nanos::ZERO);
@@ -45,10 +47,10 @@ fn limiter() -> Limiter {
 }
 
 fn ask(limiter: &mut Limiter, client: u32, now: Nanos) {
-    let head = HeadFacts { client_ip: Ipv4Addr::from(client).into(), endpoint: EndpointClass::Chat };
+    let head = HeadFacts::new(Ipv4Addr::from(client).into(), EndpointClass::Chat, "/api/chat");
     let mut ticket = limiter.enter(&head, now).unwrap();
     limiter.commit(&mut ticket, &BodyFacts::default(), now, || Ok::<_, ()>(())).unwrap();
-    limiter.finish(ticket, now);
+    limiter.finish(ticket, None, now);
 }
 
 /// Bytes of memory that this process has.

@@ -44,6 +44,7 @@ pub fn plan(sequence: u64, burst: u64) -> PlanDoc {
         scope: Scope::Pool,
         requests: Some(rate),
         concurrency: None,
+        ..LimitDoc::default()
     };
     PlanDoc {
         version: PLAN_VERSION,
@@ -52,6 +53,7 @@ pub fn plan(sequence: u64, burst: u64) -> PlanDoc {
         identity: IdentityDoc::default(),
         queue: QueueDoc { max_depth: 100, max_wait_ms: 30_000 },
         limits: vec![limit],
+        ..PlanDoc::default()
     }
 }
 

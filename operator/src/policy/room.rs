@@ -138,6 +138,7 @@ mod tests {
             scope: Scope::Pool,
             requests: None,
             concurrency: Some(1),
+            ..LimitDoc::default()
         }
     }
 
@@ -152,6 +153,7 @@ mod tests {
             identity: IdentityDoc::default(),
             queue: QueueDoc { max_depth: 64, max_wait_ms: 60_000 },
             limits: limits.collect(),
+            ..PlanDoc::default()
         }
     }
 

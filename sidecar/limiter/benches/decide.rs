@@ -20,6 +20,7 @@ fn limit(name: &str, per: &[KeyPart], rate: RateDoc) -> LimitDoc {
         scope: Scope::Pool,
         requests: Some(rate),
         concurrency: None,
+        ..LimitDoc::default()
     }
 }
 
@@ -36,6 +37,7 @@ fn limiter(limits: Vec<LimitDoc>) -> Limiter {
         identity: IdentityDoc::default(),
         queue: QueueDoc { max_depth: 100, max_wait_ms: 30_000 },
         limits,
+        ..PlanDoc::default()
     };
     let mut limiter = Limiter::new(LimiterSettings { hash_key: [7; 16], keys_per_limit: 100_000 });
     if let Ok(plan) = compile(&doc) {
@@ -46,13 +48,13 @@ fn limiter(limits: Vec<LimitDoc>) -> Limiter {
 
 /// One request from its head to its end; whether it was admitted.
 fn decide(limiter: &mut Limiter, client: u32, model: &ModelName, now: Nanos) -> bool {
-    let head = HeadFacts { client_ip: Ipv4Addr::from(client).into(), endpoint: EndpointClass::Chat };
+    let head = HeadFacts::new(Ipv4Addr::from(client).into(), EndpointClass::Chat, "/api/chat");
     let Ok(mut ticket) = limiter.enter(&head, now) else {
         return false;
     };
-    let body = BodyFacts { model: Some(model) };
+    let body = BodyFacts { model: Some(model), ..BodyFacts::default() };
     let admitted = limiter.commit(&mut ticket, &body, now, || Ok::<_, ()>(())).is_ok();
-    limiter.finish(ticket, now);
+    limiter.finish(ticket, None, now);
     admitted
 }
 

@@ -6,13 +6,25 @@ use smallvec::SmallVec;
 
 use crate::{LimitInfo, Nanos};
 
-/// What a bucket counts.
+/// What a bucket counts, or a guard.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Unit {
     /// Requests over time.
     Requests,
+    /// Tokens of prompts and answers over time.
+    Tokens,
+    /// Tokens of prompts over time.
+    InputTokens,
+    /// Tokens of answers over time.
+    OutputTokens,
+    /// Seconds for which slots are held, over time; counted in milliseconds.
+    SlotSeconds,
     /// Requests at one time.
     Concurrency,
+    /// Requests that wait for a slot at one time.
+    Queued,
+    /// Prompt tokens of requests that wait for a slot at one time.
+    QueuedTokens,
 }
 
 impl Unit {
@@ -20,8 +32,24 @@ impl Unit {
     pub const fn as_str(self) -> &'static str {
         match self {
             Self::Requests => "requests",
+            Self::Tokens => "tokens",
+            Self::InputTokens => "inputTokens",
+            Self::OutputTokens => "outputTokens",
+            Self::SlotSeconds => "slotSeconds",
             Self::Concurrency => "concurrency",
+            Self::Queued => "queued",
+            Self::QueuedTokens => "queuedTokens",
         }
+    }
+
+    /// Whether it counts over time, not at one time.
+    pub const fn is_over_time(self) -> bool {
+        !matches!(self, Self::Concurrency | Self::Queued | Self::QueuedTokens)
+    }
+
+    /// How many permits of a bucket one of the unit is: 1000 for slot seconds, else 1.
+    pub const fn permits(self) -> u64 {
+        if matches!(self, Self::SlotSeconds) { 1000 } else { 1 }
     }
 }
 

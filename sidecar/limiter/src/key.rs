@@ -62,6 +62,7 @@ impl KeyHasher {
                 }
                 KeyPart::Endpoint => hasher.write(endpoint_tag(head.endpoint)),
                 KeyPart::Global => hasher.write(b"g"),
+                KeyPart::ApiKey | KeyPart::Tier | KeyPart::Header(_) => hasher.write(b"-"),
             }
         }
         let hash = hasher.finish128();

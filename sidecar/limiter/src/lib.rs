@@ -9,7 +9,7 @@
 //! head read ── enter ──▶ Ticket (guards taken, rates looked at) ─┐
 //! body read ── commit ─▶ every limit and the queue's arrival check, all or none
 //!                          ├─ Err ▶ Refusal: every limit exceeded, and when to come back
-//!                          └─ Ok ─▶ finish: charges stand · abandon: given back as far as it has not leaked
+//!                          └─ Ok ─▶ finish: settled to what it really cost · abandon: given back as far as it has not leaked
 //! ```
 //!
 //! A limit of two a minute, asked three times at one instant:
@@ -25,14 +25,14 @@
 //! let mut limiter = Limiter::new(LimiterSettings { hash_key: [7; 16], keys_per_limit: 100_000 });
 //! limiter.swap(Arc::new(compile(&doc)?), NonZeroU32::MIN, Nanos::ZERO);
 //!
-//! let head = HeadFacts { client_ip: Ipv4Addr::LOCALHOST.into(), endpoint: EndpointClass::Chat };
+//! let head = HeadFacts::new(Ipv4Addr::LOCALHOST.into(), EndpointClass::Chat, "/api/chat");
 //! let model = ModelName::parse("tiny")?;
 //! let now = Nanos::from_secs(1);
 //! for _ in 0..2 {
 //!     let mut ticket = limiter.enter(&head, now).expect("the burst is two");
-//!     let queued = limiter.commit(&mut ticket, &BodyFacts { model: Some(&model) }, now, || Ok::<_, ()>("started"));
+//!     let queued = limiter.commit(&mut ticket, &BodyFacts { model: Some(&model), ..BodyFacts::default() }, now, || Ok::<_, ()>("started"));
 //!     assert_eq!(queued, Ok("started"));
-//!     limiter.finish(ticket, now);
+//!     limiter.finish(ticket, None, now);
 //! }
 //! let refusal = limiter.enter(&head, now).expect_err("a third is too many");
 //! assert_eq!(refusal.retry.wait, Nanos::from_secs(30));
@@ -66,6 +66,6 @@ pub use limiter::{LimitStats, Limiter, LimiterSettings, SwapSummary};
 pub use model_name::{BadModelName, ModelName};
 pub use plan::{BUILT_IN_POLICY, Bound, CompileError, CompileErrors, Limit, LimitInfo, Plan, Rate, compile};
 pub use queue::QueueBounds;
-pub use reserve::{BodyFacts, CommitError, HeadFacts, Ticket};
+pub use reserve::{BodyFacts, CommitError, HeadFacts, KnownClient, Ticket, Usage};
 pub use standing::Standing;
 pub use time::Nanos;

@@ -6,7 +6,7 @@ use corral_wire::Mode;
 
 use crate::{
     BodyFacts, CommitError, HeadFacts, Limit, LimitInfo, ModelName, Nanos, Plan, Refusal, Standing, Ticket,
-    Unit,
+    Unit, Usage,
     judge::{Asked, Body, Judge, Seens},
     key::KeyHasher,
     reserve::{Held, Phase},
@@ -128,7 +128,7 @@ impl Limiter {
     /// refuse once more in [`Self::commit`], with a wait that then covers all.
     pub fn enter(&mut self, head: &HeadFacts, now: Nanos) -> Result<Ticket, Refusal> {
         let now = self.advance(now);
-        let mut ticket = Ticket::new(*head);
+        let mut ticket = Ticket::new(head.clone());
         let asked = Asked { head, body: Body::Unread, now };
         match self.judge().map(|judge| judge.enforced(asked, &[])) {
             None => {}
@@ -150,7 +150,7 @@ impl Limiter {
         arrival: impl FnOnce() -> Result<T, E>,
     ) -> Result<T, CommitError<E>> {
         let now = self.advance(now);
-        let head = ticket.head;
+        let head = ticket.head.clone();
         let asked = Asked { head: &head, body: Body::Read(body.model), now };
         let judged =
             self.judge().map_or_else(|| Ok(Seens::new()), |judge| judge.enforced(asked, &ticket.held));
@@ -193,8 +193,18 @@ impl Limiter {
         self.give_back(ticket.held, true, now);
     }
 
-    /// It was served: charges stand, guards are given back.
-    pub fn finish(&mut self, ticket: Ticket, now: Nanos) {
+    /// A slot is there for a request that [`Ticket::is_pending`]: takes what its limits let it have, or says until when
+    /// it must wait at least.
+    pub fn dispatch(&mut self, _ticket: &mut Ticket, _now: Nanos) -> Result<(), Nanos> {
+        Ok(())
+    }
+
+    /// Tokens of the answer have come, so many in all: what goes beyond what was reserved is charged now.
+    pub fn progress(&mut self, _ticket: &mut Ticket, _output: u64, _now: Nanos) {}
+
+    /// It was served: charges are settled to what it really cost, or stand where that is not known; guards are given
+    /// back.
+    pub fn finish(&mut self, ticket: Ticket, _cost: Option<Usage>, now: Nanos) {
         let now = self.advance(now);
         self.give_back(ticket.held, false, now);
     }

@@ -5,16 +5,38 @@ use std::{net::IpAddr, sync::Arc};
 use corral_wire::EndpointClass;
 use smallvec::SmallVec;
 
-use crate::{LimitInfo, ModelName, Refusal, key::BucketKey, store::Taken};
+use crate::{LimitInfo, ModelName, Nanos, Refusal, key::BucketKey, store::Taken};
 
 /// What the head of a request says.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HeadFacts {
     /// Whom the request comes from: the TCP peer, or what trusted proxies say. An IPv4-mapped address counts as the
     /// IPv4 address it is, an IPv6 address by its /64.
     pub client_ip: IpAddr,
+    /// Whose API key it has, of those that the plan knows.
+    pub client: Option<Arc<KnownClient>>,
     /// What it asks for.
     pub endpoint: EndpointClass,
+    /// The path as the API has it.
+    pub path: &'static str,
+    /// Values of the headers that the plan asks for, [`crate::Plan::headers`], by their names in lower case.
+    pub headers: Vec<(Box<str>, Box<str>)>,
+}
+
+impl HeadFacts {
+    /// Without a key, and without headers that limits ask for.
+    pub const fn new(client_ip: IpAddr, endpoint: EndpointClass, path: &'static str) -> Self {
+        Self { client_ip, client: None, endpoint, path, headers: Vec::new() }
+    }
+}
+
+/// A client with an API key.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct KnownClient {
+    /// As the person who runs the pool calls it.
+    pub name: String,
+    /// Its tier, if it has one of its own.
+    pub tier: Option<String>,
 }
 
 /// What the body of a request says.
@@ -23,6 +45,19 @@ pub struct BodyFacts<'a> {
     /// The model; none when the request names none. A limit that lists models then never matches; a limit kept per
     /// model counts it under `-`.
     pub model: Option<&'a ModelName>,
+    /// What it will probably cost.
+    pub estimate: Usage,
+}
+
+/// What a request costs beside itself.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Usage {
+    /// Tokens of the prompt.
+    pub input: u64,
+    /// Tokens of the answer.
+    pub output: u64,
+    /// For how long it holds a slot.
+    pub slot: Nanos,
 }
 
 /// What one request holds. Hand it back by [`crate::Limiter::finish`], `abandon` or `bad_request`, exactly one of
@@ -64,6 +99,22 @@ pub(crate) enum Holding {
 impl Ticket {
     pub(crate) fn new(head: HeadFacts) -> Self {
         Self { head, phase: Phase::Entered, held: SmallVec::new(), would_refuse: SmallVec::new() }
+    }
+
+    /// After a commit that went through: how long from then it must wait before it may join the queue.
+    pub fn delay(&self) -> Nanos {
+        Nanos::ZERO
+    }
+
+    /// After a commit that went through: whether a limit lets it run only when nobody else wants the slot.
+    pub fn is_deprioritized(&self) -> bool {
+        false
+    }
+
+    /// After a commit that went through: whether limits are still to be asked when a slot is there for it, by
+    /// [`crate::Limiter::dispatch`].
+    pub fn is_pending(&self) -> bool {
+        false
     }
 
     /// What the head said.

@@ -20,6 +20,7 @@ fn limit(name: &str) -> LimitDoc {
         scope: Scope::Pool,
         requests: Some(RateDoc { count_milli: 60_000, window_seconds: 60, burst: 10 }),
         concurrency: None,
+        ..LimitDoc::default()
     }
 }
 
@@ -28,9 +29,13 @@ fn doc(limits: Vec<LimitDoc>) -> PlanDoc {
         version: PLAN_VERSION,
         pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
         sequence: 7,
-        identity: IdentityDoc { trusted_proxies: vec!["10.0.0.0/8".into(), "fd00::/64".into()] },
+        identity: IdentityDoc {
+            trusted_proxies: vec!["10.0.0.0/8".into(), "fd00::/64".into()],
+            ..IdentityDoc::default()
+        },
         queue: QueueDoc { max_depth: 0, max_wait_ms: 1 },
         limits,
+        ..PlanDoc::default()
     }
 }
 

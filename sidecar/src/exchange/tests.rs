@@ -68,6 +68,7 @@ fn plan(sequence: u64) -> PlanDoc {
         identity: IdentityDoc::default(),
         queue: QueueDoc { max_depth: 4, max_wait_ms: 1000 },
         limits: vec![],
+        ..PlanDoc::default()
     }
 }
 

@@ -19,6 +19,7 @@ fn serving(max_depth: u32) -> Arc<Core> {
         identity: IdentityDoc::default(),
         queue: QueueDoc { max_depth, max_wait_ms: 10_000 },
         limits: vec![],
+        ..PlanDoc::default()
     };
     core.take_plan(Arc::new(compile(&plan).unwrap()), NonZeroU32::MIN);
     core.health.plan_accepted();

@@ -73,7 +73,7 @@ fn store(first: PlanDoc) -> PlanStore {
 fn rate(store: &PlanStore) -> (u64, u64) {
     let plan = store.core().plan().unwrap();
     let limit = plan.limits().iter().find(|limit| limit.info().name == "per-client").unwrap();
-    (plan.sequence(), limit.info().rate.unwrap().count_milli)
+    (plan.sequence(), limit.info().rate(corral_limiter::Unit::Requests).unwrap().count_milli)
 }
 
 #[test]

@@ -24,6 +24,7 @@ fn doc(sequence: u64) -> PlanDoc {
         identity: IdentityDoc::default(),
         queue: QueueDoc { max_depth: 4, max_wait_ms: 1000 },
         limits: vec![],
+        ..PlanDoc::default()
     }
 }
 
@@ -39,6 +40,7 @@ fn broken(sequence: u64) -> PlanDoc {
         scope: corral_wire::Scope::Pool,
         requests: Some(RateDoc { count_milli: 0, window_seconds: 0, burst: 0 }),
         concurrency: None,
+        ..LimitDoc::default()
     };
     PlanDoc { limits: vec![limit], ..doc(sequence) }
 }

@@ -112,7 +112,7 @@ impl Drop for Charge {
         let now = self.core.clock().now();
         let limiter = &mut self.core.lock().limiter;
         if self.served {
-            limiter.finish(ticket, now);
+            limiter.finish(ticket, None, now);
         } else {
             limiter.abandon(ticket, now);
         }
@@ -168,7 +168,11 @@ impl Entered {
     /// Decides every limit for a request that needs no slot.
     pub(crate) fn pass(mut self, model: Option<&ModelName>) -> Result<Passed, Refusal> {
         let core = Arc::clone(&self.charge.core);
-        let decided = self.charge.decide(BodyFacts { model }, core.clock().now(), |_, _| Ok(()));
+        let decided = self.charge.decide(
+            BodyFacts { model, ..BodyFacts::default() },
+            core.clock().now(),
+            |_, _| Ok(()),
+        );
         match decided {
             Ok(()) => {
                 self.charge.served = true;
@@ -187,7 +191,7 @@ impl Entered {
         let core = Arc::clone(&self.charge.core);
         core.tally().arrived();
         let now = core.clock().now();
-        let body = BodyFacts { model: Some(model) };
+        let body = BodyFacts { model: Some(model), ..BodyFacts::default() };
         let arrived = self.charge.decide(body, now, |queue, hall| hall.arrive(queue, model, now));
         match arrived {
             Ok(arrived) => Ok(Place::new(self.charge, model.clone(), arrived, now)),

@@ -18,7 +18,7 @@ use crate::health::Health;
 use crate::metrics::Metrics;
 
 const CLIENT: HeadFacts =
-    HeadFacts { client_ip: IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), endpoint: EndpointClass::Chat };
+    HeadFacts::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), EndpointClass::Chat, "/api/chat");
 
 fn plan(max_depth: u32, max_wait_ms: u64, limits: Vec<LimitDoc>) -> PlanDoc {
     PlanDoc {
@@ -28,6 +28,7 @@ fn plan(max_depth: u32, max_wait_ms: u64, limits: Vec<LimitDoc>) -> PlanDoc {
         identity: IdentityDoc::default(),
         queue: QueueDoc { max_depth, max_wait_ms },
         limits,
+        ..PlanDoc::default()
     }
 }
 
@@ -42,6 +43,7 @@ fn limit(burst: u64, concurrency: u32) -> LimitDoc {
         scope: Scope::Pool,
         requests: Some(RateDoc { count_milli: 1000, window_seconds: 3600, burst }),
         concurrency: Some(concurrency),
+        ..LimitDoc::default()
     }
 }
 

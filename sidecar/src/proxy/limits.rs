@@ -4,7 +4,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 
 use bytes::Bytes;
-use corral_limiter::{HeadFacts, Limit, Plan, Standing};
+use corral_limiter::{HeadFacts, Limit, Plan, Standing, Unit};
 use corral_wire::{EndpointClass, KeyPart, Mode, Scope};
 use serde::Serialize;
 
@@ -80,7 +80,7 @@ pub(crate) fn show(core: &Core, client: IpAddr) -> Bytes {
     let standings: Vec<(EndpointClass, Standing)> = CLASSES
         .into_iter()
         .flat_map(|endpoint| {
-            let standing = core.standing(&HeadFacts { client_ip: client, endpoint }, None);
+            let standing = core.standing(&HeadFacts::new(client, endpoint, ""), None);
             standing.into_iter().map(move |standing| (endpoint, standing))
         })
         .collect();
@@ -97,6 +97,7 @@ fn shown<'a>(
     standings: &[(EndpointClass, Standing)],
 ) -> ShownLimit<'a> {
     let info = limit.info();
+    let rate = info.rate(Unit::Requests);
     ShownLimit {
         policy: &info.policy,
         limit: &info.name,
@@ -104,11 +105,9 @@ fn shown<'a>(
         models: limit.models().iter().map(corral_limiter::ModelName::as_str).collect(),
         per: limit.per(),
         scope: limit.scope(),
-        requests: info
-            .rate
-            .map(|rate| format!("{} per {}", wording::count(&rate), wording::window(rate.window))),
-        burst: info.rate.map(|rate| rate.burst),
-        concurrency: info.concurrency,
+        requests: rate.map(|rate| format!("{} per {}", wording::count(&rate), wording::window(rate.window))),
+        burst: rate.map(|rate| rate.burst),
+        concurrency: info.most(Unit::Concurrency),
         bound: plan.bound(limit, pods).to_string(),
         this_pod: buckets(limit, standings),
     }

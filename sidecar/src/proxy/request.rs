@@ -140,9 +140,9 @@ impl Life<'_> {
         self.family = endpoint.family;
         self.record.endpoint = Some(endpoint);
         self.available(endpoint.action)?;
-        let facts = HeadFacts { client_ip: self.record.client, endpoint: endpoint.class };
-        self.facts = Some(facts);
-        let entered = Entered::enter(&self.proxy.core, &facts).map_err(Refused::Limit)?;
+        let facts = HeadFacts::new(self.record.client, endpoint.class, endpoint.path);
+        let facts = self.facts.insert(facts);
+        let entered = Entered::enter(&self.proxy.core, facts).map_err(Refused::Limit)?;
         let read = match self.read(&route, headers, body).await {
             Ok(read) => read,
             Err(refused) => {
@@ -306,8 +306,8 @@ impl Life<'_> {
     /// How the client stands now: told with what was admitted, and with every 429.
     fn standings(&self, refused: Option<&Refused>) -> Vec<Standing> {
         let decided = refused.is_none_or(|refused| refused.status() == StatusCode::TOO_MANY_REQUESTS);
-        let facts = self.facts.filter(|_| decided);
-        facts.map_or_else(Vec::new, |facts| self.proxy.core.standing(&facts, self.record.model.as_ref()))
+        let facts = self.facts.as_ref().filter(|_| decided);
+        facts.map_or_else(Vec::new, |facts| self.proxy.core.standing(facts, self.record.model.as_ref()))
     }
 
     /// What every answer carries.

@@ -12,13 +12,12 @@ use crate::proxy::head::HeadFault;
 use crate::proxy::inspect::{BadJson, BodyFault, ModelFault};
 
 fn limit() -> Arc<LimitInfo> {
+    called("per-client")
+}
+
+fn called(name: &str) -> Arc<LimitInfo> {
     let rate = Rate { count_milli: 60_000, window: Nanos::from_secs(60), burst: 10 };
-    Arc::new(LimitInfo {
-        policy: "llm/fair-use".into(),
-        name: "per-client".into(),
-        rate: Some(rate),
-        concurrency: NonZeroU32::new(4),
-    })
+    Arc::new(LimitInfo::new("llm/fair-use", name, Some(rate), NonZeroU32::new(4)))
 }
 
 fn limited(unit: Unit, retry: Retry) -> Refused {
@@ -135,7 +134,7 @@ fn a_limit_is_told_by_its_name_its_numbers_and_the_exact_wait() {
 #[test]
 fn of_many_exceeded_limits_the_eight_with_the_longest_waits_are_told() {
     let violation = |number: u64| {
-        let limit = Arc::new(LimitInfo { name: format!("l{number:02}"), ..(*limit()).clone() });
+        let limit = called(&format!("l{number:02}"));
         Violation { limit, unit: Unit::Requests, used: 10, allowed: 10, wait: Nanos::from_secs(number) }
     };
     let refused = |count| {
@@ -159,7 +158,7 @@ fn of_many_exceeded_limits_the_eight_with_the_longest_waits_are_told() {
 #[test]
 fn a_limit_exceeded_in_both_its_units_is_named_once() {
     let violation = |unit, wait| Violation { limit: limit(), unit, used: 4, allowed: 4, wait: Nanos(wait) };
-    let other = Arc::new(LimitInfo { name: "other".into(), ..(*limit()).clone() });
+    let other = called("other");
     let violations = smallvec![
         violation(Unit::Concurrency, 1),
         Violation { limit: other, ..violation(Unit::Requests, 2) },

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::fmt::Write;
 
 use corral_limiter::queue::{QueueFull, QueueRefusal};
-use corral_limiter::{Nanos, Rate, Refusal, Unit, Violation};
+use corral_limiter::{Nanos, Rate, Refusal, Violation};
 
 use super::headers::MAX_ITEMS;
 use crate::health::Unavailable;
@@ -36,7 +36,7 @@ pub(crate) fn limits(refusal: &Refusal) -> String {
 
 fn exceeded(violation: &Violation) -> String {
     let Violation { limit, unit, used, allowed, .. } = violation;
-    match limit.rate.filter(|_| *unit == Unit::Requests) {
+    match limit.rate(*unit) {
         Some(rate) => format!(
             "Rate limit \"{limit}\" reached: {} {unit} per {}, {used} used of a burst of {allowed}.",
             count(&rate),

@@ -46,6 +46,7 @@ fn plan(burst: u64) -> PlanDoc {
         scope: Scope::Pool,
         requests: Some(RateDoc { count_milli: 60_000, window_seconds: 60, burst }),
         concurrency: None,
+        ..LimitDoc::default()
     };
     PlanDoc {
         version: PLAN_VERSION,
@@ -54,6 +55,7 @@ fn plan(burst: u64) -> PlanDoc {
         identity: IdentityDoc::default(),
         queue: QueueDoc { max_depth: 100, max_wait_ms: 10_000 },
         limits: vec![limit],
+        ..PlanDoc::default()
     }
 }
 
@@ -424,7 +426,7 @@ fn limit_metadata(world: &World) {
 
 /// How many requests it has counted.
 fn metadata_charged(world: &World) -> u64 {
-    let facts = HeadFacts { client_ip: [127, 0, 0, 1].into(), endpoint: EndpointClass::Metadata };
+    let facts = HeadFacts::new([127, 0, 0, 1].into(), EndpointClass::Metadata, "/api/chat");
     let standings = world.core.standing(&facts, None);
     let slow = standings.iter().find(|standing| standing.limit.name == "slow").unwrap();
     slow.capacity - slow.remaining

@@ -10,14 +10,17 @@
 //! plan Secret, key plan.v1.json ── kubelet mount ──▶ sidecar
 //! ```
 
+pub mod api_key;
 pub mod exchange;
 pub mod plan;
 pub mod ports;
 pub mod signature;
 
+pub use api_key::KeyDigester;
 pub use exchange::{Counters, Directive, Gauges, OffGpu, PlanState, Relief, Report, ServePermission};
 pub use plan::{
-    EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
-    Scope,
+    Action, AdaptiveDoc, Algorithm, ApiKeyDoc, BadKeyPart, EndpointClass, ExceedDoc, ExemptDoc, HeaderDoc,
+    IdentityDoc, KeyPart, LimitDoc, Mode, Oversize, PLAN_VERSION, PathDoc, PlanDoc, PoolRef, QueueDoc,
+    RateDoc, ResetDoc, Scope, TierDoc, TokensDoc, Unauthenticated,
 };
 pub use signature::{BadKey, PoolKeys, Position, Purpose, Signed, VerifyError};

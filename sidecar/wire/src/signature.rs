@@ -10,6 +10,8 @@ use hmac::{Hmac, Mac};
 use serde::{Deserialize, Serialize, de::DeserializeOwned};
 use sha2::Sha256;
 
+use crate::KeyDigester;
+
 /// The fewest bytes of a key.
 pub const MIN_KEY_BYTES: usize = 32;
 
@@ -102,6 +104,11 @@ impl PoolKeys {
             return Err(BadKey);
         }
         Ok(Self { keys })
+    }
+
+    /// What makes digests of API keys, one for each key of the pool, that of the one that signs first.
+    pub fn digesters(&self) -> impl Iterator<Item = KeyDigester> {
+        self.keys.iter().map(|key| KeyDigester::derive(key))
     }
 
     /// Signs a directive, or anything that answers nothing.

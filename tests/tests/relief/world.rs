@@ -136,6 +136,7 @@ impl Leader {
             identity: IdentityDoc::default(),
             queue: QueueDoc { max_depth: 10, max_wait_ms: 10_000 },
             limits: Vec::new(),
+            ..PlanDoc::default()
         };
         let offer = Offer { keys: keys(), term, plan: Arc::new(plan), stored_divisor: 1 };
         let mut state = PoolState::new(pool(), offer);

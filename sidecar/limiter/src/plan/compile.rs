@@ -3,6 +3,7 @@
 use std::{collections::HashSet, fmt, num::NonZeroU32, sync::Arc};
 
 use corral_wire::{EndpointClass, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, QueueDoc, RateDoc, Scope};
+use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::{BUILT_IN_POLICY, Limit, LimitInfo, Plan, Rate, matching::MatchTable};
@@ -77,6 +78,11 @@ fn read(doc: &PlanDoc, errors: &mut Errors) -> Option<Plan> {
         pool: doc.pool.clone(),
         queue,
         trusted_proxies,
+        clients: HashMap::new(),
+        digest_key: doc.identity.digest_key.clone(),
+        unauthenticated: doc.identity.unauthenticated,
+        headers: Vec::new(),
+        tokens: doc.tokens.clone(),
         table: MatchTable::new(&mut limits),
         limits,
     })

@@ -7,7 +7,8 @@ mod rate;
 
 use std::{fmt, num::NonZeroU32, sync::Arc};
 
-use corral_wire::{EndpointClass, KeyPart, Mode, PoolRef, Scope};
+use corral_wire::{EndpointClass, KeyPart, Mode, PoolRef, Scope, TokensDoc, Unauthenticated};
+use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use self::matching::MatchTable;
@@ -17,7 +18,7 @@ pub use self::{
     rate::Rate,
 };
 pub(crate) use self::{bound::share_of, matching::ModelId};
-use crate::{ModelName, QueueBounds};
+use crate::{KnownClient, ModelName, QueueBounds, Unit};
 
 /// The policy that the built-in limits are told by. No policy of a pool can have this name: no namespace has a dot.
 pub const BUILT_IN_POLICY: &str = "corral.dev/built-in";
@@ -30,6 +31,11 @@ pub struct Plan {
     pool: PoolRef,
     queue: QueueBounds,
     trusted_proxies: Vec<IpNet>,
+    clients: HashMap<[u8; 32], Arc<KnownClient>>,
+    digest_key: Option<String>,
+    unauthenticated: Unauthenticated,
+    headers: Vec<String>,
+    tokens: TokensDoc,
     /// In ascending order of identity.
     limits: Vec<Limit>,
     table: MatchTable,
@@ -61,6 +67,31 @@ impl Plan {
         &self.trusted_proxies
     }
 
+    /// Whose an API key is, by its digest; none when it is nobody's.
+    pub fn client_of(&self, digest: &[u8; 32]) -> Option<&Arc<KnownClient>> {
+        self.clients.get(digest)
+    }
+
+    /// With which [`corral_wire::KeyDigester`] API keys are to be looked up, by its id; none when no key is known.
+    pub fn digest_key(&self) -> Option<&str> {
+        self.digest_key.as_deref()
+    }
+
+    /// What becomes of a request without a known API key.
+    pub fn unauthenticated(&self) -> Unauthenticated {
+        self.unauthenticated
+    }
+
+    /// The headers that limits go by, in lower case, sorted.
+    pub fn headers(&self) -> &[String] {
+        &self.headers
+    }
+
+    /// How tokens are counted.
+    pub fn tokens(&self) -> &TokensDoc {
+        &self.tokens
+    }
+
     /// Where a limit of this identity stands in [`Self::limits`].
     pub(crate) fn place_of(&self, info: &LimitInfo) -> Option<usize> {
         self.limits.binary_search_by(|limit| limit.info.identity().cmp(&info.identity())).ok()
@@ -79,13 +110,26 @@ pub struct LimitInfo {
     pub policy: String,
     /// The limit's name in it.
     pub name: String,
-    /// Requests over time, for the whole scope; none when it bounds none.
-    pub rate: Option<Rate>,
-    /// Requests at one time, for the whole scope; none when it bounds none.
-    pub concurrency: Option<NonZeroU32>,
+    pub(crate) rate: Option<Rate>,
+    pub(crate) concurrency: Option<NonZeroU32>,
 }
 
 impl LimitInfo {
+    /// A limit of requests over time and of concurrency.
+    pub fn new(policy: &str, name: &str, requests: Option<Rate>, concurrency: Option<NonZeroU32>) -> Self {
+        Self { policy: policy.to_owned(), name: name.to_owned(), rate: requests, concurrency }
+    }
+
+    /// What it lets through of a unit over time, for the whole scope; none when it bounds none.
+    pub fn rate(&self, unit: Unit) -> Option<Rate> {
+        self.rate.filter(|_| unit == Unit::Requests)
+    }
+
+    /// What it lets be of a unit at one time, for the whole scope; none when it bounds none.
+    pub fn most(&self, unit: Unit) -> Option<NonZeroU32> {
+        self.concurrency.filter(|_| unit == Unit::Concurrency)
+    }
+
     /// What orders limits and tells them apart.
     pub(crate) fn identity(&self) -> (&str, &str) {
         (&self.policy, &self.name)

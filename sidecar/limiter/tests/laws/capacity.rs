@@ -40,7 +40,7 @@ proptest! {
                     if abandons && stats(&bounded).overflowed == overflowed {
                         bounded.abandon(ticket, Nanos(now));
                     } else {
-                        bounded.finish(ticket, Nanos(now));
+                        bounded.finish(ticket, None, Nanos(now));
                         unbounded[client as usize].admit(now);
                     }
                 }

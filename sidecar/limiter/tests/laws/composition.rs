@@ -71,11 +71,11 @@ fn a_shadow_limit_counts_what_it_would_refuse_and_is_not_charged_for_it() {
     for second in 0..10 {
         let ticket = ask(&mut limiter, 1, &model(0), second * 1_000_000_000).unwrap();
         assert_eq!(ticket.would_refuse().len(), usize::from(second > 0));
-        limiter.finish(ticket, Nanos(second * 1_000_000_000));
+        limiter.finish(ticket, None, Nanos(second * 1_000_000_000));
     }
     let ticket = ask(&mut limiter, 1, &model(0), 10_000_000_000).unwrap();
     assert!(ticket.would_refuse().is_empty());
-    limiter.finish(ticket, Nanos(10_000_000_000));
+    limiter.finish(ticket, None, Nanos(10_000_000_000));
     let stats = limiter.stats();
     let stats = stats.iter().find(|stats| stats.limit.name == "s").unwrap();
     assert_eq!((stats.admitted, stats.refused, stats.would_refuse), (2, 0, 9));
@@ -94,7 +94,7 @@ fn a_shadow_limit_that_is_enforced_keeps_its_bucket_and_its_guards() {
     assert_eq!(limiter.swap(plan(&[enforced]), pods(1), Nanos(0)), SwapSummary::default());
     let refusal = ask(&mut limiter, 1, &model(0), 0).unwrap_err();
     assert_eq!(refusal.violations.len(), 2);
-    limiter.finish(ticket, Nanos(0));
+    limiter.finish(ticket, None, Nanos(0));
     assert_eq!(ask(&mut limiter, 1, &model(0), 0).unwrap_err().violations.len(), 1);
 }
 
@@ -109,7 +109,7 @@ fn limits_without_endpoints_leave_metadata_alone_which_has_a_cap_of_its_own() {
             Ok(mut ticket) => {
                 let body = corral_limiter::BodyFacts::default();
                 assert_eq!(limiter.commit(&mut ticket, &body, Nanos(0), || Ok::<_, ()>(())), Ok(()));
-                limiter.finish(ticket, Nanos(0));
+                limiter.finish(ticket, None, Nanos(0));
                 admitted += 1;
             }
         }
@@ -126,9 +126,9 @@ fn a_limit_on_models_never_covers_a_request_without_one_and_the_model_key_counts
     let mut limiter = limiter(&[per_model, listed]);
     let ask_without = |limiter: &mut Limiter| {
         let mut ticket = limiter.enter(&head(1), Nanos(0)).unwrap();
-        let body = corral_limiter::BodyFacts { model: None };
+        let body = corral_limiter::BodyFacts { model: None, ..Default::default() };
         let came = limiter.commit(&mut ticket, &body, Nanos(0), || Ok::<_, ()>(()));
-        limiter.finish(ticket, Nanos(0));
+        limiter.finish(ticket, None, Nanos(0));
         came
     };
     assert_eq!(ask_without(&mut limiter), Ok(()));
@@ -136,7 +136,7 @@ fn a_limit_on_models_never_covers_a_request_without_one_and_the_model_key_counts
     assert_eq!(refusal.violations.len(), 1);
     assert_eq!(refusal.violations[0].limit.name, "m");
     let ticket = ask(&mut limiter, 1, &corral_limiter::ModelName::parse("TINY:latest").unwrap(), 0).unwrap();
-    limiter.finish(ticket, Nanos(0));
+    limiter.finish(ticket, None, Nanos(0));
     assert_eq!(
         ask(&mut limiter, 1, &corral_limiter::ModelName::parse("tiny").unwrap(), 0)
             .unwrap_err()
@@ -155,8 +155,7 @@ fn step() -> crate::support::Step {
 fn all_addresses_of_one_ipv6_network_share_a_bucket_and_mapped_ipv4_is_ipv4() {
     let mut limiter = limiter(&[LimitDoc { concurrency: Some(1), ..limit("c", &[KeyPart::ClientIP]) }]);
     let mut enter = |ip: &str| {
-        let head =
-            corral_limiter::HeadFacts { client_ip: ip.parse().unwrap(), endpoint: EndpointClass::Chat };
+        let head = corral_limiter::HeadFacts::new(ip.parse().unwrap(), EndpointClass::Chat, "/api/chat");
         limiter.enter(&head, Nanos(0)).map(drop_nothing).is_ok()
     };
     assert!(enter("2001:db8:0:1::1"));

@@ -104,11 +104,16 @@ fn perform(limiter: &mut Limiter, tickets: &mut Tickets, deed: &Deed) -> Result<
         Act::Commit(has_place) => {
             let (model, ticket) = (model(deed.model), tickets.get_mut(&deed.request).unwrap());
             let arrival = || has_place.then_some(()).ok_or(());
-            limiter.commit(ticket, &BodyFacts { model: Some(&model) }, now, arrival)?;
+            limiter.commit(
+                ticket,
+                &BodyFacts { model: Some(&model), ..BodyFacts::default() },
+                now,
+                arrival,
+            )?;
         }
         Act::Bad => limiter.bad_request(ticket(tickets), now),
         Act::Abandon => limiter.abandon(ticket(tickets), now),
-        Act::Finish => limiter.finish(ticket(tickets), now),
+        Act::Finish => limiter.finish(ticket(tickets), None, now),
         Act::Pods(count) => limiter.set_divisor(pods(count), now),
     }
     Ok(())

@@ -20,6 +20,7 @@ pub(crate) fn doc(limits: Vec<LimitDoc>) -> PlanDoc {
         identity: IdentityDoc::default(),
         queue: QueueDoc { max_depth: 100, max_wait_ms: 30_000 },
         limits,
+        ..PlanDoc::default()
     }
 }
 
@@ -38,6 +39,7 @@ pub(crate) fn limit(name: &str, per: &[KeyPart]) -> LimitDoc {
         scope: Scope::Pool,
         requests: None,
         concurrency: None,
+        ..LimitDoc::default()
     }
 }
 
@@ -64,7 +66,7 @@ pub(crate) fn limiter_of(limits: &[LimitDoc], divisor: u32, keys_per_limit: usiz
 }
 
 pub(crate) fn head(client: u32) -> HeadFacts {
-    HeadFacts { client_ip: Ipv4Addr::from(client).into(), endpoint: EndpointClass::Chat }
+    HeadFacts::new(Ipv4Addr::from(client).into(), EndpointClass::Chat, "/api/chat")
 }
 
 pub(crate) fn model(number: u8) -> ModelName {
@@ -91,10 +93,15 @@ pub(crate) fn ask_through(
 ) -> Result<Ticket, Option<Refusal>> {
     let mut ticket = limiter.enter(&head(client), Nanos(now)).map_err(Some)?;
     let arrival = || if queue_admits { Ok(()) } else { Err(()) };
-    match limiter.commit(&mut ticket, &BodyFacts { model: Some(model) }, Nanos(now), arrival) {
+    match limiter.commit(
+        &mut ticket,
+        &BodyFacts { model: Some(model), ..BodyFacts::default() },
+        Nanos(now),
+        arrival,
+    ) {
         Ok(()) => Ok(ticket),
         Err(error) => {
-            limiter.finish(ticket, Nanos(now));
+            limiter.finish(ticket, None, Nanos(now));
             Err(match error {
                 CommitError::Refused(refusal) => Some(refusal),
                 CommitError::Arrival(()) => None,
@@ -105,7 +112,7 @@ pub(crate) fn ask_through(
 
 /// One request, told from others by its outcome.
 pub(crate) fn passes(limiter: &mut Limiter, client: u32, now: u64) -> bool {
-    ask(limiter, client, &model(0), now).map(|ticket| limiter.finish(ticket, Nanos(now))).is_ok()
+    ask(limiter, client, &model(0), now).map(|ticket| limiter.finish(ticket, None, Nanos(now))).is_ok()
 }
 
 /// What a client does.
@@ -194,7 +201,7 @@ impl Trace {
                 Err(refusal) => Came::Refused(refusal),
             },
             Act::Finish if !self.under_way.is_empty() => {
-                limiter.finish(self.under_way.remove(0), now);
+                limiter.finish(self.under_way.remove(0), None, now);
                 Came::Nothing
             }
             Act::Abandon => {

@@ -174,15 +174,15 @@ fn what_is_held_outlives_every_swap_and_is_released_once() {
     let mut limiter = limiter(std::slice::from_ref(&two));
     let (first, second) = (ask(&mut limiter, 1, &model(0), 0), ask(&mut limiter, 1, &model(0), 0));
     limiter.swap(plan(&[one]), pods(1), Nanos(0));
-    limiter.finish(first.unwrap(), Nanos(1));
+    limiter.finish(first.unwrap(), None, Nanos(1));
     assert!(ask(&mut limiter, 1, &model(0), 1).is_err());
-    limiter.finish(second.unwrap(), Nanos(2));
+    limiter.finish(second.unwrap(), None, Nanos(2));
     let third = ask(&mut limiter, 1, &model(0), 2).unwrap();
     // Gone and come again: the old guard must not release one of the new limit.
     limiter.swap(plan(&[]), pods(1), Nanos(3));
     limiter.swap(plan(&[two]), pods(1), Nanos(3));
     let _held = (ask(&mut limiter, 1, &model(0), 4).unwrap(), ask(&mut limiter, 1, &model(0), 4).unwrap());
-    limiter.finish(third, Nanos(5));
+    limiter.finish(third, None, Nanos(5));
     assert!(ask(&mut limiter, 1, &model(0), 5).is_err());
 }
 

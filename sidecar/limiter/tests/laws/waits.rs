@@ -57,7 +57,7 @@ fn refused(limiter: &mut Limiter, (client, number): Asker, now: u64) -> Option<R
 }
 
 fn head_is_refused(limiter: &mut Limiter, (client, _): Asker, now: u64) -> bool {
-    limiter.enter(&head(client), Nanos(now)).map(|ticket| limiter.finish(ticket, Nanos(now))).is_err()
+    limiter.enter(&head(client), Nanos(now)).map(|ticket| limiter.finish(ticket, None, Nanos(now))).is_err()
 }
 
 fn lists_models(limit: &LimitDoc) -> bool {
@@ -207,7 +207,7 @@ fn concurrency_says_that_its_wait_is_an_estimate() {
     assert_eq!((refusal.violations[0].used, refusal.violations[0].allowed), (1, 1));
     let retry = refusal.retry;
     assert!(retry.estimate && retry.shared && !retry.split && retry.wait >= Nanos::from_secs(1));
-    limiter.finish(ticket, Nanos(5));
+    limiter.finish(ticket, None, Nanos(5));
     assert!(passes(&mut limiter, 2, 5));
 }
 

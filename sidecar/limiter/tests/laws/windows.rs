@@ -71,7 +71,7 @@ proptest! {
             let wait = oracle.wait(now);
             match ask(&mut limiter, client, &model(0), now) {
                 Ok(ticket) => {
-                    limiter.finish(ticket, Nanos(now));
+                    limiter.finish(ticket, None, Nanos(now));
                     prop_assert_eq!(wait, 0);
                     oracle.admit(now);
                 }
