@@ -29,6 +29,7 @@ pub mod overloaded_pod_leaves_service;
 pub mod policy_change_in_two_seconds;
 pub mod pool;
 pub mod pool_runs_on_gpus;
+pub mod published_clients_obey;
 pub mod rest;
 pub mod rolling_update_under_load;
 pub mod rollout;
@@ -107,6 +108,7 @@ pub const ALL: &[Story] = &[
     story("two_policies_one_pool", Lane::Parallel, 45, two_policies_one_pool::run),
     story("limit_is_exact", Lane::Parallel, 120, limit_is_exact::run),
     story("metrics_are_sound", Lane::Parallel, 45, metrics_are_sound::run),
+    story("published_clients_obey", Lane::Parallel, 75, published_clients_obey::run),
     story("update_with_pending_replica", Lane::Parallel, 90, update_with_pending_replica::run),
     story("single_replica_update", Lane::Parallel, 75, single_replica_update::run),
     story("bad_policy", Lane::Cluster, 60, bad_policy::run),
