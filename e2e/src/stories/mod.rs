@@ -17,6 +17,7 @@ pub mod in_flight;
 pub mod install;
 pub mod limit_is_exact;
 pub mod metrics_are_sound;
+pub mod nginx_beside_ours;
 pub mod no_way_around;
 pub mod ollama_answers;
 pub mod ollama_killed;
@@ -108,6 +109,7 @@ pub const ALL: &[Story] = &[
     story("two_policies_one_pool", Lane::Parallel, 45, two_policies_one_pool::run),
     story("limit_is_exact", Lane::Parallel, 120, limit_is_exact::run),
     story("metrics_are_sound", Lane::Parallel, 45, metrics_are_sound::run),
+    story("nginx_beside_ours", Lane::Parallel, 60, nginx_beside_ours::run),
     story("published_clients_obey", Lane::Parallel, 75, published_clients_obey::run),
     story("update_with_pending_replica", Lane::Parallel, 90, update_with_pending_replica::run),
     story("single_replica_update", Lane::Parallel, 75, single_replica_update::run),
