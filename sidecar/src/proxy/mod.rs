@@ -27,6 +27,7 @@ mod residency;
 mod respond;
 mod route;
 mod settings;
+mod trouble;
 mod upstream;
 mod vigil;
 mod wording;
@@ -68,7 +69,7 @@ impl Proxy {
 
     /// Watches Ollama's runners, until it is dropped.
     pub(crate) async fn watch(self: &Arc<Self>) {
-        tokio::join!(lookout::watch(self), vigil::watch(self));
+        tokio::join!(lookout::watch(self), vigil::watch(self), admission::recall(&self.core));
     }
 }
 

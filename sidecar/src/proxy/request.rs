@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use corral_limiter::{HeadFacts, Plan, Standing};
+use corral_limiter::{BodyFacts, HeadFacts, Plan, Standing};
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -211,8 +211,9 @@ impl Life<'_> {
     /// Decides every limit, and waits for a slot where one is needed.
     async fn admit(&mut self, entered: Entered, route: &Route<'_>) -> Result<Hold, Refused> {
         let model = self.record.model.as_ref();
+        let body = BodyFacts { model, ..BodyFacts::default() };
         let Some(model) = model.filter(|_| route.endpoint.needs_slot()) else {
-            return entered.pass(model).map(Hold::Passed).map_err(Refused::Limit);
+            return entered.pass(body).await.map(Hold::Passed).map_err(Refused::from);
         };
         let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
         let health = &self.proxy.core.health;
@@ -223,7 +224,7 @@ impl Life<'_> {
                 let why = health.unavailable().unwrap_or(Unavailable::Stalled);
                 return Err(Refused::Unavailable(why));
             }
-            permit = entered.queue(model)?.slot() => permit?,
+            permit = entered.queue(body, model)?.slot() => permit?,
         };
         self.record.waited = permit.waited();
         self.proxy.core.metrics.queue_wait(permit.waited().into());
