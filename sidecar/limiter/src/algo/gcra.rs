@@ -9,7 +9,7 @@
 use std::num::NonZeroU32;
 
 use super::{Bucket, Swap};
-use crate::{Nanos, Rate};
+use crate::Nanos;
 
 /// What a bucket enforces: a permit every `interval`, at most `burst` at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -24,14 +24,10 @@ impl Pace {
         Self { interval: i128::from(interval.0.max(1)), burst: burst.max(1) }
     }
 
-    /// One of `pods` equal shares of a rate: T·D and max(1, ⌊B/D⌋), so that all shares together admit at most
-    /// rate·t + D·max(1, ⌊B/D⌋).
-    pub fn share(rate: &Rate, pods: NonZeroU32) -> Self {
-        let whole = Self::new(rate.interval(), rate.burst);
-        Self {
-            interval: whole.interval.saturating_mul(i128::from(pods.get())),
-            burst: rate.burst.checked_div(u64::from(pods.get())).unwrap_or(0).max(1),
-        }
+    /// What one of `pods` pods enforces: T·D, and a burst that is a share already.
+    pub fn shared(interval: Nanos, burst: u64, pods: NonZeroU32) -> Self {
+        let whole = Self::new(interval, burst);
+        Self { interval: whole.interval.saturating_mul(i128::from(pods.get())), ..whole }
     }
 
     /// T: how long one permit takes to come back. Saturates at 584 years.

@@ -1,7 +1,11 @@
 //! The algorithms, one a file: pure arithmetic on one bucket, without keys, plans or limits.
 
 pub mod concurrency;
+pub mod fixed_window;
 pub mod gcra;
+mod ledger;
+pub mod sliding_log;
+pub mod sliding_window;
 
 use crate::Nanos;
 
