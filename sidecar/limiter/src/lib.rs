@@ -46,12 +46,15 @@
     deny(clippy::arithmetic_side_effects, clippy::cast_possible_truncation, clippy::float_arithmetic)
 )]
 
+pub mod adaptive;
 pub mod algo;
+pub mod calendar;
 mod decision;
 mod judge;
 mod key;
 mod limiter;
 mod model_name;
+mod pattern;
 mod plan;
 pub mod queue;
 mod reserve;
@@ -64,6 +67,7 @@ mod timeline;
 pub use decision::{Refusal, Retry, Unit, Violation};
 pub use limiter::{LimitStats, Limiter, LimiterSettings, SwapSummary};
 pub use model_name::{BadModelName, ModelName};
+pub use pattern::{BadPattern, Pattern};
 pub use plan::{BUILT_IN_POLICY, Bound, CompileError, CompileErrors, Limit, LimitInfo, Plan, Rate, compile};
 pub use queue::QueueBounds;
 pub use reserve::{BodyFacts, CommitError, HeadFacts, KnownClient, Ticket, Usage};
