@@ -80,7 +80,7 @@ impl fmt::Display for Unit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Every limit exceeded, in the order of their identities; at least one.
-    pub violations: SmallVec<[Violation; 2]>,
+    pub violations: SmallVec<[Violation; 1]>,
     /// When to come back.
     pub retry: Retry,
 }

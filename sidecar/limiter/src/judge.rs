@@ -66,12 +66,7 @@ impl<'a> Judge<'a> {
     }
 
     /// Looks through those limits of a mode that apply and are of a kind.
-    pub(crate) fn look_where(
-        &self,
-        mode: Mode,
-        asked: Asked<'_>,
-        is_kind: impl Fn(&Limit) -> bool,
-    ) -> Seens {
+    pub(crate) fn look_where(&self, mode: Mode, asked: Asked<'_>, is_kind: impl Fn(&Limit) -> bool) -> Seens {
         let mut keys = Keys::new(self.hasher, asked);
         let mut seens = Seens::new();
         for (place, limit, state) in self.applying(mode, asked) {
@@ -140,7 +135,8 @@ impl<'a> Judge<'a> {
 
     /// Adds to a refusal what one limit has against the request.
     fn accuse(&self, seen: &Seen, asked: Asked<'_>, refusal: &mut Refusal) {
-        let (Some(limit), Some(state)) = (self.plan.limits().get(seen.place), self.states.get(seen.place)) else {
+        let (Some(limit), Some(state)) = (self.plan.limits().get(seen.place), self.states.get(seen.place))
+        else {
             return;
         };
         for exceeded in state.exceeded(limit, seen, (asked.usage, asked.ticket), (asked.moment, asked.now)) {
@@ -191,13 +187,7 @@ fn applies(limit: &Limit, asked: Asked<'_>) -> bool {
 }
 
 /// How a limit that applies sees a request.
-pub(crate) fn see(
-    limit: &Limit,
-    state: &LimitState,
-    place: usize,
-    key: BucketKey,
-    asked: Asked<'_>,
-) -> Seen {
+pub(crate) fn see(limit: &Limit, state: &LimitState, place: usize, key: BucketKey, asked: Asked<'_>) -> Seen {
     let at = (place, limit.scale_place(asked.traits.scale), key);
     // A limit in shadow is asked once, with all of its numbers.
     let moment = match (limit.mode(), limit.action(), asked.moment) {

@@ -69,7 +69,9 @@ pub use decision::{Oversized, Refusal, Retry, Unit, Violation};
 pub use limiter::{Explained, LimitStats, Limiter, LimiterSettings, SwapSummary, UnitStats, Would};
 pub use model_name::{BadModelName, ModelName};
 pub use pattern::{BadPattern, Pattern};
-pub use plan::{BUILT_IN_POLICY, Bound, CompileError, CompileErrors, Limit, LimitInfo, Mismatch, Plan, Rate, compile};
+pub use plan::{
+    BUILT_IN_POLICY, Bound, CompileError, CompileErrors, Limit, LimitInfo, Mismatch, Plan, Rate, compile,
+};
 pub use queue::QueueBounds;
 pub use reserve::{Blocked, BodyFacts, BucketId, CommitError, HeadFacts, KnownClient, Ticket, Usage};
 pub use standing::Standing;

@@ -224,9 +224,17 @@ impl Meter {
     }
 
     /// Charges more on top; none when the bucket is gone.
-    pub(crate) fn extend(&mut self, key: BucketKey, charged: Charged, more: u64, now: Nanos) -> Option<Charged> {
+    pub(crate) fn extend(
+        &mut self,
+        key: BucketKey,
+        charged: Charged,
+        more: u64,
+        now: Nanos,
+    ) -> Option<Charged> {
         Some(match (&mut self.buckets, charged) {
-            (Buckets::Token(store), Charged::Token(taken)) => Charged::Token(store.extend(key, taken, more, now)?),
+            (Buckets::Token(store), Charged::Token(taken)) => {
+                Charged::Token(store.extend(key, taken, more, now)?)
+            }
             (Buckets::Sliding(store), Charged::Sliding(taken)) => {
                 Charged::Sliding(store.extend(key, taken, more, now)?)
             }
@@ -247,7 +255,7 @@ impl Meter {
     }
 
     /// The bucket that a key is counted in, as something that tells buckets apart.
-    pub(crate) fn bucket(&self, key: BucketKey, place: Place) -> BucketKey {
+    pub(crate) fn bucket(key: BucketKey, place: Place) -> BucketKey {
         match place {
             Place::Tracked | Place::New => key,
             Place::Overflow => Store::<TokenBucket>::shared_key(key, place),

@@ -169,8 +169,7 @@ impl LimitState {
         let milli = state.adaptive_milli();
         for scaled in limit.scales() {
             let group = old.take_group(scaled);
-            let share =
-                Share { pods: limit.sharers(carrier.pods), factor: Factor::of(scaled.milli, milli) };
+            let share = Share { pods: limit.sharers(carrier.pods), factor: Factor::of(scaled.milli, milli) };
             state.groups.push(group.carried(limit, scaled, share, carrier));
         }
         state
@@ -190,7 +189,8 @@ impl LimitState {
     fn take_group(&mut self, scaled: &Scaled) -> Group {
         let of = |group: &Group, is_it: &dyn Fn(&Scaled) -> bool| group.scaled.as_ref().is_some_and(is_it);
         let same = |group: &Group| of(group, &|was| was.milli == scaled.milli);
-        let tiers = |group: &Group| of(group, &|was| was.tiers.iter().any(|tier| scaled.tiers.contains(tier)));
+        let tiers =
+            |group: &Group| of(group, &|was| was.tiers.iter().any(|tier| scaled.tiers.contains(tier)));
         let place = self.groups.iter().position(same).or_else(|| self.groups.iter().position(tiers));
         let group = place.and_then(|place| self.groups.get_mut(place));
         group.map(std::mem::take).unwrap_or_default()
@@ -273,7 +273,13 @@ impl LimitState {
             looks.all(|looked| looked.look.wait <= self.patience(seen, looked))
         };
         match limit.action() {
-            _ if moment == Moment::Slot => if fits { Verdict::Admit } else { Verdict::Refuse },
+            _ if moment == Moment::Slot => {
+                if fits {
+                    Verdict::Admit
+                } else {
+                    Verdict::Refuse
+                }
+            }
             Action::Queue if is_patient() => Verdict::Later { fits },
             _ if fits => Verdict::Admit,
             Action::Delay if is_patient() => Verdict::Delay(wait),
@@ -320,12 +326,13 @@ impl LimitState {
                     asked: unit.of_permits(looked.cost),
                     wait: Some(wait.since(patience)),
                     birth: meter.birth,
-                    bucket: meter.bucket(seen.key, place),
+                    bucket: Meter::bucket(seen.key, place),
                     overflowed: place == Place::Overflow,
                 });
             }
         }
-        let lacking = self.missing((limit.action(), moment), seen, ticket).filter(|guard| guard.lacks(seen.key, usage));
+        let lacking =
+            self.missing((limit.action(), moment), seen, ticket).filter(|guard| guard.lacks(seen.key, usage));
         all.extend(lacking.map(|guard| guard.exceeded(seen.key, usage)));
         all
     }
@@ -398,21 +405,21 @@ impl Group {
         let mut group = Self { scaled: Some(scaled.clone()), ..Self::default() };
         for (unit, rate) in limit.info().rates() {
             let old = meters.iter().position(|meter| meter.is_for(limit, *unit, rate));
-            let meter = old.map(|place| meters.remove(place)).unwrap_or_else(|| {
+            group.meters.push(if let Some(place) = old {
+                meters.remove(place)
+            } else {
                 let made = (carrier.births.next(), carrier.keys);
                 Meter::new(limit, (*unit, rate), share, made, (carrier.wall, carrier.now))
             });
-            group.meters.push(meter);
         }
         for (unit, _) in limit.info().bounds_at_once() {
             let old = guards.iter().position(|guard| guard.unit == *unit);
-            let guard = old.map(|place| guards.remove(place)).unwrap_or_else(|| Guard {
-                unit: *unit,
-                birth: carrier.births.next(),
-                counts: Guards::default(),
-                allowed: 1,
+            group.guards.push(if let Some(place) = old {
+                guards.remove(place)
+            } else {
+                let (birth, counts) = (carrier.births.next(), Guards::default());
+                Guard { unit: *unit, birth, counts, allowed: 1 }
             });
-            group.guards.push(guard);
         }
         group.share(limit, share, carrier.now);
         group

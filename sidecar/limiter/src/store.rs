@@ -161,7 +161,13 @@ impl<B: Bucket> Store<B> {
     }
 
     /// Charges `cost` to the bucket that was just found in `place`.
-    pub(crate) fn take(&mut self, key: BucketKey, place: Place, cost: u64, now: Nanos) -> Option<Taken<B::Charge>> {
+    pub(crate) fn take(
+        &mut self,
+        key: BucketKey,
+        place: Place,
+        cost: u64,
+        now: Nanos,
+    ) -> Option<Taken<B::Charge>> {
         let epoch = self.timeline.epoch();
         let timeline = &self.timeline;
         let kept = match place {

@@ -157,7 +157,9 @@ impl Limiter {
 impl SwapSummary {
     fn add_fresh(&mut self, limit: &Limit, state: &LimitState) {
         let info = limit.info();
-        self.fresh.extend(info.units().filter(|unit| !state.goes_on(limit, *unit)).map(|unit| (info.clone(), unit)));
+        self.fresh.extend(
+            info.units().filter(|unit| !state.goes_on(limit, *unit)).map(|unit| (info.clone(), unit)),
+        );
     }
 }
 

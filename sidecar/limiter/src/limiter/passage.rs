@@ -6,8 +6,10 @@ use corral_wire::{Action, Mode};
 
 use super::Limiter;
 use crate::{
-    Blocked, BodyFacts, BucketId, CommitError, HeadFacts, Limit, Mismatch, Nanos, Refusal, Ticket, Unit, Usage,
+    Blocked, BodyFacts, BucketId, CommitError, HeadFacts, Limit, Mismatch, Nanos, Refusal, Ticket, Unit,
+    Usage,
     judge::{Asked, Judge, Seens, Stop},
+    meter::Meter,
     reserve::{Held, Phase},
     state::{Exceeded, LimitState, Moment, Seen, Tally, Verdict},
 };
@@ -140,7 +142,7 @@ impl Limiter {
             let meters = self.states.get(seen.place).map_or(&[][..], |state| state.meters(seen.scale));
             let mut looks = seen.looks.iter().filter_map(|looked| Some((meters.get(looked.meter)?, looked)));
             looks.any(|(meter, looked)| {
-                meter.birth == bucket.birth && meter.bucket(seen.key, looked.look.place) == bucket.key
+                meter.birth == bucket.birth && Meter::bucket(seen.key, looked.look.place) == bucket.key
             })
         })
     }
@@ -158,7 +160,7 @@ impl Limiter {
         let judge = self.judge()?;
         let limits = judge.plan.limits();
         seens.retain(|seen| {
-            let longest = limits.get(seen.place).and_then(|limit| limit.max_wait());
+            let longest = limits.get(seen.place).and_then(Limit::max_wait);
             longest.is_some_and(|longest| waited >= longest)
         });
         let traits = judge.plan.traits(&ticket.head);
@@ -203,7 +205,8 @@ impl Limiter {
     }
 
     fn decide(&self, ticket: &Ticket, usage: &Usage, at: (Moment, Nanos)) -> Result<Seens, Stop> {
-        self.with_asked(ticket, usage, at, |judge, asked| judge.decide(asked)).unwrap_or_else(|| Ok(Seens::new()))
+        self.with_asked(ticket, usage, at, |judge, asked| judge.decide(asked))
+            .unwrap_or_else(|| Ok(Seens::new()))
     }
 
     fn look(&self, mode: Mode, ticket: &Ticket, usage: &Usage, at: (Moment, Nanos)) -> Seens {
@@ -213,9 +216,7 @@ impl Limiter {
     /// The limits that are asked when there is a slot.
     fn look_pending(&self, ticket: &Ticket, at: (Moment, Nanos)) -> Seens {
         let queues = |limit: &Limit| limit.action() == Action::Queue;
-        let look = |judge: Judge<'_>, asked: Asked<'_>| {
-            judge.look_where(Mode::Enforce, asked, queues)
-        };
+        let look = |judge: Judge<'_>, asked: Asked<'_>| judge.look_where(Mode::Enforce, asked, queues);
         self.with_asked(ticket, &ticket.estimate, at, look).unwrap_or_default()
     }
 
@@ -233,7 +234,12 @@ impl Limiter {
     }
 
     /// Decides with the body; if that makes it wait, once more with what counts those that wait.
-    fn decide_body(&self, ticket: &Ticket, body: &BodyFacts<'_>, now: Nanos) -> Result<(Seens, Moment), Stop> {
+    fn decide_body(
+        &self,
+        ticket: &Ticket,
+        body: &BodyFacts<'_>,
+        now: Nanos,
+    ) -> Result<(Seens, Moment), Stop> {
         let moment = Moment::Body { waits: body.waits };
         let seens = self.decide(ticket, &body.estimate, (moment, now))?;
         let delays = |verdict| matches!(verdict, Verdict::Delay(_) | Verdict::Later { fits: false });
@@ -247,14 +253,17 @@ impl Limiter {
     fn take_guards(&mut self, seens: &[Seen], usage: &Usage, (ticket, moment): (&mut Ticket, Moment)) {
         let Some(plan) = &self.plan else { return };
         for seen in seens {
-            if let (Some(limit), Some(state)) = (plan.limits().get(seen.place), self.states.get_mut(seen.place)) {
+            if let (Some(limit), Some(state)) =
+                (plan.limits().get(seen.place), self.states.get_mut(seen.place))
+            {
                 state.take_guards(limit, seen, usage, (ticket, moment));
             }
         }
     }
 
     fn take_all(&mut self, seens: &[Seen], (ticket, moment): (&mut Ticket, Moment), now: Nanos) {
-        let delays = seens.iter().map(|seen| if let Verdict::Delay(wait) = seen.verdict { wait } else { Nanos::ZERO });
+        let delays =
+            seens.iter().map(|seen| if let Verdict::Delay(wait) = seen.verdict { wait } else { Nanos::ZERO });
         ticket.delay = delays.max().unwrap_or(Nanos::ZERO);
         for seen in seens {
             match seen.verdict {
@@ -286,7 +295,7 @@ impl Limiter {
     fn leave_for_later(&mut self, seen: &Seen, ticket: &mut Ticket, fits: bool) {
         ticket.is_pending = true;
         let limit = self.plan.as_ref().and_then(|plan| plan.limits().get(seen.place));
-        let longest = limit.and_then(|limit| limit.max_wait());
+        let longest = limit.and_then(Limit::max_wait);
         ticket.patience = ticket.patience.into_iter().chain(longest).min();
         if !fits {
             self.tally(seen.place, |tally| Tally::add(&mut tally.queued));
@@ -298,11 +307,15 @@ impl Limiter {
         let seens = self.look(Mode::Shadow, ticket, &ticket.estimate, (moment, now));
         for seen in &seens {
             let is_oversized = self
-                .with_asked(ticket, &ticket.estimate, (moment, now), |judge, asked| judge.oversized(seen, asked))
+                .with_asked(ticket, &ticket.estimate, (moment, now), |judge, asked| {
+                    judge.oversized(seen, asked)
+                })
                 .flatten()
                 .is_some();
             match seen.verdict {
-                Verdict::Admit | Verdict::Delay(_) if !is_oversized => self.take_shadow_one(seen, ticket, (moment, now)),
+                Verdict::Admit | Verdict::Delay(_) if !is_oversized => {
+                    self.take_shadow_one(seen, ticket, (moment, now));
+                }
                 _ => {
                     self.tally(seen.place, |tally| Tally::add(&mut tally.would_refuse));
                     let limit = self.plan.as_ref().and_then(|plan| plan.limits().get(seen.place));
@@ -316,7 +329,8 @@ impl Limiter {
         let limit = self.plan.as_ref().and_then(|plan| plan.limits().get(seen.place));
         let queues = limit.is_some_and(|limit| limit.action() == Action::Queue);
         let moment = if queues { Moment::Slot } else { moment };
-        let (delay, own) = (ticket.delay, if let Verdict::Delay(wait) = seen.verdict { wait } else { Nanos::ZERO });
+        let (delay, own) =
+            (ticket.delay, if let Verdict::Delay(wait) = seen.verdict { wait } else { Nanos::ZERO });
         ticket.delay = own;
         self.take_one(seen, (ticket, moment), now);
         ticket.delay = delay;

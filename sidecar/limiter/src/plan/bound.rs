@@ -156,7 +156,9 @@ impl fmt::Display for Bound {
             f.write_str("; less while Ollama fares badly")?;
         }
         match self.action {
-            Action::Deprioritize => f.write_str("; soft: beyond it requests run where nobody else wants the slot"),
+            Action::Deprioritize => {
+                f.write_str("; soft: beyond it requests run where nobody else wants the slot")
+            }
             Action::Reject | Action::Delay | Action::Queue => Ok(()),
         }
     }

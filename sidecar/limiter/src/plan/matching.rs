@@ -146,7 +146,10 @@ impl Limit {
         check(paths.is_empty() || paths.iter().any(|path| is_path(path, head.path)), Mismatch::Path)?;
         check(tiers.is_empty() || traits.tier.is_some_and(|tier| is_listed(tiers, tier)), Mismatch::Tier)?;
         check(headers.iter().all(|header| head.headers.contains(header)), Mismatch::Header)?;
-        check(cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.contains(&traits.address)), Mismatch::Address)?;
+        check(
+            cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.contains(&traits.address)),
+            Mismatch::Address,
+        )?;
         let holds = |place: &usize| traits.exempted.get(*place).is_some_and(|holds| *holds);
         check(!self.exemptions.iter().any(holds), Mismatch::Exempt)
     }

@@ -91,7 +91,8 @@ fn read_digest(key: &ApiKeyDoc) -> Option<[u8; 32]> {
         _ => None,
     };
     let (pairs, rest) = key.digest.as_bytes().as_chunks::<2>();
-    let bytes: Option<Vec<u8>> = pairs.iter().map(|[high, low]| Some((nibble(high)? << 4) | nibble(low)?)).collect();
+    let bytes: Option<Vec<u8>> =
+        pairs.iter().map(|[high, low]| Some((nibble(high)? << 4) | nibble(low)?)).collect();
     bytes?.try_into().ok().filter(|_| rest.is_empty())
 }
 
@@ -135,7 +136,8 @@ fn read_exemptions(docs: &[ExemptDoc], errors: &mut Errors) -> Vec<Exemption> {
         errors.check(doc.clients.len() <= MOST, format!("{path}.clients"), || {
             format!("has at most {MOST} entries")
         });
-        exemptions.push(Exemption { cidrs, clients: sorted(doc.clients.iter().take(MOST).cloned().collect()) });
+        exemptions
+            .push(Exemption { cidrs, clients: sorted(doc.clients.iter().take(MOST).cloned().collect()) });
     }
     exemptions
 }

@@ -79,7 +79,8 @@ fn headers_of(limits: &[Limit]) -> Vec<String> {
         KeyPart::Header(name) => Some(name.to_string()),
         _ => None,
     });
-    let matched = limits.iter().flat_map(|limit| limit.cover.headers.iter().map(|(name, _)| name.to_string()));
+    let matched =
+        limits.iter().flat_map(|limit| limit.cover.headers.iter().map(|(name, _)| name.to_string()));
     sorted(kept.chain(matched).collect())
 }
 

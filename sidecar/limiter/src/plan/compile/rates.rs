@@ -132,9 +132,11 @@ fn check_algorithm(
     match algorithm {
         Algorithm::TokenBucket | Algorithm::LeakyBucket | Algorithm::SlidingWindow => {}
         Algorithm::FixedWindow => {
-            errors.check([60, 3600, DAY].contains(&rate.window_seconds), format!("{path}.windowSeconds"), || {
-                "a FixedWindow is a minute, an hour or a day: 60, 3600 or 86400".to_owned()
-            });
+            errors.check(
+                [60, 3600, DAY].contains(&rate.window_seconds),
+                format!("{path}.windowSeconds"),
+                || "a FixedWindow is a minute, an hour or a day: 60, 3600 or 86400".to_owned(),
+            );
         }
         Algorithm::SlidingLog => {
             errors.check(unit == Unit::Requests, path, || "a SlidingLog counts requests only".to_owned());
@@ -148,8 +150,8 @@ fn check_algorithm(
 
 /// When the days of a limit begin; none unless it has a fixed window of a day.
 pub(super) fn read_day(path: &str, doc: &LimitDoc, errors: &mut Errors) -> Option<Calendar> {
-    let has_day = doc.algorithm == Algorithm::FixedWindow
-        && over_time(doc).any(|(_, rate)| rate.window_seconds == DAY);
+    let has_day =
+        doc.algorithm == Algorithm::FixedWindow && over_time(doc).any(|(_, rate)| rate.window_seconds == DAY);
     let path = format!("{path}.reset");
     let Some(reset) = &doc.reset else {
         return has_day.then(|| Calendar::day(0, "UTC").ok()).flatten();
