@@ -2,11 +2,16 @@
 
 use std::sync::Arc;
 
-use corral_limiter::queue::{SlotQueue, WaiterId};
-use corral_limiter::{BodyFacts, CommitError, Nanos, Terms, Ticket, Usage};
+use corral_limiter::queue::{SlotQueue, WaiterId, Wish};
+use corral_limiter::{BodyFacts, CommitError, Nanos, Refusal, Terms, Ticket, Usage};
 
-use super::hall::{Arrived, Hall};
+use super::hall::{Arrived, Hall, SOONEST};
+use tokio::time::sleep_until;
+
 use crate::core::{Core, State};
+
+/// A request that needs no slot and waits for another to end is asked again after this.
+const LOOK_AGAIN: Nanos = Nanos::from_millis(50);
 
 /// What a request has been charged. Dropped: given back, or settled if it was served.
 pub(super) struct Charge {
@@ -32,6 +37,8 @@ impl Charge {
         let mut state = self.core.lock();
         let State { limiter, queue, hall } = &mut *state;
         let id = hall.next_id();
+        let waits = body.model.is_some_and(|model| !queue.starts_at_once(Wish::slot(model)));
+        let body = BodyFacts { waits, ..body };
         let Some(ticket) = self.ticket.as_mut() else {
             let terms = Terms::default();
             let arrived = arrival(queue, hall, id, &terms).map_err(CommitError::Arrival)?;
@@ -48,11 +55,44 @@ impl Charge {
         Ok((id, terms, arrived))
     }
 
-    /// Takes back what the hall has kept.
-    pub(super) fn take_back(&mut self, id: WaiterId) {
+    /// It has its slot: takes back what the hall has kept, and waits no more.
+    pub(super) fn start(&mut self, id: WaiterId) {
+        let mut state = self.core.lock();
         if self.ticket.is_none() {
-            self.ticket = self.core.lock().hall.take_back(id);
+            self.ticket = state.hall.take_back(id);
         }
+        if let Some(ticket) = &mut self.ticket {
+            state.limiter.started(ticket);
+        }
+    }
+
+    /// Waits until the limits let it have what they were left to be asked for; for a request that needs no slot.
+    pub(super) async fn wait_for_limits(&mut self, id: WaiterId) -> Result<(), Refusal> {
+        self.start(id);
+        loop {
+            let Some(ticket) = &mut self.ticket else { return Ok(()) };
+            let (clock, deadline) = (*self.core.clock(), ticket.deadline());
+            let now = clock.now();
+            let Err(blocked) = self.core.lock().limiter.dispatch(ticket, now) else {
+                return Ok(());
+            };
+            let overdue = || self.core.lock().limiter.overdue(ticket, now);
+            if let Some(refusal) = deadline.filter(|deadline| *deadline <= now).and_then(|_| overdue()) {
+                self.core.tally().policy_rejected();
+                return Err(refusal);
+            }
+            let again = now.plus(blocked.wait.unwrap_or(LOOK_AGAIN).max(SOONEST));
+            sleep_until(clock.instant(deadline.map_or(again, |deadline| deadline.max(now.plus(SOONEST)).min(again)))).await;
+        }
+    }
+
+    /// It has waited in vain: takes back what the hall has kept, and says which limits held it up, if it was they.
+    pub(super) fn overdue(&mut self, id: WaiterId, now: Nanos) -> Option<Refusal> {
+        let mut state = self.core.lock();
+        let ticket = state.hall.take_back(id)?;
+        let refusal = state.limiter.overdue(&ticket, now);
+        self.ticket = Some(ticket);
+        refusal
     }
 
     /// Ollama has worked on it: what it was charged stands.

@@ -18,7 +18,7 @@ mod place;
 use std::sync::Arc;
 
 use corral_limiter::queue::QueueRefusal;
-use corral_limiter::{BodyFacts, CommitError, HeadFacts, ModelName, Nanos, Refusal};
+use corral_limiter::{BodyFacts, CommitError, HeadFacts, ModelName, Nanos, Oversized, Refusal};
 use tokio::time::sleep_until;
 
 use self::charge::Charge;
@@ -32,6 +32,8 @@ use crate::core::Core;
 pub(crate) enum Denied {
     /// Limits are exceeded.
     Limit(Refusal),
+    /// A limit will never admit it.
+    Oversized(Oversized),
     /// The queue is full, or would take too long.
     Queue(QueueRefusal),
     /// It waited as long as it may.
@@ -72,11 +74,11 @@ impl Entered {
             delay => queue.book(id).map(|()| Arrived::Booked(now.plus(delay))),
         });
         let (id, _, arrived) = decided.map_err(|error| denied(&core, error))?;
-        self.charge.take_back(id);
+        let _booked = Booked { core: &core, id };
         if let Arrived::Booked(from) = arrived {
-            let _booked = Booked { core: &core, id };
             sleep_until(core.clock().instant(from)).await;
         }
+        self.charge.wait_for_limits(id).await.map_err(Denied::Limit)?;
         self.charge.serve();
         Ok(Passed { _charge: self.charge })
     }
@@ -98,6 +100,10 @@ fn denied(core: &Core, error: CommitError<QueueRefusal>) -> Denied {
         CommitError::Refused(refusal) => {
             core.tally().policy_rejected();
             Denied::Limit(refusal)
+        }
+        CommitError::Oversized(oversized) => {
+            core.tally().policy_rejected();
+            Denied::Oversized(oversized)
         }
         CommitError::Arrival(refusal) => {
             core.tally().capacity_rejected();

@@ -84,7 +84,7 @@ impl Place {
                 Err(now) => return Err(self.time_out(now)),
             }
         }
-        self.charge.take_back(self.slot.id);
+        self.charge.start(self.slot.id);
         let waited = self.slot.held_since.unwrap_or(self.arrived_at).since(self.arrived_at);
         Ok(Permit { _slot: self.slot, charge: self.charge, waited })
     }
@@ -111,8 +111,13 @@ impl Place {
 
     /// Leaves first: it does not wait behind itself when it comes again.
     fn time_out(self, now: Nanos) -> Denied {
-        let Self { slot, charge, model, arrived_at, .. } = self;
+        let Self { slot, mut charge, model, arrived_at, .. } = self;
+        let overdue = charge.overdue(slot.id, now);
         drop(slot);
+        if let Some(refusal) = overdue {
+            charge.core.tally().policy_rejected();
+            return Denied::Limit(refusal);
+        }
         charge.core.tally().capacity_rejected();
         let waited = now.since(arrived_at);
         let estimated_wait = charge.core.lock().queue.estimate(&model).unwrap_or(waited);
