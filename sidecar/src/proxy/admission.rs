@@ -14,7 +14,7 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use corral_limiter::queue::{Arrival, QueueRefusal, SlotQueue, WaiterId};
-use corral_limiter::{BodyFacts, CommitError, HeadFacts, ModelName, Nanos, Refusal, Ticket};
+use corral_limiter::{BodyFacts, CommitError, HeadFacts, ModelName, Nanos, Refusal, Ticket, Usage};
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
@@ -80,11 +80,24 @@ pub(crate) enum Denied {
     },
 }
 
-/// What a request has been charged. Dropped: given back, or kept if it was served.
+/// What a request has been charged. Dropped: its fate is carried out.
 struct Charge {
     core: Arc<Core>,
     ticket: Option<Ticket>,
-    served: bool,
+    /// What was reserved for it beside itself, once it is admitted.
+    reserved: Usage,
+    fate: Fate,
+}
+
+/// What becomes of a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is given back: the request was not served.
+    GivenBack,
+    /// It stands as it is.
+    Stands,
+    /// It is settled to what the request really cost.
+    Settled(Usage),
 }
 
 impl Charge {
@@ -110,11 +123,17 @@ impl Drop for Charge {
             return;
         };
         let now = self.core.clock().now();
+        let cost = match self.fate {
+            Fate::GivenBack => Usage::default(),
+            Fate::Stands => self.reserved,
+            Fate::Settled(cost) => cost,
+        };
+        self.core.settled(self.reserved, cost);
         let limiter = &mut self.core.lock().limiter;
-        if self.served {
-            limiter.finish(ticket, None, now);
-        } else {
-            limiter.abandon(ticket, now);
+        match self.fate {
+            Fate::GivenBack => limiter.abandon(ticket, now),
+            Fate::Stands => limiter.finish(ticket, None, now),
+            Fate::Settled(cost) => limiter.finish(ticket, Some(cost), now),
         }
     }
 }
@@ -153,7 +172,8 @@ impl Entered {
         let now = core.clock().now();
         let entered = core.lock().limiter.enter(head, now);
         let ticket = entered.inspect_err(|_| core.tally().policy_rejected())?;
-        Ok(Self { charge: Charge { core: Arc::clone(core), ticket: Some(ticket), served: false } })
+        let (core, reserved) = (Arc::clone(core), Usage::default());
+        Ok(Self { charge: Charge { core, ticket: Some(ticket), reserved, fate: Fate::GivenBack } })
     }
 
     /// The request itself is wrong: it is charged once where its head decides.
@@ -175,7 +195,7 @@ impl Entered {
         );
         match decided {
             Ok(()) => {
-                self.charge.served = true;
+                self.charge.fate = Fate::Stands;
                 Ok(Passed { _charge: self.charge })
             }
             Err(CommitError::Refused(refusal)) => {
@@ -186,15 +206,19 @@ impl Entered {
         }
     }
 
-    /// Decides every limit and the queue's arrival.
-    pub(crate) fn queue(mut self, model: &ModelName) -> Result<Place, Denied> {
+    /// Decides every limit, by what the request will probably cost, and the queue's arrival.
+    pub(crate) fn queue(mut self, model: &ModelName, estimate: Usage) -> Result<Place, Denied> {
         let core = Arc::clone(&self.charge.core);
         core.tally().arrived();
         let now = core.clock().now();
-        let body = BodyFacts { model: Some(model), ..BodyFacts::default() };
+        let body = BodyFacts { model: Some(model), estimate };
         let arrived = self.charge.decide(body, now, |queue, hall| hall.arrive(queue, model, now));
         match arrived {
-            Ok(arrived) => Ok(Place::new(self.charge, model.clone(), arrived, now)),
+            Ok(arrived) => {
+                self.charge.reserved = estimate;
+                core.metrics.tokens.reserved(estimate);
+                Ok(Place::new(self.charge, model.clone(), arrived, now))
+            }
             Err(CommitError::Refused(refusal)) => {
                 core.tally().policy_rejected();
                 Err(Denied::Limit(refusal))
@@ -246,7 +270,7 @@ impl Place {
             self.slot.held_since = Some(now);
         }
         let waited = self.slot.held_since.unwrap_or(self.arrived).since(self.arrived);
-        Ok(Permit { _slot: self.slot, charge: self.charge, waited })
+        Ok(Permit { slot: self.slot, charge: self.charge, waited })
     }
 
     /// Leaves first: it does not wait behind itself when it comes again.
@@ -262,7 +286,7 @@ impl Place {
 
 /// The right to send one request to Ollama. Dropped: the slot goes to who is next.
 pub(crate) struct Permit {
-    _slot: Slot,
+    slot: Slot,
     charge: Charge,
     waited: Nanos,
 }
@@ -273,9 +297,23 @@ impl Permit {
         self.waited
     }
 
-    /// Ollama has worked on the request: what it was charged stands.
-    pub(crate) fn serve(&mut self) {
-        self.charge.served = true;
+    /// For how long it has been held.
+    pub(crate) fn held(&self) -> Nanos {
+        let now = self.charge.core.clock().now();
+        self.slot.held_since.map_or(Nanos::ZERO, |since| now.since(since))
+    }
+
+    /// The answer has so many tokens by now.
+    pub(crate) fn progress(&mut self, output: u64) {
+        let core = &self.charge.core;
+        if let Some(ticket) = &mut self.charge.ticket {
+            core.lock().limiter.progress(ticket, output, core.clock().now());
+        }
+    }
+
+    /// Ollama has worked on the request, and on so many tokens: that is what it is charged.
+    pub(crate) fn settle(&mut self, input: u64, output: u64) {
+        self.charge.fate = Fate::Settled(Usage { input, output, slot: self.held() });
     }
 }
 

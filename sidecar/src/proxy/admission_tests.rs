@@ -62,7 +62,7 @@ fn model(name: &str) -> ModelName {
 }
 
 fn place(core: &Arc<Core>, name: &str) -> Result<Place, Denied> {
-    Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(&model(name))
+    Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(&model(name), Usage::default())
 }
 
 fn remaining(core: &Core) -> Vec<u64> {
