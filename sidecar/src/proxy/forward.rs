@@ -35,11 +35,7 @@ const FRAMES_AHEAD: usize = 4;
 /// What an exchange holds until it is over.
 pub(crate) enum Hold {
     /// A slot, for a request that needs a runner.
-    Slot {
-        permit: Permit,
-        need: Need,
-        account: Account,
-    },
+    Slot { permit: Permit, need: Need, account: Account },
     /// Nothing but its place among the requests of its client.
     Passed(#[expect(dead_code, reason = "held for what its drop gives back")] Passed),
 }

@@ -247,8 +247,7 @@ impl Life<'_> {
         hold: Hold,
     ) -> Result<Answer, Refused> {
         let bytes = body.as_ref().map_or_else(Bytes::new, |held| held.bytes().clone());
-        let request =
-            upstream::build(route, method.clone(), headers, Pieces::edited(&bytes, hold.edits()));
+        let request = upstream::build(route, method.clone(), headers, Pieces::edited(&bytes, hold.edits()));
         let job = Job { request, body, hold, ending: route.endpoint.ending };
         match forward::start(self.proxy, job).await {
             Ok(Ok(answer)) => Ok(answer),

@@ -147,7 +147,8 @@ impl Gauge {
         self.payload = false;
         if self.inside.is_none() {
             // An object under `images` or a list under `source` is no image, and no text that Ollama would take.
-            self.inside = frame.filter(|frame| object != (*frame == Frame::Images)).map(|frame| (frame, depth));
+            self.inside =
+                frame.filter(|frame| object != (*frame == Frame::Images)).map(|frame| (frame, depth));
         }
     }
 
@@ -172,7 +173,11 @@ mod tests {
             (r#"{"prompt":"hello"}"#, Part::Prompt, 5),
             (r#"{"PROMPT":"\"\n\u00e9\ud83d\ude00"}"#, Part::Prompt, 8),
             (r#"{"messages":[{"role":"user","content":"hello"}]}"#, Part::Messages, 9),
-            (r#"{"messages":[{"role":"user","content":[{"type":"text","text":"hello"}]}]}"#, Part::Messages, 13),
+            (
+                r#"{"messages":[{"role":"user","content":[{"type":"text","text":"hello"}]}]}"#,
+                Part::Messages,
+                13,
+            ),
             (r#"{"input":["ab","cde"]}"#, Part::Input, 5),
             (r#"{"system":"a","prompt":"bc"}"#, Part::System, 1),
             (r#"{"tools":[{"a":1}]}"#, Part::Tools, 9),
@@ -189,12 +194,16 @@ mod tests {
             (format!(r#"{{"images":["{image}"]}}"#), Part::Images),
             (format!(r#"{{"messages":[{{"content":"hey","images":["{image}"]}}]}}"#), Part::Messages),
             (
-                format!(r#"{{"messages":[{{"content":[{{"type":"","text":"hey"}},{{"type":"","image_url":{{"url":"data:{image}","detail":"high"}}}}]}}]}}"#),
+                format!(
+                    r#"{{"messages":[{{"content":[{{"type":"","text":"hey"}},{{"type":"","image_url":{{"url":"data:{image}","detail":"high"}}}}]}}]}}"#
+                ),
                 Part::Messages,
             ),
             (format!(r#"{{"input":[{{"content":["hey",{{"image_url":"data:{image}"}}]}}]}}"#), Part::Input),
             (
-                format!(r#"{{"messages":[{{"content":["hey",{{"source":{{"type":"base64","media_type":"image/png","data":"{image}"}}}}]}}]}}"#),
+                format!(
+                    r#"{{"messages":[{{"content":["hey",{{"source":{{"type":"base64","media_type":"image/png","data":"{image}"}}}}]}}]}}"#
+                ),
                 Part::Messages,
             ),
         ] {
@@ -214,7 +223,11 @@ mod tests {
             r#"{"messages":[{"content":[{"data":"code"}]}]}"#,
             r#"{"messages":[{"images":{"x":"code"}}]}"#,
         ] {
-            assert_eq!(size(body, Part::Messages), Size { text: 4, images: 0, numbers: 0, strings: 1 }, "{body}");
+            assert_eq!(
+                size(body, Part::Messages),
+                Size { text: 4, images: 0, numbers: 0, strings: 1 },
+                "{body}"
+            );
         }
     }
 

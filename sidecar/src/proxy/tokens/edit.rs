@@ -109,7 +109,8 @@ impl Plan {
 
     /// Replaces a number that is higher, or stands for no cap. Says to what, if it did.
     fn lower(&mut self, raw: Raw<'_>, most: u64) -> Option<u64> {
-        let open = raw.text == "null" || whole(raw.text).is_some_and(|asked| asked <= 0 || asked > i128::from(most));
+        let open =
+            raw.text == "null" || whole(raw.text).is_some_and(|asked| asked <= 0 || asked > i128::from(most));
         open.then(|| {
             self.edits.push(Edit { at: raw.at, length: raw.text.len(), text: most.to_string() });
             most

@@ -26,7 +26,10 @@ fn the_counts_are_asked_for_in_place() {
             r#" { "stream" : true, "stream_options" : null , "x":1} "#,
             r#" { "stream" : true, "stream_options" : {"include_usage":true} , "x":1} "#,
         ),
-        (r#"{"stream":true,"stream_options":{ }}"#, r#"{"stream":true,"stream_options":{ "include_usage":true}}"#),
+        (
+            r#"{"stream":true,"stream_options":{ }}"#,
+            r#"{"stream":true,"stream_options":{ "include_usage":true}}"#,
+        ),
         (
             r#"{"stream":true,"Stream_Options":{"INCLUDE_USAGE":false} }"#,
             r#"{"stream":true,"Stream_Options":{"INCLUDE_USAGE":false,"include_usage":true} }"#,
@@ -101,8 +104,18 @@ fn an_output_cap_lowers_what_is_higher_and_bounds_what_is_open() {
         (Chat, r#"{"a":1}"#, r#"{"a":1,"options":{"num_predict":100}}"#, 100),
         (Chat, r#"{"options":null}"#, r#"{"options":{"num_predict":100}}"#, 100),
         (Generate, r#"{"options":{}}"#, r#"{"options":{"num_predict":100}}"#, 100),
-        (Generate, r#"{"options":{"num_predict":-1}}"#, r#"{"options":{"num_predict":-1,"num_predict":100}}"#, 100),
-        (Generate, r#"{"options":{"num_predict":101}}"#, r#"{"options":{"num_predict":101,"num_predict":100}}"#, 100),
+        (
+            Generate,
+            r#"{"options":{"num_predict":-1}}"#,
+            r#"{"options":{"num_predict":-1,"num_predict":100}}"#,
+            100,
+        ),
+        (
+            Generate,
+            r#"{"options":{"num_predict":101}}"#,
+            r#"{"options":{"num_predict":101,"num_predict":100}}"#,
+            100,
+        ),
         (Generate, r#"{"options":{"num_predict":100}}"#, r#"{"options":{"num_predict":100}}"#, 100),
         (ChatCompletions, r#"{"a":1}"#, r#"{"a":1,"max_tokens":100}"#, 100),
         (ChatCompletions, r#"{"max_tokens": 7}"#, r#"{"max_tokens": 7}"#, 7),

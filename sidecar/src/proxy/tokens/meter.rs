@@ -110,7 +110,10 @@ fn is_content(voice: Voice, path: &[Name]) -> bool {
     match voice {
         Voice::Native => matches!(
             path,
-            [Response | Thinking] | [Message, Content | Thinking] | [ToolCalls, Item] | [Message, ToolCalls, Item]
+            [Response | Thinking]
+                | [Message, Content | Thinking]
+                | [ToolCalls, Item]
+                | [Message, ToolCalls, Item]
         ),
         Voice::OpenAi => matches!(
             path,

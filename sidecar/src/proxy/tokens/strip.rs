@@ -89,7 +89,10 @@ enum Found {
     /// All of it.
     Alone,
     /// So much of it, a comma with it.
-    Beside { from: usize, to: usize },
+    Beside {
+        from: usize,
+        to: usize,
+    },
 }
 
 fn usage_of(line: &[u8]) -> Found {

@@ -291,12 +291,7 @@ impl Walker {
         if last == Some(&b'\n') { rest } else { rest.get(1..).unwrap_or_default() }
     }
 
-    fn number<'a>(
-        &mut self,
-        number: Option<u64>,
-        bytes: &'a [u8],
-        listener: &mut impl Listener,
-    ) -> &'a [u8] {
+    fn number<'a>(&mut self, number: Option<u64>, bytes: &'a [u8], listener: &mut impl Listener) -> &'a [u8] {
         let byte = bytes.first().copied().unwrap_or_default();
         match byte {
             b'0'..=b'9' => {
@@ -389,12 +384,16 @@ mod tests {
     #[test]
     fn only_the_data_of_events_is_walked_over() {
         let text = b"event: x\ndata: {\"eval_count\":5}\n\nid: {\"eval_count\":6}\ndata:{\"eval_count\":7}\n: {\"eval_count\":8}\ndata: [DONE]\n\n";
-        assert_eq!(heard(Framing::Events, &[text]), ["[Evaluated]=5", "over", "[Evaluated]=7", "over", "over"]);
+        assert_eq!(
+            heard(Framing::Events, &[text]),
+            ["[Evaluated]=5", "over", "[Evaluated]=7", "over", "over"]
+        );
     }
 
     #[test]
     fn a_broken_line_does_not_spoil_the_next() {
-        let text = b"{\"a\":[{\"response\":\"x\n{\"eval_count\":5}\n[[[[\n{\"eval_count\":6\n{\"eval_count\":7}";
+        let text =
+            b"{\"a\":[{\"response\":\"x\n{\"eval_count\":5}\n[[[[\n{\"eval_count\":6\n{\"eval_count\":7}";
         let heard = heard(Framing::Lines, &[text]);
         let counts: Vec<_> = heard.iter().filter(|heard| heard.contains('=')).collect();
         assert_eq!(counts, ["[Evaluated]=5", "[Evaluated]=6", "[Evaluated]=7"]);

@@ -8,12 +8,7 @@ use crate::proxy::route::{Action, Route};
 
 /// Builds it. The client's headers stay here: credentials (which Ollama would hand to its cloud), `Origin` (judged
 /// already), forwarded addresses, everything about the connection. `Host` is one that Ollama takes for local.
-pub(crate) fn build(
-    route: &Route<'_>,
-    method: Method,
-    headers: &HeaderMap,
-    body: Pieces,
-) -> Request<Pieces> {
+pub(crate) fn build(route: &Route<'_>, method: Method, headers: &HeaderMap, body: Pieces) -> Request<Pieces> {
     let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = target(route);
