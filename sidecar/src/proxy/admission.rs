@@ -13,7 +13,7 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use corral_limiter::queue::{Arrival, QueueRefusal, SlotQueue, WaiterId};
+use corral_limiter::queue::{Arrival, QueueRefusal, SlotQueue, WaiterId, Wish};
 use corral_limiter::{BodyFacts, CommitError, HeadFacts, ModelName, Nanos, Refusal, Ticket, Usage};
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
@@ -40,7 +40,7 @@ impl Hall {
     ) -> Result<Arrived, QueueRefusal> {
         self.last += 1;
         let id = WaiterId(self.last);
-        let Arrival::Wait { deadline } = queue.arrive(id, model, now)? else {
+        let Arrival::Wait { deadline } = queue.arrive(id, Wish::slot(model), now)? else {
             return Ok((id, None));
         };
         let (wake, bell) = oneshot::channel();
