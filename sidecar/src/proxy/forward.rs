@@ -35,7 +35,7 @@ const FRAMES_AHEAD: usize = 4;
 /// What an exchange holds until it is over.
 pub(crate) enum Hold {
     /// A slot, for a request that needs a runner.
-    Slot { permit: Permit, need: Need, account: Account },
+    Slot { permit: Permit, need: Need, account: Box<Account> },
     /// Nothing but its place among the requests of its client.
     Passed(#[expect(dead_code, reason = "held for what its drop gives back")] Passed),
 }
@@ -152,7 +152,7 @@ async fn run(proxy: Arc<Proxy>, job: Job, reply: Reply) {
     let Some(reply) = reply else { return };
     match begun {
         Some(Ok((response, lease))) => {
-            deliver(&proxy, response, lease, Exchange { hold, ending, flight }, reply).await;
+            deliver(&proxy, response, lease, Exchange { flight, hold, ending }, reply).await;
         }
         Some(Err(error)) => {
             drop((flight, hold));

@@ -233,7 +233,7 @@ impl Life<'_> {
         };
         self.record.waited = permit.waited();
         self.proxy.core.metrics.queue_wait(permit.waited().into());
-        let account = Account::new(reckoning, Arc::clone(&self.record.spent));
+        let account = Box::new(Account::new(reckoning, Arc::clone(&self.record.spent)));
         Ok(Hold::Slot { permit, need, account })
     }
 

@@ -206,7 +206,8 @@ mod tests {
     fn the_length_of_a_token_is_learned_from_prompts_that_are_long_enough() {
         let ratio = after(vec![lesson(2000, 1000, 10); 50]).bytes_per_token;
         assert!((ratio - 2.0).abs() < 0.01, "{ratio}");
-        assert_eq!(after(vec![lesson(2, 29, 10); 50]).bytes_per_token, 3.5);
+        let still = after(vec![lesson(2, 29, 10); 50]).bytes_per_token;
+        assert!((still - 3.5).abs() < f64::EPSILON, "{still}");
         let short = after([lesson(128, 64, 10)]).bytes_per_token;
         let long = after([lesson(512, 256, 10)]).bytes_per_token;
         assert!(long < short && short < 3.5, "{long} {short}");
@@ -223,7 +224,8 @@ mod tests {
     #[test]
     fn a_prompt_that_was_cut_to_the_context_teaches_nothing() {
         let cut = Lesson { context: Some(2048), ..lesson(50_000, 1026, 10) };
-        assert_eq!(after(vec![cut; 50]).bytes_per_token, 3.5);
+        let still = after(vec![cut; 50]).bytes_per_token;
+        assert!((still - 3.5).abs() < f64::EPSILON, "{still}");
     }
 
     #[test]

@@ -152,7 +152,7 @@ impl Walker {
             }
             bytes = match self.state {
                 State::Prefix(matched) => {
-                    self.state = self.prefix(matched, *byte);
+                    self.state = prefix(matched, *byte);
                     rest
                 }
                 State::Skip => from_first(memchr::memchr(b'\n', bytes), bytes),
@@ -184,14 +184,6 @@ impl Walker {
         }
         (self.depth, self.objects, self.wants_key) = (0, 0, false);
         self.state = line_start(self.framing);
-    }
-
-    fn prefix(&self, matched: usize, byte: u8) -> State {
-        match DATA.get(matched) {
-            Some(expected) if *expected != byte => State::Skip,
-            Some(_) if matched + 1 == DATA.len() => State::Between,
-            _ => State::Prefix(matched + 1),
-        }
     }
 
     fn between(&mut self, byte: u8, listener: &mut impl Listener) {
@@ -312,6 +304,14 @@ impl Walker {
                 bytes
             }
         }
+    }
+}
+
+fn prefix(matched: usize, byte: u8) -> State {
+    match DATA.get(matched) {
+        Some(expected) if *expected != byte => State::Skip,
+        Some(_) if matched + 1 == DATA.len() => State::Between,
+        _ => State::Prefix(matched + 1),
     }
 }
 
