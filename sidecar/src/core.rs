@@ -10,7 +10,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use corral_limiter::queue::{QueueLoad, SlotBounds, SlotQueue};
 use corral_limiter::{
-    HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Standing, SwapSummary,
+    HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Standing, SwapSummary, Usage,
 };
 use corral_wire::{Counters, Gauges};
 use parking_lot::{Mutex, MutexGuard};
@@ -169,6 +169,12 @@ impl Core {
         self.state.lock()
     }
 
+    /// A request is over for which tokens were reserved, and it cost so many.
+    pub(crate) fn settled(&self, reserved: Usage, cost: Usage) {
+        self.tally.spent(cost);
+        self.metrics.tokens.settled(reserved, cost);
+    }
+
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }
@@ -182,6 +188,8 @@ pub(crate) struct Tally {
     capacity_rejects: AtomicU64,
     policy_rejects: AtomicU64,
     slot_nanos: AtomicU64,
+    tokens_in: AtomicU64,
+    tokens_out: AtomicU64,
     upstream_busy: AtomicU64,
 }
 
@@ -216,6 +224,12 @@ impl Tally {
         self.slot_nanos.fetch_add(held.0, Ordering::Relaxed);
     }
 
+    /// A request was charged these tokens.
+    fn spent(&self, cost: Usage) {
+        self.tokens_in.fetch_add(cost.input, Ordering::Relaxed);
+        self.tokens_out.fetch_add(cost.output, Ordering::Relaxed);
+    }
+
     fn read(&self) -> Counters {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
@@ -224,6 +238,8 @@ impl Tally {
             capacity_rejects: of(&self.capacity_rejects),
             policy_rejects: of(&self.policy_rejects),
             slot_millis: of(&self.slot_nanos) / 1_000_000,
+            tokens_in: of(&self.tokens_in),
+            tokens_out: of(&self.tokens_out),
         }
     }
 }

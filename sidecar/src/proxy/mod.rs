@@ -27,6 +27,7 @@ mod residency;
 mod respond;
 mod route;
 mod settings;
+mod tokens;
 mod trouble;
 mod upstream;
 mod vigil;
@@ -36,7 +37,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use corral_limiter::Nanos;
+use corral_limiter::{Nanos, Plan};
 use parking_lot::Mutex;
 
 pub(crate) use dice::Dice;
@@ -45,8 +46,10 @@ pub(crate) use request::handle;
 pub use settings::{ProxySettings, StallBounds};
 
 use crate::core::Core;
-use inspect::BodyBudget;
+use inspect::{Asked, BodyBudget};
 use residency::Residency;
+use route::Endpoint;
+use tokens::{Learned, Reckoning};
 use upstream::Upstream;
 
 /// What all requests share.
@@ -57,6 +60,7 @@ pub(crate) struct Proxy {
     upstream: Upstream,
     budget: BodyBudget,
     residency: Mutex<Residency>,
+    learned: Mutex<Learned>,
 }
 
 impl Proxy {
@@ -64,7 +68,15 @@ impl Proxy {
         let upstream = Upstream::new(settings.upstream, settings.connect_timeout);
         let budget = BodyBudget::new(settings.body_budget_bytes);
         let residency = Mutex::new(Residency::new(settings.hold_loaded));
-        Self { core, settings, dice: Dice::new(), upstream, budget, residency }
+        let learned = Mutex::default();
+        Self { core, settings, dice: Dice::new(), upstream, budget, residency, learned }
+    }
+
+    /// Reckons what a request will probably cost; none where nothing is inferred, which takes no slot.
+    fn reckon(&self, asked: &Asked<'_>, endpoint: &Endpoint) -> Option<Reckoning> {
+        let plan = self.core.plan();
+        let tokens = plan.as_deref().map(Plan::tokens).cloned().unwrap_or_default();
+        Reckoning::of(asked, endpoint, &tokens, &self.learned.lock())
     }
 
     /// Watches Ollama's runners, until it is dropped.

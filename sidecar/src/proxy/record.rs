@@ -11,6 +11,7 @@ use http::Method;
 
 use super::ending;
 use super::route::Endpoint;
+use super::tokens::Spent;
 use crate::core::Core;
 use crate::metrics::Outcome;
 
@@ -33,6 +34,8 @@ pub(crate) struct Record {
     pub(crate) fate: Option<Arc<OnceLock<ending::End>>>,
     /// What a refusal came to; none if it was not refused.
     pub(crate) refused: Option<Outcome>,
+    /// The tokens that it was charged.
+    pub(crate) spent: Arc<Spent>,
     sent: u64,
     end: End,
 }
@@ -68,6 +71,7 @@ impl Record {
             status: None,
             fate: None,
             refused: None,
+            spent: Arc::default(),
             sent: 0,
             end: End::Gone,
         }
@@ -126,6 +130,7 @@ impl Drop for Record {
         if end == End::Gone {
             metrics.client_gone();
         }
+        let (tokens_in, tokens_out) = self.spent.get();
         metrics.ended(self.endpoint.map(|endpoint| endpoint.class), self.outcome(end, status), took);
         tracing::info!(
             id = %self.id,
@@ -136,6 +141,8 @@ impl Drop for Record {
             stream = self.stream,
             status,
             bytes = self.sent,
+            tokens_in,
+            tokens_out,
             waited_ms = self.waited.0 / 1_000_000,
             took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             ?end,

@@ -45,6 +45,7 @@ impl From<Denied> for Refused {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Limit(refusal) => Self::Limit(refusal),
+            Denied::Oversized(_oversized) => todo!(),
             Denied::Queue(refusal) => Self::QueueFull(refusal),
             Denied::TimedOut { waited, estimated_wait } => Self::QueueTimeout { waited, estimated_wait },
         }

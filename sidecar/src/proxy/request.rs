@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use corral_limiter::{BodyFacts, HeadFacts, Plan, Standing};
+use corral_limiter::{HeadFacts, Plan, Standing};
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -23,12 +23,14 @@ use super::body::ReplyBody;
 use super::cross_site::{self, Page};
 use super::discard::discard;
 use super::forward::{self, Answer, Failed, Hold, Job};
-use super::inspect::{self, Asked, Held, Shape};
+use super::inspect::{self, Held, Shape};
 use super::record::Record;
 use super::refused::Refused;
 use super::residency::Need;
 use super::respond::{self, Context};
 use super::route::{self, Action, Family, Route};
+use super::tokens::{Account, Reckoning};
+use super::upstream::Pieces;
 use super::{Connection, Proxy, cors, head, headers, identify, limits, upstream};
 use crate::health::Unavailable;
 
@@ -61,6 +63,7 @@ where
         facts: None,
         body_read: false,
         shape: Shape::default(),
+        reckoning: None,
         record,
     };
     let fault = connection.next_fault();
@@ -90,6 +93,8 @@ struct Life<'a> {
     body_read: bool,
     /// What it asks of its model's runner.
     shape: Shape,
+    /// What its tokens will probably come to.
+    reckoning: Option<Reckoning>,
     record: Record,
 }
 
@@ -152,7 +157,7 @@ impl Life<'_> {
                 return Err(refused);
             }
         };
-        let hold = self.admit(entered, &route).await?;
+        let hold = self.admit(entered).await?;
         if endpoint.action == Action::Limits {
             return Ok(Outcome::Own(limits::show(&self.proxy.core, self.record.client)));
         }
@@ -201,20 +206,21 @@ impl Life<'_> {
         }
         let held = inspect::read(body, &self.proxy.budget, &self.proxy.settings).await?;
         self.body_read = true;
-        let Asked { model, stream, tuning } = inspect::scan_body(held.bytes(), action)?;
-        self.record.model = Some(model);
-        self.shape = tuning.shape(route.endpoint.reads());
-        self.record.stream = stream.unwrap_or(route.endpoint.streams_by_default);
+        let asked = inspect::scan_body(held.bytes(), action)?;
+        self.shape = asked.tuning.shape(route.endpoint.reads());
+        self.record.stream = asked.stream.unwrap_or(route.endpoint.streams_by_default);
+        self.reckoning = self.proxy.reckon(&asked, route.endpoint);
+        self.record.model = Some(asked.model);
         Ok(Some(held))
     }
 
     /// Decides every limit, and waits for a slot where one is needed.
-    async fn admit(&mut self, entered: Entered, route: &Route<'_>) -> Result<Hold, Refused> {
-        let model = self.record.model.as_ref();
-        let body = BodyFacts { model, ..BodyFacts::default() };
-        let Some(model) = model.filter(|_| route.endpoint.needs_slot()) else {
-            return entered.pass(body).await.map(Hold::Passed).map_err(Refused::from);
+    async fn admit(&mut self, entered: Entered) -> Result<Hold, Refused> {
+        let Some(reckoning) = self.reckoning.take() else {
+            let passed = entered.pass(self.record.model.as_ref()).await;
+            return passed.map(Hold::Passed).map_err(Refused::from);
         };
+        let (model, estimate) = (reckoning.model(), reckoning.estimate());
         let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
         let health = &self.proxy.core.health;
         let permit = tokio::select! {
@@ -224,11 +230,12 @@ impl Life<'_> {
                 let why = health.unavailable().unwrap_or(Unavailable::Stalled);
                 return Err(Refused::Unavailable(why));
             }
-            permit = entered.queue(body, model)?.slot() => permit?,
+            permit = entered.queue(model, estimate)?.slot() => permit?,
         };
         self.record.waited = permit.waited();
         self.proxy.core.metrics.queue_wait(permit.waited().into());
-        Ok(Hold::Slot(permit, need))
+        let account = Box::new(Account::new(reckoning, Arc::clone(&self.record.spent)));
+        Ok(Hold::Slot { permit, need, account })
     }
 
     /// Has the exchange with Ollama, up to the head of its answer.
@@ -241,7 +248,7 @@ impl Life<'_> {
         hold: Hold,
     ) -> Result<Answer, Refused> {
         let bytes = body.as_ref().map_or_else(Bytes::new, |held| held.bytes().clone());
-        let request = upstream::build(route, method.clone(), headers, bytes);
+        let request = upstream::build(route, method.clone(), headers, Pieces::edited(&bytes, hold.edits()));
         let job = Job { request, body, hold, ending: route.endpoint.ending };
         match forward::start(self.proxy, job).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -284,7 +291,7 @@ impl Life<'_> {
             respond::insert_busy(&mut out, &self.proxy.dice);
         }
         // Of a HEAD, the length of what a GET would bring.
-        if let Some(length) = answer.headers.get(CONTENT_LENGTH) {
+        if let Some(length) = answer.headers.get(CONTENT_LENGTH).filter(|_| !answer.shrinks) {
             out.insert(CONTENT_LENGTH, length.clone());
         }
         headers::insert(&mut out, standings, None);

@@ -635,6 +635,9 @@ async fn every_request_has_exactly_one_outcome() {
     world.until(|world| counted(world, "generate", "served")).await;
     world.post("/v1/completions", r#"{"model":"cut"}"#).await;
     world.until(|world| counted(world, "generate", "failed")).await;
+    // What was cut before it said a word was given back.
+    world.post("/v1/chat/completions", r#"{"model":"tiny"}"#).await;
+    world.until(|world| counted(world, "chat", "served")).await;
     world.post("/api/embed", r#"{"model":"tiny"}"#).await;
     world.until(|world| counted(world, "embed", "limited")).await;
     world.raw("GET /api/nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;

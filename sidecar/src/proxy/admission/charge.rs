@@ -13,17 +13,30 @@ use crate::core::{Core, State};
 /// A request that needs no slot and waits for another to end is asked again after this.
 const LOOK_AGAIN: Nanos = Nanos::from_millis(50);
 
-/// What a request has been charged. Dropped: given back, or settled if it was served.
+/// What a request has been charged. Dropped: its fate is carried out.
 pub(super) struct Charge {
     pub(super) core: Arc<Core>,
     ticket: Option<Ticket>,
-    served: bool,
-    cost: Option<Usage>,
+    /// What was reserved for it beside itself, once it is admitted.
+    reserved: Usage,
+    fate: Fate,
+}
+
+/// What becomes of a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is given back: the request was not served.
+    GivenBack,
+    /// It stands as it is.
+    Stands,
+    /// It is settled to what the request really cost.
+    Settled(Usage),
 }
 
 impl Charge {
     pub(super) fn new(core: &Arc<Core>, ticket: Ticket) -> Self {
-        Self { core: Arc::clone(core), ticket: Some(ticket), served: false, cost: None }
+        let (core, reserved) = (Arc::clone(core), Usage::default());
+        Self { core, ticket: Some(ticket), reserved, fate: Fate::GivenBack }
     }
 
     /// Decides every limit and then `arrival`, all or none, in one critical section. Of one whose limits are asked again
@@ -82,7 +95,10 @@ impl Charge {
                 return Err(refusal);
             }
             let again = now.plus(blocked.wait.unwrap_or(LOOK_AGAIN).max(SOONEST));
-            sleep_until(clock.instant(deadline.map_or(again, |deadline| deadline.max(now.plus(SOONEST)).min(again)))).await;
+            sleep_until(
+                clock.instant(deadline.map_or(again, |deadline| deadline.max(now.plus(SOONEST)).min(again))),
+            )
+            .await;
         }
     }
 
@@ -95,9 +111,20 @@ impl Charge {
         refusal
     }
 
-    /// Ollama has worked on it: what it was charged stands.
-    pub(super) fn serve(&mut self) {
-        self.served = true;
+    /// It is admitted, and so much was reserved for it.
+    pub(super) fn reserve(&mut self, estimate: Usage) {
+        self.reserved = estimate;
+        self.core.metrics.tokens.reserved(estimate);
+    }
+
+    /// What it was charged stands.
+    pub(super) fn stand(&mut self) {
+        self.fate = Fate::Stands;
+    }
+
+    /// Ollama has worked on it, and this is what it really cost.
+    pub(super) fn settle(&mut self, cost: Usage) {
+        self.fate = Fate::Settled(cost);
     }
 
     /// So many tokens of its answer have come: what goes beyond what was reserved is charged now.
@@ -106,11 +133,6 @@ impl Charge {
             let now = self.core.clock().now();
             self.core.lock().limiter.progress(ticket, output, now);
         }
-    }
-
-    /// What it really cost; it is settled to that when it is over.
-    pub(super) fn cost(&mut self, cost: Usage) {
-        self.cost = Some(cost);
     }
 
     /// The request itself is wrong: it is charged once where its head decides.
@@ -127,12 +149,18 @@ impl Drop for Charge {
         let Some(ticket) = self.ticket.take() else {
             return;
         };
+        let cost = match self.fate {
+            Fate::GivenBack => Usage::default(),
+            Fate::Stands => self.reserved,
+            Fate::Settled(cost) => cost,
+        };
+        self.core.settled(self.reserved, cost);
         let now = self.core.clock().now();
         let mut state = self.core.lock();
-        if self.served {
-            state.limiter.finish(ticket, self.cost, now);
-        } else {
-            state.limiter.abandon(ticket, now);
+        match self.fate {
+            Fate::GivenBack => state.limiter.abandon(ticket, now),
+            Fate::Stands => state.limiter.finish(ticket, None, now),
+            Fate::Settled(cost) => state.limiter.finish(ticket, Some(cost), now),
         }
         // Somebody may have waited for just what was given back.
         if state.hall.somebody_asks() {

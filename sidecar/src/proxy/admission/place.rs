@@ -86,7 +86,7 @@ impl Place {
         }
         self.charge.start(self.slot.id);
         let waited = self.slot.held_since.unwrap_or(self.arrived_at).since(self.arrived_at);
-        Ok(Permit { _slot: self.slot, charge: self.charge, waited })
+        Ok(Permit { slot: self.slot, charge: self.charge, waited })
     }
 
     /// The delay is over: it comes to the queue.
@@ -127,7 +127,7 @@ impl Place {
 
 /// The right to send one request to Ollama. Dropped: the slot goes to who is next.
 pub(crate) struct Permit {
-    _slot: Slot,
+    slot: Slot,
     charge: Charge,
     waited: Nanos,
 }
@@ -138,18 +138,19 @@ impl Permit {
         self.waited
     }
 
-    /// Ollama has worked on the request: what it was charged stands.
-    pub(crate) fn serve(&mut self) {
-        self.charge.serve();
+    /// For how long it has been held.
+    pub(crate) fn held(&self) -> Nanos {
+        let now = self.charge.core.clock().now();
+        self.slot.held_since.map_or(Nanos::ZERO, |since| now.since(since))
     }
 
-    /// So many tokens of the answer have come.
+    /// The answer has so many tokens by now.
     pub(crate) fn progress(&mut self, output: u64) {
         self.charge.progress(output);
     }
 
-    /// What the request has cost, now that that is known.
-    pub(crate) fn cost(&mut self, cost: Usage) {
-        self.charge.cost(cost);
+    /// Ollama has worked on the request, and on so many tokens: that is what it is charged.
+    pub(crate) fn settle(&mut self, input: u64, output: u64) {
+        self.charge.settle(Usage { input, output, slot: self.held() });
     }
 }

@@ -62,11 +62,7 @@ fn model(name: &str) -> ModelName {
 }
 
 fn place(core: &Arc<Core>, name: &str) -> Result<Place, Denied> {
-    {
-        let model = model(name);
-        let body = BodyFacts { model: Some(&model), ..BodyFacts::default() };
-        Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(body, &model)
-    }
+    Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(&model(name), Usage::default())
 }
 
 fn remaining(core: &Core) -> Vec<u64> {
@@ -206,7 +202,7 @@ async fn a_slot_handed_to_one_who_leaves_at_that_moment_is_not_lost() {
 async fn what_was_served_stays_charged_and_what_was_not_does_not() {
     let core = core(4, &plan(10, 60_000, vec![limit(10, 10)]));
     let mut served = place(&core, "m").unwrap().slot().await.unwrap();
-    served.serve();
+    served.settle(0, 0);
     drop(served);
     assert_eq!(remaining(&core).iter().sum::<u64>(), 19);
     drop(place(&core, "m").unwrap().slot().await.unwrap());
@@ -215,7 +211,7 @@ async fn what_was_served_stays_charged_and_what_was_not_does_not() {
     assert_eq!(remaining(&core).iter().sum::<u64>(), 19);
     Entered::enter(&core, &CLIENT).unwrap().bad_request();
     assert_eq!(remaining(&core).iter().sum::<u64>(), 18);
-    drop(Entered::enter(&core, &CLIENT).unwrap().pass(BodyFacts::default()).await.unwrap());
+    drop(Entered::enter(&core, &CLIENT).unwrap().pass(None).await.unwrap());
     assert_eq!(remaining(&core).iter().sum::<u64>(), 17);
 }
 
@@ -250,7 +246,7 @@ proptest! {
                     let served = async {
                         let mut permit = place(&core, &format!("m{name}"))?.slot().await?;
                         assert!(core.gauges().in_flight <= per_model * 2);
-                        permit.serve();
+                        permit.settle(0, 0);
                         sleep(Duration::from_millis(takes)).await;
                         Ok::<_, Denied>(())
                     };
