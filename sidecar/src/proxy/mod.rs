@@ -1,6 +1,7 @@
 //! The life of one request: who asks, for what, may it, may it now, and the answer.
 
 pub(crate) mod admission;
+mod api_key;
 mod body;
 mod canary;
 mod cors;
@@ -38,6 +39,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use corral_limiter::Nanos;
 use parking_lot::Mutex;
 
+pub(crate) use api_key::NoClient;
 pub(crate) use dice::Dice;
 pub(crate) use framing::{Fault, Framing, MAX_HEAD};
 pub(crate) use request::handle;
