@@ -16,6 +16,7 @@ use corral_wire::{Counters, Gauges};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::api_keys::Digesters;
+use crate::clients::Clients;
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::health::desk::Desk;
@@ -43,6 +44,8 @@ pub struct Core {
     pub desk: Desk,
     /// How API keys are recognised.
     pub digesters: Digesters,
+    /// Who takes how much.
+    pub clients: Clients,
     /// Every metric of this sidecar.
     pub metrics: Arc<Metrics>,
 }
@@ -70,6 +73,7 @@ impl Core {
             health,
             desk: Desk::default(),
             digesters: Digesters::default(),
+            clients: Clients::default(),
             metrics,
         }
     }

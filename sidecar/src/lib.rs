@@ -11,6 +11,7 @@
 
 pub mod admin;
 pub mod api_keys;
+pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod control_socket;

@@ -19,6 +19,7 @@ use hashbrown::HashMap;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
+use super::bill::Bill;
 use crate::core::{Core, State};
 
 /// Those who wait for a slot, and how to wake them.
@@ -125,6 +126,8 @@ struct Slot {
     id: WaiterId,
     /// Since when the slot is held; none while it is waited for.
     held_since: Option<Nanos>,
+    /// Where it is written down for how long.
+    bill: Option<Arc<Bill>>,
 }
 
 impl Drop for Slot {
@@ -134,6 +137,9 @@ impl Drop for Slot {
         if let Some(since) = self.held_since {
             state.queue.release(self.id, now);
             self.core.tally().slot_held(now.since(since));
+            if let Some(bill) = &self.bill {
+                bill.slot_held(now.since(since));
+            }
         } else {
             state.hall.waiting.remove(&self.id);
             state.queue.leave(self.id);
@@ -230,7 +236,7 @@ impl Place {
         if bell.is_some() {
             core.lock().dispatch(now);
         }
-        Self { slot: Slot { core, id, held_since }, charge, model, arrived: now, bell }
+        Self { slot: Slot { core, id, held_since, bill: None }, charge, model, arrived: now, bell }
     }
 
     /// Waits for the slot.
@@ -246,7 +252,7 @@ impl Place {
             self.slot.held_since = Some(now);
         }
         let waited = self.slot.held_since.unwrap_or(self.arrived).since(self.arrived);
-        Ok(Permit { _slot: self.slot, charge: self.charge, waited })
+        Ok(Permit { slot: self.slot, charge: self.charge, waited })
     }
 
     /// Leaves first: it does not wait behind itself when it comes again.
@@ -262,7 +268,7 @@ impl Place {
 
 /// The right to send one request to Ollama. Dropped: the slot goes to who is next.
 pub(crate) struct Permit {
-    _slot: Slot,
+    slot: Slot,
     charge: Charge,
     waited: Nanos,
 }
@@ -271,6 +277,11 @@ impl Permit {
     /// How long it was waited for.
     pub(crate) fn waited(&self) -> Nanos {
         self.waited
+    }
+
+    /// Has the time of the slot written on a bill.
+    pub(crate) fn write_on(&mut self, bill: Option<Arc<Bill>>) {
+        self.slot.bill = bill;
     }
 
     /// Ollama has worked on the request: what it was charged stands.

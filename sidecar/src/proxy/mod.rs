@@ -2,6 +2,7 @@
 
 pub(crate) mod admission;
 mod api_key;
+mod bill;
 mod body;
 mod canary;
 mod cors;

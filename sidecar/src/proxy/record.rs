@@ -9,6 +9,7 @@ use std::time::Duration;
 use corral_limiter::{KnownClient, ModelName, Nanos};
 use http::Method;
 
+use super::bill::Bill;
 use super::ending;
 use super::route::Endpoint;
 use crate::core::Core;
@@ -23,6 +24,8 @@ pub(crate) struct Record {
     pub(crate) client_ip: IpAddr,
     /// Whose API key it has, if the plan knows it.
     pub(crate) client: Option<Arc<KnownClient>>,
+    /// What it comes to, once its limits are looked at; whoever serves it writes on it too.
+    pub(crate) bill: Option<Arc<Bill>>,
     /// None for a request that does not exist.
     pub(crate) endpoint: Option<&'static Endpoint>,
     pub(crate) model: Option<ModelName>,
@@ -64,6 +67,7 @@ impl Record {
             id,
             client_ip,
             client: None,
+            bill: None,
             endpoint: None,
             model: None,
             stream: false,

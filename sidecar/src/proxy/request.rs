@@ -21,6 +21,7 @@ use http_body::Body;
 
 use super::admission::Entered;
 use super::api_key::{self, Caller, NoClient};
+use super::bill::Bill;
 use super::body::ReplyBody;
 use super::cross_site::{self, Page};
 use super::discard::discard;
@@ -173,10 +174,14 @@ impl Life<'_> {
                     self.record.client = Some(Arc::clone(&client));
                     facts.client = Some(client);
                 }
-                Caller::Unknown(why) => admit_unknown(core, plan, why, facts)?,
+                Caller::Unknown(why) => {
+                    self.record.bill = Some(Bill::open(core, facts));
+                    admit_unknown(core, plan, why, facts)?;
+                }
             }
             facts.headers = identify::trusted_headers(headers, plan.headers());
         }
+        self.record.bill.get_or_insert_with(|| Bill::open(core, facts));
         Entered::enter(core, facts).map_err(Refused::Limit)
     }
 
@@ -237,7 +242,7 @@ impl Life<'_> {
         };
         let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
         let health = &self.proxy.core.health;
-        let permit = tokio::select! {
+        let mut permit = tokio::select! {
             // First, so that no slot that comes back is taken by one who would be sent to what has stopped.
             biased;
             () = health.until_stopped() => {
@@ -246,6 +251,7 @@ impl Life<'_> {
             }
             permit = entered.queue(model)?.slot() => permit?,
         };
+        permit.write_on(self.record.bill.clone());
         self.record.waited = permit.waited();
         self.proxy.core.metrics.queue_wait(permit.waited().into());
         Ok(Hold::Slot(permit, need))
@@ -283,6 +289,11 @@ impl Life<'_> {
             Ok(Outcome::Preflight) => preflight(),
             Err(refused) => {
                 self.record.refused = Some(refused.outcome());
+                if let Some(bill) = &self.record.bill
+                    && matches!(refused.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED)
+                {
+                    bill.refused();
+                }
                 self.refuse(&refused, &standings)
             }
         };
