@@ -335,11 +335,11 @@ async fn follow(source: Source, store: Arc<PlanStore>) {
         Source::Fixed => {}
         Source::Files(files) => files::watch(files, store).await,
         Source::Pod(pod) => {
-            let health = Arc::clone(&store.core().health);
+            let core = Arc::clone(store.core());
             tokio::join!(
                 mount::watch(pod.plan_file.clone(), Arc::clone(&store)),
                 serve_when_undirected(store, pod.serve_without_directive),
-                control_socket::serve(&pod.state_dir, health),
+                control_socket::serve(&pod.state_dir, core),
             );
         }
     }

@@ -11,6 +11,7 @@ mod departed;
 mod dice;
 mod discard;
 mod ending;
+mod explain;
 mod forward;
 mod framing;
 mod head;
@@ -42,6 +43,7 @@ use parking_lot::Mutex;
 
 pub(crate) use api_key::NoClient;
 pub(crate) use dice::Dice;
+pub(crate) use explain::explain;
 pub(crate) use framing::{Fault, Framing, MAX_HEAD};
 pub(crate) use request::handle;
 pub use settings::{ProxySettings, StallBounds};
