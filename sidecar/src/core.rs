@@ -15,6 +15,7 @@ use corral_limiter::{
 use corral_wire::{Counters, Gauges};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::api_keys::Digesters;
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::health::desk::Desk;
@@ -40,6 +41,8 @@ pub struct Core {
     pub health: Arc<Health>,
     /// The permission to leave the Service for load, and the load.
     pub desk: Desk,
+    /// How API keys are recognised.
+    pub digesters: Digesters,
     /// Every metric of this sidecar.
     pub metrics: Arc<Metrics>,
 }
@@ -66,6 +69,7 @@ impl Core {
             clock: Clock::start(),
             health,
             desk: Desk::default(),
+            digesters: Digesters::default(),
             metrics,
         }
     }

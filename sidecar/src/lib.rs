@@ -10,6 +10,7 @@
 //! [`core`] is the seam: the data path asks it for decisions, the control side hands it plans and reads its gauges.
 
 pub mod admin;
+pub mod api_keys;
 pub mod clock;
 pub mod config;
 pub mod control_socket;
