@@ -5,6 +5,7 @@ use corral_limiter::queue::SlotBounds;
 use corral_limiter::{LimiterSettings, compile};
 
 use super::*;
+use crate::api_keys;
 use crate::core::CoreSettings;
 use crate::explain::Ask;
 use crate::health::{Drain, Health};
@@ -27,7 +28,7 @@ fn core() -> Arc<Core> {
         slots: SlotBounds { per_model: 1, total: 1 },
     };
     let core = Core::new(settings, Arc::new(Health::new()), Arc::new(Metrics::new()));
-    let plan = compile(&files::from_text(POLICY).unwrap().doc).unwrap();
+    let plan = compile(&files::from_text(POLICY, &api_keys::random().unwrap()).unwrap().doc).unwrap();
     core.take_plan(Arc::new(plan), NonZeroU32::MIN);
     Arc::new(core)
 }

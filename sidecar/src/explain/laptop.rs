@@ -7,6 +7,7 @@ use std::sync::Arc;
 use corral_limiter::{CompileErrors, LimiterSettings, compile};
 
 use super::{Ask, Explained, explain};
+use crate::api_keys;
 use crate::config::SlotSettings;
 use crate::core::{Core, CoreSettings};
 use crate::health::Health;
@@ -33,7 +34,8 @@ pub enum LaptopError {
 /// Explains a request by the plan of these files.
 pub fn on_a_laptop(policies: Vec<PathBuf>, ask: &Ask) -> Result<Explained, LaptopError> {
     let slots = SlotSettings { per_model: None, loaded_models: NonZeroU32::MIN };
-    let (_, standalone) = PolicyFiles::open(policies, slots)?;
+    let digester = api_keys::random()?;
+    let (_, standalone) = PolicyFiles::open(policies, slots, digester.clone())?;
     let mut hash_key = [0; 16];
     getrandom::fill(&mut hash_key)?;
     let settings = CoreSettings {
@@ -42,6 +44,7 @@ pub fn on_a_laptop(policies: Vec<PathBuf>, ask: &Ask) -> Result<Explained, Lapto
     };
     let core = Core::new(settings, Arc::new(Health::new()), Arc::new(Metrics::new()));
     core.take_plan(Arc::new(compile(&standalone.doc)?), NonZeroU32::MIN);
+    core.digesters.replace([digester]);
     core.health.plan_accepted();
     core.health.told_to_serve();
     core.health.upstream_answered();
