@@ -17,7 +17,7 @@ use std::hash::BuildHasher;
 use std::net::IpAddr;
 use std::sync::Arc;
 
-use corral_limiter::{HeadFacts, Nanos};
+use corral_limiter::{HeadFacts, Nanos, Usage};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -34,7 +34,7 @@ const REQUEST_WEIGHT: u64 = 1_000_000;
 
 /// Who is followed.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub(crate) enum Who {
+enum Who {
     Named(Arc<str>),
     /// By the digest of its address.
     Address(u64),
@@ -63,6 +63,13 @@ pub struct Had {
     pub output_tokens: u64,
     /// For how long slots were held, in milliseconds.
     pub slot_ms: u64,
+}
+
+impl From<Usage> for Had {
+    fn from(usage: Usage) -> Self {
+        let Usage { input, output, slot } = usage;
+        Self { input_tokens: input, output_tokens: output, slot_ms: slot.0 / 1_000_000, ..Self::default() }
+    }
 }
 
 impl Had {
@@ -101,8 +108,9 @@ pub struct Clients {
 }
 
 impl Clients {
-    /// Counts what a request of this client came to.
-    pub(crate) fn count(&self, who: Who, had: &Had, now: Nanos) {
+    /// Counts what this client had.
+    pub fn count(&self, head: &HeadFacts, had: &Had, now: Nanos) {
+        let who = self.who(head);
         let slice = now.0 / SLICE_NANOS;
         let mut places = self.places.lock();
         if let Some(place) = places.get_mut(&who) {
@@ -138,8 +146,7 @@ impl Clients {
         all
     }
 
-    /// As whom a client is followed.
-    pub(crate) fn who(&self, head: &HeadFacts) -> Who {
+    fn who(&self, head: &HeadFacts) -> Who {
         match &head.client {
             Some(client) => Who::Named(client.name.as_str().into()),
             None => Who::Address(self.key.hash_one(network(head.client_ip))),
@@ -217,7 +224,7 @@ mod tests {
         for (head, slot_ms) in
             [(from("192.0.2.77"), 900), (named("ann"), 2000), (named("ann"), 1), (named("bob"), 30)]
         {
-            clients.count(clients.who(&head), &had(slot_ms), Nanos::from_secs(1));
+            clients.count(&head, &had(slot_ms), Nanos::from_secs(1));
         }
         let told = clients.heaviest(9, Nanos::from_secs(2));
         let names: Vec<&str> = told.iter().map(|heavy| heavy.client.as_str()).collect();
@@ -235,10 +242,10 @@ mod tests {
     fn addresses_of_one_subscriber_are_one_client_and_an_api_key_is_another() {
         let clients = Clients::default();
         for head in [from("2001:db8::1"), from("2001:db8::ffff:1"), from("2001:db8:0:1::1"), named("ann")] {
-            clients.count(clients.who(&head), &had(1), Nanos::ZERO);
+            clients.count(&head, &had(1), Nanos::ZERO);
         }
-        clients.count(clients.who(&from("::ffff:10.0.0.1")), &had(1), Nanos::ZERO);
-        clients.count(clients.who(&from("10.0.0.1")), &had(1), Nanos::ZERO);
+        clients.count(&from("::ffff:10.0.0.1"), &had(1), Nanos::ZERO);
+        clients.count(&from("10.0.0.1"), &had(1), Nanos::ZERO);
         let mut requests: Vec<u64> =
             clients.heaviest(9, Nanos::ZERO).iter().map(|heavy| heavy.had.requests).collect();
         requests.sort_unstable();
@@ -248,8 +255,8 @@ mod tests {
     #[test]
     fn what_is_older_than_the_span_is_forgotten() {
         let clients = Clients::default();
-        clients.count(clients.who(&named("ann")), &had(10), Nanos::from_secs(1));
-        clients.count(clients.who(&named("ann")), &had(20), Nanos::from_secs(200));
+        clients.count(&named("ann"), &had(10), Nanos::from_secs(1));
+        clients.count(&named("ann"), &had(20), Nanos::from_secs(200));
         let slot_ms = |at| clients.heaviest(1, Nanos::from_secs(at)).first().map(|heavy| heavy.had.slot_ms);
         assert_eq!(slot_ms(299), Some(30));
         assert_eq!(slot_ms(301), Some(20));
@@ -262,9 +269,9 @@ mod tests {
         let crowd = |number: u32| from(&std::net::Ipv4Addr::from(number).to_string());
         for number in 0..20_000u32 {
             if number % 50 == 0 {
-                clients.count(clients.who(&named("ann")), &had(100), Nanos::from_secs(1));
+                clients.count(&named("ann"), &had(100), Nanos::from_secs(1));
             }
-            clients.count(clients.who(&crowd(number)), &had(0), Nanos::from_secs(1));
+            clients.count(&crowd(number), &had(0), Nanos::from_secs(1));
         }
         assert_eq!(clients.places.lock().len(), PLACES);
         let first = &clients.heaviest(1, Nanos::from_secs(1))[0];

@@ -10,17 +10,18 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use corral_limiter::queue::{QueueLoad, SlotBounds, SlotQueue};
 use corral_limiter::{
-    HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Standing, SwapSummary,
+    HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Standing, SwapSummary, Usage,
 };
 use corral_wire::{Counters, Gauges};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::api_keys::Digesters;
-use crate::clients::Clients;
+use crate::clients::{Clients, Had};
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::health::desk::Desk;
 use crate::metrics::Metrics;
+use crate::proxy::Learned;
 
 /// What a [`Core`] is made with.
 #[derive(Clone, Copy)]
@@ -46,6 +47,8 @@ pub struct Core {
     pub digesters: Digesters,
     /// Who takes how much.
     pub clients: Clients,
+    /// What models make of tokens, as their answers have shown.
+    pub(crate) learned: Mutex<Learned>,
     /// Every metric of this sidecar.
     pub metrics: Arc<Metrics>,
 }
@@ -74,6 +77,7 @@ impl Core {
             desk: Desk::default(),
             digesters: Digesters::default(),
             clients: Clients::default(),
+            learned: Mutex::default(),
             metrics,
         }
     }
@@ -177,6 +181,20 @@ impl Core {
         self.state.lock()
     }
 
+    /// A request is over for which tokens were reserved, and it cost so many.
+    pub(crate) fn settled(&self, head: &HeadFacts, reserved: Usage, cost: Usage) {
+        self.tally.spent(cost);
+        self.metrics.tokens.settled(reserved, cost);
+        if cost != Usage::default() {
+            self.count_for(head, &Had::from(cost));
+        }
+    }
+
+    /// Counts what a client had.
+    pub(crate) fn count_for(&self, head: &HeadFacts, had: &Had) {
+        self.clients.count(head, had, self.clock.now());
+    }
+
     pub(crate) fn tally(&self) -> &Tally {
         &self.tally
     }
@@ -190,6 +208,8 @@ pub(crate) struct Tally {
     capacity_rejects: AtomicU64,
     policy_rejects: AtomicU64,
     slot_nanos: AtomicU64,
+    tokens_in: AtomicU64,
+    tokens_out: AtomicU64,
     upstream_busy: AtomicU64,
 }
 
@@ -224,6 +244,12 @@ impl Tally {
         self.slot_nanos.fetch_add(held.0, Ordering::Relaxed);
     }
 
+    /// A request was charged these tokens.
+    fn spent(&self, cost: Usage) {
+        self.tokens_in.fetch_add(cost.input, Ordering::Relaxed);
+        self.tokens_out.fetch_add(cost.output, Ordering::Relaxed);
+    }
+
     fn read(&self) -> Counters {
         let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
         Counters {
@@ -232,6 +258,8 @@ impl Tally {
             capacity_rejects: of(&self.capacity_rejects),
             policy_rejects: of(&self.policy_rejects),
             slot_millis: of(&self.slot_nanos) / 1_000_000,
+            tokens_in: of(&self.tokens_in),
+            tokens_out: of(&self.tokens_out),
         }
     }
 }

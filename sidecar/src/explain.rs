@@ -10,6 +10,7 @@ mod request;
 
 use std::net::IpAddr;
 
+use corral_limiter::Usage;
 use corral_wire::{KeyPart, Mode};
 use serde::{Deserialize, Serialize};
 
@@ -27,6 +28,8 @@ pub struct Explained {
     pub client: Option<Charged>,
     /// Its model, in normal form.
     pub model: Option<String>,
+    /// What it will probably cost; none where nothing is inferred.
+    pub estimate: Option<Estimate>,
     /// Every limit of the plan, those that apply first.
     pub limits: Vec<Judged>,
     /// What would happen.
@@ -43,6 +46,25 @@ pub struct Charged {
     pub address: IpAddr,
     /// Its tier, if it is in one.
     pub tier: Option<String>,
+}
+
+/// What a request will probably cost.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Estimate {
+    /// Tokens of the prompt.
+    pub input_tokens: u64,
+    /// Tokens of the answer.
+    pub output_tokens: u64,
+    /// For how long it holds a slot, in milliseconds; 0: nothing is known of its model yet.
+    pub slot_ms: u64,
+}
+
+impl From<Usage> for Estimate {
+    fn from(usage: Usage) -> Self {
+        let Usage { input, output, slot } = usage;
+        Self { input_tokens: input, output_tokens: output, slot_ms: slot.millis_ceil() }
+    }
 }
 
 /// What one limit has to say.

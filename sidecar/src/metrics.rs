@@ -26,6 +26,9 @@
 //! | `corral_engine_stalls_total` | runners found to have stopped | `found`: unanswering, silent (streams said nothing for far too long) |
 //! | `corral_models_off_gpu` | models loaded and not wholly on the GPU, where they belong there | |
 //! | `corral_clients_gone_total` | clients that left before the end of their answer | |
+//! | `corral_tokens_total` | tokens, as limits count them | `kind`: input, output; `phase`: reserved (at admission), settled (real, at the end), refunded (reserved and not needed), debt (real beyond what was reserved) |
+//! | `corral_token_estimate_error_ratio` | estimate to Ollama's count, of answers that it counted | `kind` |
+//! | `corral_token_counts_missing_total` | complete answers without Ollama's counts: charged as estimated | |
 //! | `corral_connections` | open connections of clients | |
 //! | `corral_plan_sequence` | the plan in force; 0: none | |
 //! | `corral_plan_divisor` | D in force | |
@@ -37,6 +40,7 @@
 //! | `corral_build_info` | 1 | `version` |
 
 mod standing;
+mod tokens;
 
 use std::fmt;
 use std::time::Duration;
@@ -50,6 +54,7 @@ use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
 pub use standing::Standing;
+pub use tokens::TokenMetrics;
 
 use crate::proxy::NoClient;
 
@@ -211,6 +216,8 @@ pub struct Metrics {
     state_write_errors: Counter,
     engine_stalls: Family<ByFound, Counter>,
     directives: Family<ByResult, Counter>,
+    /// Tokens reserved, settled, given back and owed.
+    pub tokens: TokenMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -243,9 +250,11 @@ impl Metrics {
             state_write_errors: Counter::default(),
             engine_stalls: Family::default(),
             directives: Family::default(),
+            tokens: TokenMetrics::default(),
         };
         this.register_traffic();
         this.register_control();
+        this.tokens.register(&mut this.registry);
         this
     }
 

@@ -4,7 +4,7 @@ use std::fmt;
 
 use corral_wire::Mode;
 
-use super::{Bucket, Charged, Explained, Judged, Outcome};
+use super::{Bucket, Charged, Estimate, Explained, Judged, Outcome};
 
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -14,6 +14,10 @@ impl fmt::Display for Explained {
         }
         if let Some(model) = &self.model {
             writeln!(f, "model    {model}")?;
+        }
+        if let Some(Estimate { input_tokens, output_tokens, slot_ms }) = self.estimate {
+            let slot = if slot_ms == 0 { String::new() } else { format!(", {slot_ms} ms of a slot") };
+            writeln!(f, "estimate {input_tokens} input tokens, {output_tokens} output tokens{slot}")?;
         }
         self.outcome.fmt(f)?;
         let (apply, others): (Vec<_>, Vec<_>) = self.limits.iter().partition(|limit| limit.not_for.is_none());

@@ -14,12 +14,11 @@ use std::convert::Infallible;
 use std::sync::Arc;
 
 use corral_limiter::queue::{Arrival, QueueRefusal, SlotQueue, WaiterId};
-use corral_limiter::{BodyFacts, CommitError, HeadFacts, ModelName, Nanos, Refusal, Ticket};
+use corral_limiter::{BodyFacts, CommitError, HeadFacts, ModelName, Nanos, Refusal, Ticket, Usage};
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
 
-use super::bill::Bill;
 use crate::core::{Core, State};
 
 /// Those who wait for a slot, and how to wake them.
@@ -81,11 +80,24 @@ pub(crate) enum Denied {
     },
 }
 
-/// What a request has been charged. Dropped: given back, or kept if it was served.
+/// What a request has been charged. Dropped: its fate is carried out.
 struct Charge {
     core: Arc<Core>,
     ticket: Option<Ticket>,
-    served: bool,
+    /// What was reserved for it beside itself, once it is admitted.
+    reserved: Usage,
+    fate: Fate,
+}
+
+/// What becomes of a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is given back: the request was not served.
+    GivenBack,
+    /// It stands as it is.
+    Stands,
+    /// It is settled to what the request really cost.
+    Settled(Usage),
 }
 
 impl Charge {
@@ -111,11 +123,17 @@ impl Drop for Charge {
             return;
         };
         let now = self.core.clock().now();
+        let cost = match self.fate {
+            Fate::GivenBack => Usage::default(),
+            Fate::Stands => self.reserved,
+            Fate::Settled(cost) => cost,
+        };
+        self.core.settled(ticket.head(), self.reserved, cost);
         let limiter = &mut self.core.lock().limiter;
-        if self.served {
-            limiter.finish(ticket, None, now);
-        } else {
-            limiter.abandon(ticket, now);
+        match self.fate {
+            Fate::GivenBack => limiter.abandon(ticket, now),
+            Fate::Stands => limiter.finish(ticket, None, now),
+            Fate::Settled(cost) => limiter.finish(ticket, Some(cost), now),
         }
     }
 }
@@ -126,8 +144,6 @@ struct Slot {
     id: WaiterId,
     /// Since when the slot is held; none while it is waited for.
     held_since: Option<Nanos>,
-    /// Where it is written down for how long.
-    bill: Option<Arc<Bill>>,
 }
 
 impl Drop for Slot {
@@ -137,9 +153,6 @@ impl Drop for Slot {
         if let Some(since) = self.held_since {
             state.queue.release(self.id, now);
             self.core.tally().slot_held(now.since(since));
-            if let Some(bill) = &self.bill {
-                bill.slot_held(now.since(since));
-            }
         } else {
             state.hall.waiting.remove(&self.id);
             state.queue.leave(self.id);
@@ -159,7 +172,8 @@ impl Entered {
         let now = core.clock().now();
         let entered = core.lock().limiter.enter(head, now);
         let ticket = entered.inspect_err(|_| core.tally().policy_rejected())?;
-        Ok(Self { charge: Charge { core: Arc::clone(core), ticket: Some(ticket), served: false } })
+        let (core, reserved) = (Arc::clone(core), Usage::default());
+        Ok(Self { charge: Charge { core, ticket: Some(ticket), reserved, fate: Fate::GivenBack } })
     }
 
     /// The request itself is wrong: it is charged once where its head decides.
@@ -181,7 +195,7 @@ impl Entered {
         );
         match decided {
             Ok(()) => {
-                self.charge.served = true;
+                self.charge.fate = Fate::Stands;
                 Ok(Passed { _charge: self.charge })
             }
             Err(CommitError::Refused(refusal)) => {
@@ -192,15 +206,19 @@ impl Entered {
         }
     }
 
-    /// Decides every limit and the queue's arrival.
-    pub(crate) fn queue(mut self, model: &ModelName) -> Result<Place, Denied> {
+    /// Decides every limit, by what the request will probably cost, and the queue's arrival.
+    pub(crate) fn queue(mut self, model: &ModelName, estimate: Usage) -> Result<Place, Denied> {
         let core = Arc::clone(&self.charge.core);
         core.tally().arrived();
         let now = core.clock().now();
-        let body = BodyFacts { model: Some(model), ..BodyFacts::default() };
+        let body = BodyFacts { model: Some(model), estimate };
         let arrived = self.charge.decide(body, now, |queue, hall| hall.arrive(queue, model, now));
         match arrived {
-            Ok(arrived) => Ok(Place::new(self.charge, model.clone(), arrived, now)),
+            Ok(arrived) => {
+                self.charge.reserved = estimate;
+                core.metrics.tokens.reserved(estimate);
+                Ok(Place::new(self.charge, model.clone(), arrived, now))
+            }
             Err(CommitError::Refused(refusal)) => {
                 core.tally().policy_rejected();
                 Err(Denied::Limit(refusal))
@@ -236,7 +254,7 @@ impl Place {
         if bell.is_some() {
             core.lock().dispatch(now);
         }
-        Self { slot: Slot { core, id, held_since, bill: None }, charge, model, arrived: now, bell }
+        Self { slot: Slot { core, id, held_since }, charge, model, arrived: now, bell }
     }
 
     /// Waits for the slot.
@@ -279,14 +297,23 @@ impl Permit {
         self.waited
     }
 
-    /// Has the time of the slot written on a bill.
-    pub(crate) fn write_on(&mut self, bill: Option<Arc<Bill>>) {
-        self.slot.bill = bill;
+    /// For how long it has been held.
+    pub(crate) fn held(&self) -> Nanos {
+        let now = self.charge.core.clock().now();
+        self.slot.held_since.map_or(Nanos::ZERO, |since| now.since(since))
     }
 
-    /// Ollama has worked on the request: what it was charged stands.
-    pub(crate) fn serve(&mut self) {
-        self.charge.served = true;
+    /// The answer has so many tokens by now.
+    pub(crate) fn progress(&mut self, output: u64) {
+        let core = &self.charge.core;
+        if let Some(ticket) = &mut self.charge.ticket {
+            core.lock().limiter.progress(ticket, output, core.clock().now());
+        }
+    }
+
+    /// Ollama has worked on the request, and on so many tokens: that is what it is charged.
+    pub(crate) fn settle(&mut self, input: u64, output: u64) {
+        self.charge.fate = Fate::Settled(Usage { input, output, slot: self.held() });
     }
 }
 

@@ -62,7 +62,7 @@ fn model(name: &str) -> ModelName {
 }
 
 fn place(core: &Arc<Core>, name: &str) -> Result<Place, Denied> {
-    Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(&model(name))
+    Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(&model(name), Usage::default())
 }
 
 fn remaining(core: &Core) -> Vec<u64> {
@@ -202,7 +202,7 @@ async fn a_slot_handed_to_one_who_leaves_at_that_moment_is_not_lost() {
 async fn what_was_served_stays_charged_and_what_was_not_does_not() {
     let core = core(4, &plan(10, 60_000, vec![limit(10, 10)]));
     let mut served = place(&core, "m").unwrap().slot().await.unwrap();
-    served.serve();
+    served.settle(0, 0);
     drop(served);
     assert_eq!(remaining(&core).iter().sum::<u64>(), 19);
     drop(place(&core, "m").unwrap().slot().await.unwrap());
@@ -246,7 +246,7 @@ proptest! {
                     let served = async {
                         let mut permit = place(&core, &format!("m{name}"))?.slot().await?;
                         assert!(core.gauges().in_flight <= per_model * 2);
-                        permit.serve();
+                        permit.settle(0, 0);
                         sleep(Duration::from_millis(takes)).await;
                         Ok::<_, Denied>(())
                     };

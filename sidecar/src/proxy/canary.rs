@@ -12,12 +12,12 @@ use std::time::Duration;
 use bytes::Bytes;
 use http::header::{CONTENT_TYPE, HOST};
 use http::{HeaderValue, Method, Request, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use serde_json::Value;
 use tokio::time::timeout;
 
 use super::residency::Need;
-use super::upstream::{NoAnswer, Upstream};
+use super::upstream::{NoAnswer, Pieces, Upstream};
 
 /// The most bytes of an answer.
 const MAX_BODY: usize = 64 * 1024;
@@ -56,7 +56,7 @@ pub(crate) async fn ask(upstream: &Upstream, need: &Need, question: Question, wi
 }
 
 /// The request to a runner of this shape; none if the shape cannot be spelt.
-pub(crate) fn request(need: &Need, question: Question) -> Option<Request<Full<Bytes>>> {
+pub(crate) fn request(need: &Need, question: Question) -> Option<Request<Pieces>> {
     let (path, members) = match question {
         // Without input it suits every model, also one that only embeds.
         Question::Alive if !need.shape.shifts() => ("/api/embed", need.shape.members("")?),
@@ -67,7 +67,7 @@ pub(crate) fn request(need: &Need, question: Question) -> Option<Request<Full<By
         }
     };
     let model = Value::from(need.model.as_str());
-    let mut request = Request::new(Full::new(Bytes::from(format!("{{\"model\":{model}{members}}}"))));
+    let mut request = Request::new(Pieces::from(Bytes::from(format!("{{\"model\":{model}{members}}}"))));
     *request.method_mut() = Method::POST;
     *request.uri_mut() = Uri::from_static(path);
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
@@ -75,7 +75,7 @@ pub(crate) fn request(need: &Need, question: Question) -> Option<Request<Full<By
     Some(request)
 }
 
-async fn exchange(upstream: &Upstream, request: Request<Full<Bytes>>) -> Heard {
+async fn exchange(upstream: &Upstream, request: Request<Pieces>) -> Heard {
     match upstream.send(request).await {
         Ok((response, lease)) => {
             let status = response.status();

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use corral_limiter::{HeadFacts, Limit, ModelName, Plan, Standing};
+use corral_limiter::{HeadFacts, Limit, ModelName, Plan, Standing, Usage};
 use corral_wire::{EndpointClass, Mode, Unauthenticated};
 use http::{Method, Uri};
 
@@ -10,9 +10,9 @@ use super::api_key::{self, Caller};
 use super::inspect;
 use super::refused::Refused;
 use super::route::{self, Action, Route};
-use super::{head, identify, wording};
+use super::{head, identify, reckon, wording};
 use crate::core::Core;
-use crate::explain::{Ask, Bucket, Charged, Explained, Judged, Outcome};
+use crate::explain::{Ask, Bucket, Charged, Estimate, Explained, Judged, Outcome};
 use crate::health::Unavailable;
 
 /// What would become of a request now. The error is for whoever typed it.
@@ -23,6 +23,7 @@ pub(crate) fn explain(core: &Core, ask: &Ask) -> Result<Explained, String> {
         request: format!("{method} {uri}"),
         client: None,
         model: None,
+        estimate: None,
         limits: Vec::new(),
         outcome: Outcome { status: None, text: String::new() },
     };
@@ -44,12 +45,13 @@ fn judge(
     let route = route::find(method, uri)?;
     let plan = core.plan().ok_or(Refused::Unavailable(Unavailable::NoPlan))?;
     let facts = identify(core, ask, &route, &plan, explained)?;
-    let model = model(&route, &ask.body)?;
-    explained.model = model.as_ref().map(ToString::to_string);
-    explained.limits = limits(core, &plan, &facts, model.as_ref());
+    let wanted = Wanted::read(core, &route, &ask.body)?;
+    explained.model = wanted.model.as_ref().map(ToString::to_string);
+    explained.estimate = wanted.estimate.map(Estimate::from);
+    explained.limits = limits(core, &plan, &facts, wanted.model.as_ref());
     let unavailable = core.health.unavailable().filter(|_| route.endpoint.action != Action::Limits);
     unavailable.map_or(Ok(()), |why| Err(Refused::Unavailable(why)))?;
-    Ok(outcome(core, &explained.limits, route.endpoint.needs_slot()))
+    Ok(outcome(core, &explained.limits, route.endpoint.action == Action::Infer))
 }
 
 /// Whom the request would be charged to.
@@ -86,17 +88,25 @@ fn charged(facts: &HeadFacts) -> Charged {
     }
 }
 
-/// The model that the request names, in its path or its body.
-fn model(route: &Route<'_>, body: &str) -> Result<Option<ModelName>, Refused> {
-    let action = route.endpoint.action;
-    if !matches!(action, Action::Look | Action::Limits) {
-        let asked = inspect::scan_body(body.as_bytes(), action)?;
-        return Ok(Some(asked.model));
+/// What the request asks for, by its path or its body.
+struct Wanted {
+    model: Option<ModelName>,
+    estimate: Option<Usage>,
+}
+
+impl Wanted {
+    fn read(core: &Core, route: &Route<'_>, body: &str) -> Result<Self, Refused> {
+        let action = route.endpoint.action;
+        if !matches!(action, Action::Look | Action::Limits) {
+            let asked = inspect::scan_body(body.as_bytes(), action)?;
+            let estimate = reckon(core, &asked, route.endpoint).map(|reckoning| reckoning.estimate());
+            return Ok(Self { model: Some(asked.model), estimate });
+        }
+        if !body.is_empty() {
+            return Err(Refused::UnwantedBody);
+        }
+        Ok(Self { model: route.model.map(inspect::parse_model).transpose()?, estimate: None })
     }
-    if !body.is_empty() {
-        return Err(Refused::UnwantedBody);
-    }
-    Ok(route.model.map(inspect::parse_model).transpose()?)
 }
 
 /// What every limit of the plan has to say, those that apply first and of them the scarcest.

@@ -13,7 +13,7 @@ use bytes::Bytes;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, StatusCode, response};
 use http_body::Body;
-use http_body_util::{BodyExt, Full};
+use http_body_util::BodyExt;
 use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
 use tokio::time::{Instant, sleep_until};
@@ -25,7 +25,8 @@ use super::ending::{End, Verdict, Watch};
 use super::inspect::Held;
 use super::residency::{Head, Need};
 use super::route::Ending;
-use super::upstream::{Lease, NoAnswer};
+use super::tokens::{Account, Edit, How};
+use super::upstream::{Lease, NoAnswer, Pieces};
 use crate::metrics::UpstreamFailure;
 
 /// Frames that wait for a slow client; beyond it Ollama waits.
@@ -34,23 +35,55 @@ const FRAMES_AHEAD: usize = 4;
 /// What an exchange holds until it is over.
 pub(crate) enum Hold {
     /// A slot, for a request that needs a runner.
-    Slot(Permit, Need),
+    Slot { permit: Permit, need: Need, account: Account },
     /// Nothing but its place among the requests of its client.
     Passed(#[expect(dead_code, reason = "held for what its drop gives back")] Passed),
 }
 
 impl Hold {
-    /// Ollama has worked on the request.
-    fn serve(&mut self) {
-        if let Self::Slot(permit, _) = self {
-            permit.serve();
+    /// What is to be changed in the body before it is sent.
+    pub(crate) fn edits(&self) -> &[Edit] {
+        match self {
+            Self::Slot { account, .. } => account.edits(),
+            Self::Passed(_) => &[],
+        }
+    }
+
+    /// An answer begins. Says whether bytes may be taken out of it.
+    fn begin(&mut self, stream: bool) -> bool {
+        match self {
+            Self::Slot { account, .. } => account.begin(stream),
+            Self::Passed(_) => false,
+        }
+    }
+
+    /// Bytes of the answer go by; what is returned goes on.
+    fn see(&mut self, data: Bytes) -> Bytes {
+        match self {
+            Self::Slot { permit, account, .. } => account.see(data, permit),
+            Self::Passed(_) => data,
+        }
+    }
+
+    /// The answer is over. Returns what of it was kept back.
+    fn rest(&mut self) -> Bytes {
+        match self {
+            Self::Slot { account, .. } => account.rest(),
+            Self::Passed(_) => Bytes::new(),
+        }
+    }
+
+    /// Settles what was reserved. Not called, everything is given back.
+    fn settle(&mut self, how: How, proxy: &Proxy) {
+        if let Self::Slot { permit, account, .. } = self {
+            account.settle(how, permit, proxy);
         }
     }
 }
 
 /// One exchange to be had.
 pub(crate) struct Job {
-    pub(crate) request: Request<Full<Bytes>>,
+    pub(crate) request: Request<Pieces>,
     /// The body's room, until Ollama has read it.
     pub(crate) body: Option<Held>,
     pub(crate) hold: Hold,
@@ -62,8 +95,10 @@ pub(crate) struct Job {
 pub(crate) struct Answer {
     pub(crate) status: StatusCode,
     pub(crate) headers: HeaderMap,
-    /// The length of the body, if Ollama said it.
+    /// The length of the body, if Ollama said it, and nothing is taken out of it.
     pub(crate) length: Option<u64>,
+    /// Bytes may be taken out of it: it has another length than Ollama says.
+    pub(crate) shrinks: bool,
     pub(crate) frames: mpsc::Receiver<Result<Bytes, Cut>>,
     /// Set before the last frame if the answer ends before its end.
     pub(crate) fate: Arc<OnceLock<End>>,
@@ -98,7 +133,7 @@ async fn run(proxy: Arc<Proxy>, job: Job, reply: Reply) {
     let Job { request, body, mut hold, ending } = job;
     let dispatched = Instant::now();
     let flight = match &hold {
-        Hold::Slot(_, need) => Some(Flight::begin(&proxy.residency, need.clone())),
+        Hold::Slot { need, .. } => Some(Flight::begin(&proxy.residency, need.clone())),
         Hold::Passed(_) => None,
     };
     let mut reply = Some(reply);
@@ -113,19 +148,18 @@ async fn run(proxy: Arc<Proxy>, job: Job, reply: Reply) {
     };
     drop(body);
     note(&proxy, begun.as_ref(), dispatched);
-    // A client that has left is charged for what Ollama did; one that is told of a stall is not.
-    if reply.is_some() && !matches!(begun, Some(Err(_))) {
-        hold.serve();
-    }
-    match (begun, reply) {
-        (Some(Ok((response, lease))), Some(reply)) => {
-            deliver(&proxy, response, lease, ending, flight.as_ref(), reply).await;
+    // One that was told of a stall is charged for nothing.
+    let Some(reply) = reply else { return };
+    match begun {
+        Some(Ok((response, lease))) => {
+            deliver(&proxy, response, lease, Exchange { hold, ending, flight }, reply).await;
         }
-        (Some(Err(error)), Some(reply)) => _ = reply.send(Err(error.into())),
-        _ => {}
+        Some(Err(error)) => {
+            drop((flight, hold));
+            let _ = reply.send(Err(error.into()));
+        }
+        None => hold.settle(How::Left, &proxy),
     }
-    drop(flight);
-    drop(hold);
 }
 
 /// Waits until nobody wants the answer any more and a cut does no harm.
@@ -190,41 +224,54 @@ fn note(proxy: &Proxy, begun: Option<&Begun>, dispatched: Instant) {
     }
 }
 
+/// An exchange whose answer has begun.
+struct Exchange<'a> {
+    // Dropped in this order: first the residency learns that it is over.
+    flight: Option<Flight<'a>>,
+    hold: Hold,
+    ending: Ending,
+}
+
 /// Hands the answer to the client as it comes. Returning drops the lease unless it was given back: that cuts it.
 async fn deliver(
     proxy: &Proxy,
     response: response::Response<Incoming>,
     lease: Lease,
-    ending: Ending,
-    flight: Option<&Flight<'_>>,
+    mut exchange: Exchange<'_>,
     reply: Reply,
 ) {
     let (head, body) = response.into_parts();
-    if let Some(flight) = flight {
+    if let Some(flight) = &exchange.flight {
         flight.answered(kind_of(&head));
     }
     let (frames, receiver) = mpsc::channel(FRAMES_AHEAD);
-    let length = body.size_hint().exact();
-    let mut watch = Watch::new(if is_stream(&head) { ending } else { Ending::Whole });
+    let stream = is_stream(&head);
+    let shrinks = exchange.hold.begin(stream);
+    let length = body.size_hint().exact().filter(|_| !shrinks);
+    let mut watch = Watch::new(if stream { exchange.ending } else { Ending::Whole });
     let fate = Arc::new(OnceLock::new());
     let told = Arc::clone(&fate);
-    let answer = Answer { status: head.status, headers: head.headers, length, frames: receiver, fate: told };
-    if reply.send(Ok(answer)).is_err() {
-        return;
-    }
-    let Some(end) = pump(proxy, body, &mut watch, &frames, flight).await else {
+    let status = head.status;
+    let answer = Answer { status, headers: head.headers, length, shrinks, frames: receiver, fate: told };
+    let end = match reply.send(Ok(answer)) {
+        Ok(()) => pump(proxy, body, &mut watch, &frames, &mut exchange).await,
+        Err(_) => None,
+    };
+    let Some((end, rest)) = end else {
+        exchange.hold.settle(How::Left, proxy);
         return;
     };
     if end == End::Closed {
         proxy.upstream.give_back(lease);
     }
-    let last = match watch.verdict(end) {
-        Verdict::Complete => {
-            if head.status.is_success() {
-                proxy.core.tally().completed();
-            }
-            return;
-        }
+    let verdict = watch.verdict(end);
+    // Before the client hears of the end: what it does next finds everything settled.
+    settle(proxy, exchange, status, verdict == Verdict::Complete);
+    if !rest.is_empty() && frames.send(Ok(rest)).await.is_err() {
+        return;
+    }
+    let last = match verdict {
+        Verdict::Complete => return,
         Verdict::Say(words) => Ok(words),
         Verdict::Abort => Err(Cut),
     };
@@ -236,6 +283,21 @@ async fn deliver(
     }
     // A client that has left meanwhile wants no last words.
     let _ = frames.send(last).await;
+}
+
+/// The answer is over: settles its account, and gives back what it held.
+fn settle(proxy: &Proxy, mut exchange: Exchange<'_>, status: StatusCode, complete: bool) {
+    if complete && status.is_success() {
+        proxy.core.tally().completed();
+    }
+    let how = match (status.as_u16(), complete) {
+        // Ollama itself has failed: whatever was charged is given back.
+        (500.., _) => return,
+        (400.., _) => How::Refused,
+        (_, true) => How::Complete,
+        (_, false) => How::Broken,
+    };
+    exchange.hold.settle(how, proxy);
 }
 
 fn kind_of(head: &response::Parts) -> Head {
@@ -253,41 +315,52 @@ fn is_stream(head: &response::Parts) -> bool {
         && (kind.starts_with(b"text/event-stream") || kind.starts_with(b"application/x-ndjson"))
 }
 
-/// Passes frames on until Ollama ends, or this sidecar; none if the client left before.
+/// Passes frames on until Ollama ends, or this sidecar; none if the client left before. What ends a body is not passed
+/// on but returned, where it is known to: there are things to do before its client has it.
 async fn pump(
     proxy: &Proxy,
     mut body: Incoming,
     watch: &mut Watch,
     client: &mpsc::Sender<Result<Bytes, Cut>>,
-    flight: Option<&Flight<'_>>,
-) -> Option<End> {
+    exchange: &mut Exchange<'_>,
+) -> Option<(End, Bytes)> {
     let health = &proxy.core.health;
+    let Exchange { flight, hold, .. } = exchange;
+    let flight = flight.as_ref();
     let (cut, stopped) = (health.until_cut(), stopped(proxy, flight));
     tokio::pin!(cut, stopped);
-    loop {
-        // A body of known length is over with its last byte: the client need not be there any more.
-        if body.is_end_stream() {
-            return Some(End::Closed);
-        }
+    // A body of known length is over with its last byte: the client need not be there any more.
+    if body.is_end_stream() {
+        return Some((End::Closed, Bytes::new()));
+    }
+    let end = loop {
         let frame = tokio::select! {
             biased;
             () = client.closed() => return None,
-            () = &mut cut => return Some(End::Drained),
-            () = &mut stopped => return Some(End::Stalled),
+            () = &mut cut => break End::Drained,
+            () = &mut stopped => break End::Stalled,
             frame = body.frame() => frame,
         };
         match frame {
-            None => return Some(End::Closed),
-            Some(Err(_)) => return Some(End::Broken),
+            None => break End::Closed,
+            Some(Err(_)) => break End::Broken,
             Some(Ok(frame)) => {
                 health.upstream_answered();
-                if let Ok(data) = frame.into_data() {
-                    watch.see(&data);
-                    hand_on(client, data, flight).await.ok()?;
+                let data = frame.into_data().unwrap_or_default();
+                watch.see(&data);
+                let data = hold.see(data);
+                if body.is_end_stream() {
+                    return Some((End::Closed, joined(data, hold.rest())));
                 }
+                hand_on(client, data, flight).await.ok()?;
             }
         }
-    }
+    };
+    Some((end, hold.rest()))
+}
+
+fn joined(data: Bytes, rest: Bytes) -> Bytes {
+    if rest.is_empty() { data } else { [data, rest].concat().into() }
 }
 
 /// Passes one frame on. While Ollama has to wait for a client, silence says nothing about Ollama.
@@ -296,10 +369,16 @@ async fn hand_on(
     data: Bytes,
     flight: Option<&Flight<'_>>,
 ) -> Result<(), mpsc::error::SendError<Result<Bytes, Cut>>> {
+    if let Some(flight) = flight {
+        flight.pulse.beat();
+    }
+    // All of it may have been taken out.
+    if data.is_empty() {
+        return Ok(());
+    }
     let Some(flight) = flight else {
         return client.send(Ok(data)).await;
     };
-    flight.pulse.beat();
     if client.capacity() > 0 {
         return client.send(Ok(data)).await;
     }

@@ -2,7 +2,6 @@
 
 pub(crate) mod admission;
 mod api_key;
-mod bill;
 mod body;
 mod canary;
 mod cors;
@@ -30,6 +29,7 @@ mod residency;
 mod respond;
 mod route;
 mod settings;
+mod tokens;
 mod upstream;
 mod vigil;
 mod wording;
@@ -38,7 +38,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use corral_limiter::Nanos;
+use corral_limiter::{Nanos, Plan};
 use parking_lot::Mutex;
 
 pub(crate) use api_key::NoClient;
@@ -49,8 +49,11 @@ pub(crate) use request::handle;
 pub use settings::{ProxySettings, StallBounds};
 
 use crate::core::Core;
-use inspect::BodyBudget;
+use inspect::{Asked, BodyBudget};
 use residency::Residency;
+use route::Endpoint;
+pub(crate) use tokens::Learned;
+use tokens::Reckoning;
 use upstream::Upstream;
 
 /// What all requests share.
@@ -71,10 +74,21 @@ impl Proxy {
         Self { core, settings, dice: Dice::new(), upstream, budget, residency }
     }
 
+    /// Reckons what a request will probably cost; none where nothing is inferred, which takes no slot.
+    fn reckon(&self, asked: &Asked<'_>, endpoint: &Endpoint) -> Option<Reckoning> {
+        reckon(&self.core, asked, endpoint)
+    }
+
     /// Watches Ollama's runners, until it is dropped.
     pub(crate) async fn watch(self: &Arc<Self>) {
         tokio::join!(lookout::watch(self), vigil::watch(self));
     }
+}
+
+fn reckon(core: &Core, asked: &Asked<'_>, endpoint: &Endpoint) -> Option<Reckoning> {
+    let plan = core.plan();
+    let tokens = plan.as_deref().map(Plan::tokens).cloned().unwrap_or_default();
+    Reckoning::of(asked, endpoint, &tokens, &core.learned.lock())
 }
 
 /// What the requests of one connection share.

@@ -6,16 +6,15 @@
 
 use std::time::Duration;
 
-use bytes::Bytes;
 use corral_limiter::ModelName;
 use corral_wire::OffGpu;
 use http::header::HOST;
 use http::{HeaderValue, Request, Uri};
-use http_body_util::{BodyExt, Full, Limited};
+use http_body_util::{BodyExt, Limited};
 use serde::Deserialize;
 use tokio::time::timeout;
 
-use super::upstream::Upstream;
+use super::upstream::{Pieces, Upstream};
 
 /// The longest that is waited for the answer: it takes a millisecond, or as long as Ollama loads. Asking again instead
 /// would leave behind in Ollama whoever asked before.
@@ -47,7 +46,7 @@ pub(crate) async fn ask(upstream: &Upstream) -> Option<Listed> {
 }
 
 async fn exchange(upstream: &Upstream) -> Option<Listed> {
-    let mut request = Request::new(Full::new(Bytes::new()));
+    let mut request = Request::new(Pieces::default());
     *request.uri_mut() = Uri::from_static("/api/ps");
     request.headers_mut().insert(HOST, HeaderValue::from_static("localhost"));
     let (response, lease) = upstream.send(request).await.ok()?;

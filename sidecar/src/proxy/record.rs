@@ -9,9 +9,9 @@ use std::time::Duration;
 use corral_limiter::{KnownClient, ModelName, Nanos};
 use http::Method;
 
-use super::bill::Bill;
 use super::ending;
 use super::route::Endpoint;
+use super::tokens::Spent;
 use crate::core::Core;
 use crate::metrics::Outcome;
 
@@ -24,8 +24,6 @@ pub(crate) struct Record {
     pub(crate) client_ip: IpAddr,
     /// Whose API key it has, if the plan knows it.
     pub(crate) client: Option<Arc<KnownClient>>,
-    /// What it comes to, once its limits are looked at; whoever serves it writes on it too.
-    pub(crate) bill: Option<Arc<Bill>>,
     /// None for a request that does not exist.
     pub(crate) endpoint: Option<&'static Endpoint>,
     pub(crate) model: Option<ModelName>,
@@ -38,6 +36,8 @@ pub(crate) struct Record {
     pub(crate) fate: Option<Arc<OnceLock<ending::End>>>,
     /// What a refusal came to; none if it was not refused.
     pub(crate) refused: Option<Outcome>,
+    /// The tokens that it was charged.
+    pub(crate) spent: Arc<Spent>,
     sent: u64,
     end: End,
 }
@@ -67,7 +67,6 @@ impl Record {
             id,
             client_ip,
             client: None,
-            bill: None,
             endpoint: None,
             model: None,
             stream: false,
@@ -75,6 +74,7 @@ impl Record {
             status: None,
             fate: None,
             refused: None,
+            spent: Arc::default(),
             sent: 0,
             end: End::Gone,
         }
@@ -141,6 +141,7 @@ impl Drop for Record {
         if end == End::Gone {
             metrics.client_gone();
         }
+        let (tokens_in, tokens_out) = self.spent.get();
         metrics.ended(self.endpoint.map(|endpoint| endpoint.class), self.outcome(end, status), took);
         tracing::info!(
             id = %self.id,
@@ -151,6 +152,8 @@ impl Drop for Record {
             stream = self.stream,
             status,
             bytes = self.sent,
+            tokens_in,
+            tokens_out,
             waited_ms = self.waited.0 / 1_000_000,
             took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             ?end,

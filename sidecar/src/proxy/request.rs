@@ -21,18 +21,20 @@ use http_body::Body;
 
 use super::admission::Entered;
 use super::api_key::{self, Caller, NoClient};
-use super::bill::Bill;
 use super::body::ReplyBody;
 use super::cross_site::{self, Page};
 use super::discard::discard;
 use super::forward::{self, Answer, Failed, Hold, Job};
-use super::inspect::{self, Asked, Held, Shape};
+use super::inspect::{self, Held, Shape};
 use super::record::Record;
 use super::refused::Refused;
 use super::residency::Need;
 use super::respond::{self, Context};
 use super::route::{self, Action, Endpoint, Family, Route};
+use super::tokens::{Account, Reckoning};
+use super::upstream::Pieces;
 use super::{Connection, Proxy, cors, head, headers, identify, limits, upstream};
+use crate::clients::Had;
 use crate::core::Core;
 use crate::health::Unavailable;
 
@@ -66,6 +68,7 @@ where
         facts: None,
         body_read: false,
         shape: Shape::default(),
+        reckoning: None,
         record,
     };
     let fault = connection.next_fault();
@@ -97,6 +100,8 @@ struct Life<'a> {
     body_read: bool,
     /// What it asks of its model's runner.
     shape: Shape,
+    /// What its tokens will probably come to.
+    reckoning: Option<Reckoning>,
     record: Record,
 }
 
@@ -157,7 +162,7 @@ impl Life<'_> {
                 return Err(refused);
             }
         };
-        let hold = self.admit(entered, &route).await?;
+        let hold = self.admit(entered).await?;
         if endpoint.action == Action::Limits {
             return Ok(Outcome::Own(limits::show(&self.proxy.core, self.record.client_ip)));
         }
@@ -174,14 +179,10 @@ impl Life<'_> {
                     self.record.client = Some(Arc::clone(&client));
                     facts.client = Some(client);
                 }
-                Caller::Unknown(why) => {
-                    self.record.bill = Some(Bill::open(core, facts));
-                    admit_unknown(core, plan, why, facts)?;
-                }
+                Caller::Unknown(why) => admit_unknown(core, plan, why, facts)?,
             }
             facts.headers = identify::trusted_headers(headers, plan.headers());
         }
-        self.record.bill.get_or_insert_with(|| Bill::open(core, facts));
         Entered::enter(core, facts).map_err(Refused::Limit)
     }
 
@@ -227,34 +228,35 @@ impl Life<'_> {
         }
         let held = inspect::read(body, &self.proxy.budget, &self.proxy.settings).await?;
         self.body_read = true;
-        let Asked { model, stream, tuning } = inspect::scan_body(held.bytes(), action)?;
-        self.record.model = Some(model);
-        self.shape = tuning.shape(route.endpoint.reads());
-        self.record.stream = stream.unwrap_or(route.endpoint.streams_by_default);
+        let asked = inspect::scan_body(held.bytes(), action)?;
+        self.shape = asked.tuning.shape(route.endpoint.reads());
+        self.record.stream = asked.stream.unwrap_or(route.endpoint.streams_by_default);
+        self.reckoning = self.proxy.reckon(&asked, route.endpoint);
+        self.record.model = Some(asked.model);
         Ok(Some(held))
     }
 
     /// Decides every limit, and waits for a slot where one is needed.
-    async fn admit(&mut self, entered: Entered, route: &Route<'_>) -> Result<Hold, Refused> {
-        let model = self.record.model.as_ref();
-        let Some(model) = model.filter(|_| route.endpoint.needs_slot()) else {
-            return entered.pass(model).map(Hold::Passed).map_err(Refused::Limit);
+    async fn admit(&mut self, entered: Entered) -> Result<Hold, Refused> {
+        let Some(reckoning) = self.reckoning.take() else {
+            return entered.pass(self.record.model.as_ref()).map(Hold::Passed).map_err(Refused::Limit);
         };
+        let (model, estimate) = (reckoning.model(), reckoning.estimate());
         let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
         let health = &self.proxy.core.health;
-        let mut permit = tokio::select! {
+        let permit = tokio::select! {
             // First, so that no slot that comes back is taken by one who would be sent to what has stopped.
             biased;
             () = health.until_stopped() => {
                 let why = health.unavailable().unwrap_or(Unavailable::Stalled);
                 return Err(Refused::Unavailable(why));
             }
-            permit = entered.queue(model)?.slot() => permit?,
+            permit = entered.queue(model, estimate)?.slot() => permit?,
         };
-        permit.write_on(self.record.bill.clone());
         self.record.waited = permit.waited();
         self.proxy.core.metrics.queue_wait(permit.waited().into());
-        Ok(Hold::Slot(permit, need))
+        let account = Account::new(reckoning, Arc::clone(&self.record.spent));
+        Ok(Hold::Slot { permit, need, account })
     }
 
     /// Has the exchange with Ollama, up to the head of its answer.
@@ -267,7 +269,7 @@ impl Life<'_> {
         hold: Hold,
     ) -> Result<Answer, Refused> {
         let bytes = body.as_ref().map_or_else(Bytes::new, |held| held.bytes().clone());
-        let request = upstream::build(route, method.clone(), headers, bytes);
+        let request = upstream::build(route, method.clone(), headers, Pieces::edited(&bytes, hold.edits()));
         let job = Job { request, body, hold, ending: route.endpoint.ending };
         match forward::start(self.proxy, job).await {
             Ok(Ok(answer)) => Ok(answer),
@@ -282,6 +284,7 @@ impl Life<'_> {
 
     /// Turns the outcome into the answer, and hands the record on to its body.
     fn answer(mut self, outcome: Result<Outcome, Refused>, closes: bool) -> Response<ReplyBody> {
+        self.count_for_client(outcome.as_ref().err());
         let standings = self.standings(outcome.as_ref().err());
         let mut response = match outcome {
             Ok(Outcome::Answer(answer)) => return self.pass_on(answer, &standings, closes),
@@ -289,17 +292,22 @@ impl Life<'_> {
             Ok(Outcome::Preflight) => preflight(),
             Err(refused) => {
                 self.record.refused = Some(refused.outcome());
-                if let Some(bill) = &self.record.bill
-                    && matches!(refused.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED)
-                {
-                    bill.refused();
-                }
                 self.refuse(&refused, &standings)
             }
         };
         self.seal(response.headers_mut(), closes);
         self.record.status = Some(response.status().as_u16());
         response.map(|bytes| ReplyBody::whole(bytes, self.record))
+    }
+
+    /// Counts the request among those of its client; what it takes of Ollama is counted when that is known.
+    fn count_for_client(&self, refused: Option<&Refused>) {
+        let Some(facts) = &self.facts else { return };
+        let turned_away = |refused: &Refused| {
+            matches!(refused.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED)
+        };
+        let had = Had { requests: 1, refused: u64::from(refused.is_some_and(turned_away)), ..Had::default() };
+        self.proxy.core.count_for(facts, &had);
     }
 
     fn pass_on(mut self, answer: Answer, standings: &[Standing], closes: bool) -> Response<ReplyBody> {
@@ -315,7 +323,7 @@ impl Life<'_> {
             respond::insert_busy(&mut out, &self.proxy.dice);
         }
         // Of a HEAD, the length of what a GET would bring.
-        if let Some(length) = answer.headers.get(CONTENT_LENGTH) {
+        if let Some(length) = answer.headers.get(CONTENT_LENGTH).filter(|_| !answer.shrinks) {
             out.insert(CONTENT_LENGTH, length.clone());
         }
         headers::insert(&mut out, standings, None, self.family);

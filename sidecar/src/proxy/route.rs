@@ -210,11 +210,6 @@ impl Endpoint {
         Err(RouteFault::Method { allow })
     }
 
-    /// Whether a slot of Ollama is needed to answer it.
-    pub(crate) fn needs_slot(&self) -> bool {
-        self.action == Action::Infer
-    }
-
     /// What of a body says which runner is needed. Ollama's compatibility APIs have no say in it.
     pub(crate) fn reads(&self) -> Reads {
         match (self.family, self.class) {

@@ -140,6 +140,10 @@ pub struct Counters {
     pub policy_rejects: u64,
     /// Milliseconds that slots were held, summed over slots.
     pub slot_millis: u64,
+    /// Tokens of prompts that were charged.
+    pub tokens_in: u64,
+    /// Tokens of answers that were charged.
+    pub tokens_out: u64,
 }
 
 /// How things stand at the moment of the report.

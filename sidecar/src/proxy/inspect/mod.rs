@@ -4,6 +4,9 @@
 //! gets are the same bytes that were read here.
 
 mod budget;
+mod facts;
+mod knobs;
+mod prompt;
 mod scan;
 mod shape;
 mod text;
@@ -17,6 +20,8 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use budget::{BodyBudget, Held};
+pub(crate) use knobs::{Knobs, Raw, Room};
+pub(crate) use prompt::{Part, Prompt, Size};
 pub(crate) use scan::BadJson;
 pub(crate) use shape::{Reads, Shape, Tuning};
 
@@ -67,6 +72,10 @@ pub(crate) struct Asked<'a> {
     pub(crate) stream: Option<bool>,
     /// What it asks of the runner.
     pub(crate) tuning: Tuning<'a>,
+    /// How much the model has to read.
+    pub(crate) prompt: Prompt,
+    /// What it asks of the answer.
+    pub(crate) knobs: Knobs<'a>,
 }
 
 /// Reads a body into memory. The budget is held for as long as the result lives.
@@ -131,13 +140,20 @@ pub(crate) fn scan_body(body: &[u8], action: Action) -> Result<Asked<'_>, BadBod
     let model = facts.model.filter(|model| !model.is_empty());
     let model = if action == Action::Show { model.or(facts.name) } else { model };
     let model = parse_model(&model.ok_or(ModelFault::Missing)?)?;
-    Ok(Asked { model, stream: facts.stream, tuning: facts.tuning })
+    let facts::Facts { stream, tuning, prompt, knobs, .. } = facts;
+    Ok(Asked { model, stream, tuning, prompt, knobs })
 }
 
 /// The shape that a body asks for, read as an endpoint reads it.
 #[cfg(test)]
 pub(crate) fn shape_of(body: &str, reads: Reads) -> Shape {
     scan::scan(body.as_bytes()).unwrap_or_default().tuning.shape(reads)
+}
+
+/// What a body asks of its answer.
+#[cfg(test)]
+pub(crate) fn knobs_of(body: &str) -> Knobs<'_> {
+    scan::scan(body.as_bytes()).unwrap_or_default().knobs
 }
 
 /// The normal form of a model that this pool may run.

@@ -2,13 +2,14 @@
 //!
 //! Ollama reads JSON as Go does: keys match in any case, the last of two equal keys wins, and what follows the value is
 //! ignored. A body that two parsers could read differently is refused, so that the model limited is the model run.
-//! Nothing is copied but the model's name when it holds escapes. Of `options`, only what concerns the runner is looked at.
-
-use std::borrow::Cow;
+//! Nothing is copied but the model's name when it holds escapes. Of `options`, only what concerns the runner and the
+//! length of the answer is looked at; of the prompt, its size is taken.
 
 use smallvec::SmallVec;
 
-use super::shape::Tuning;
+use super::facts::{Facts, Field};
+use super::knobs::{Raw, Room};
+use super::prompt::Gauge;
 use super::text::{self, BadString};
 
 /// The deepest nesting of arrays and objects; the body's own braces are the first.
@@ -17,19 +18,6 @@ pub(crate) const MAX_DEPTH: u32 = 64;
 pub(crate) const MAX_KEYS: usize = 256;
 /// The longest number, in bytes.
 pub(crate) const MAX_NUMBER: usize = 128;
-
-/// What the outermost object says.
-#[derive(Debug, Default, PartialEq, Eq)]
-pub(crate) struct Facts<'a> {
-    /// The string under `model`; none if it is absent or null.
-    pub(crate) model: Option<Cow<'a, str>>,
-    /// The string under `name`, by which `/api/show` also knows a model.
-    pub(crate) name: Option<Cow<'a, str>>,
-    /// The boolean under `stream`; none if it is absent or null.
-    pub(crate) stream: Option<bool>,
-    /// What is asked of the runner.
-    pub(crate) tuning: Tuning<'a>,
-}
 
 /// Why a body is refused.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
@@ -61,7 +49,7 @@ pub(crate) enum BadJson {
 /// Scans a whole body.
 pub(crate) fn scan(body: &[u8]) -> Result<Facts<'_>, BadJson> {
     let text = std::str::from_utf8(body).map_err(|_| BadJson::NotUtf8)?;
-    let mut scan = Scan { text, at: 0, keys: SmallVec::new() };
+    let mut scan = Scan { text, at: 0, keys: SmallVec::new(), gauge: Gauge::default() };
     scan.skip_space();
     if !scan.take(b'{') {
         return Err(BadJson::NotAnObject);
@@ -77,6 +65,8 @@ struct Scan<'a> {
     at: usize,
     /// Hashes of the outermost keys, folded. Equal keys always meet; unequal ones never do in practice.
     keys: SmallVec<[u64; 16]>,
+    /// Measures the value that is scanned.
+    gauge: Gauge,
 }
 
 impl<'a> Scan<'a> {
@@ -85,17 +75,19 @@ impl<'a> Scan<'a> {
         self.members(|scan, key| {
             scan.remember(key)?;
             scan.known_value(key, facts)
-        })
+        })?;
+        facts.knobs.close = self.at - 1;
+        Ok(())
     }
 
-    /// The rest of an object, behind its brace. `member` reads the value of a key.
+    /// The rest of an object, behind its brace; says whether it is empty. `member` reads the value of a key.
     fn members(
         &mut self,
         mut member: impl FnMut(&mut Self, &'a str) -> Result<(), BadJson>,
-    ) -> Result<(), BadJson> {
+    ) -> Result<bool, BadJson> {
         self.skip_space();
         if self.take(b'}') {
-            return Ok(());
+            return Ok(true);
         }
         loop {
             self.skip_space();
@@ -104,7 +96,7 @@ impl<'a> Scan<'a> {
             member(self, key)?;
             self.skip_space();
             if self.take(b'}') {
-                return Ok(());
+                return Ok(false);
             }
             self.expect(b',')?;
         }
@@ -123,31 +115,40 @@ impl<'a> Scan<'a> {
     }
 
     fn known_value(&mut self, key: &str, facts: &mut Facts<'a>) -> Result<(), BadJson> {
-        if text::folds_to(key, "options") && self.take(b'{') {
-            return self.members(|scan, key| {
-                let raw = scan.raw_value(2)?;
-                facts.tuning.option(key, raw);
-                Ok(())
-            });
-        }
-        let raw = self.raw_value(1)?;
-        if text::folds_to(key, "model") {
-            facts.model = string_of("model", raw)?;
-        } else if text::folds_to(key, "name") {
-            facts.name = string_of("name", raw)?;
-        } else if text::folds_to(key, "stream") {
-            facts.stream = boolean_of("stream", raw)?;
-        } else if text::folds_to(key, "shift") {
-            facts.tuning.shift(raw);
+        match Field::of(key) {
+            Some(Field::Options) => facts.knobs.options = self.room(|key, raw| facts.option(key, raw))?,
+            Some(Field::StreamOptions) => {
+                facts.knobs.stream_options = self.room(|key, raw| facts.stream_option(key, raw))?;
+            }
+            Some(Field::Read(part)) => {
+                self.gauge = Gauge::of(part);
+                let raw = self.raw_value(1)?;
+                facts.read(part, raw.text, &self.gauge);
+            }
+            Some(field) => facts.take(field, self.raw_value(1)?)?,
+            None => _ = self.raw_value(1)?,
         }
         Ok(())
     }
 
+    /// An outermost value that is looked into if it is an object.
+    fn room(&mut self, mut member: impl FnMut(&str, &'a str)) -> Result<Room, BadJson> {
+        if !self.take(b'{') {
+            return self.raw_value(1).map(Room::of);
+        }
+        let empty = self.members(|scan, key| {
+            let raw = scan.raw_value(2)?;
+            member(key, raw.text);
+            Ok(())
+        })?;
+        Ok(Room::Object { close: self.at - 1, empty })
+    }
+
     /// The text of one value, at a place that is already `depth` deep.
-    fn raw_value(&mut self, depth: u32) -> Result<&'a str, BadJson> {
-        let start = self.at;
+    fn raw_value(&mut self, depth: u32) -> Result<Raw<'a>, BadJson> {
+        let at = self.at;
         self.value(depth)?;
-        Ok(self.text.get(start..self.at).unwrap_or_default())
+        Ok(Raw { at, text: self.text.get(at..self.at).unwrap_or_default() })
     }
 
     /// One value of any kind, at a place that is already `depth` deep. Iterative: depth costs bits, not stack.
@@ -167,13 +168,20 @@ impl<'a> Scan<'a> {
     /// Reads a scalar, or opens a container. Says whether a value is complete.
     fn begin_value(&mut self, nest: &mut Nest) -> Result<bool, BadJson> {
         match self.peek()? {
-            b'"' => self.string().map(|_| true),
+            b'"' => {
+                let inner = self.string()?;
+                self.gauge.string(inner);
+                Ok(true)
+            }
             b'{' => self.open(nest, true),
             b'[' => self.open(nest, false),
             b't' => self.word("true"),
             b'f' => self.word("false"),
             b'n' => self.word("null"),
-            b'-' | b'0'..=b'9' => self.number(),
+            b'-' | b'0'..=b'9' => {
+                self.gauge.number();
+                self.number()
+            }
             _ => Err(BadJson::Syntax { at: self.at }),
         }
     }
@@ -181,9 +189,10 @@ impl<'a> Scan<'a> {
     fn open(&mut self, nest: &mut Nest, object: bool) -> Result<bool, BadJson> {
         self.at += 1;
         nest.push(object)?;
+        self.gauge.opened(nest.depth, object);
         self.skip_space();
         if self.take(if object { b'}' } else { b']' }) {
-            nest.pop();
+            self.close(nest);
             return Ok(true);
         }
         if object {
@@ -197,7 +206,7 @@ impl<'a> Scan<'a> {
         let object = nest.in_object();
         self.skip_space();
         if self.take(if object { b'}' } else { b']' }) {
-            nest.pop();
+            self.close(nest);
             return Ok(true);
         }
         self.expect(b',')?;
@@ -208,8 +217,14 @@ impl<'a> Scan<'a> {
         Ok(false)
     }
 
+    fn close(&mut self, nest: &mut Nest) {
+        self.gauge.closed(nest.depth);
+        nest.pop();
+    }
+
     fn key(&mut self) -> Result<(), BadJson> {
-        self.string()?;
+        let key = self.string()?;
+        self.gauge.key(key);
         self.colon()
     }
 
@@ -318,23 +333,6 @@ impl Nest {
 
     fn in_object(&self) -> bool {
         self.objects & 1 == 1
-    }
-}
-
-fn string_of<'a>(key: &'static str, raw: &'a str) -> Result<Option<Cow<'a, str>>, BadJson> {
-    if raw == "null" {
-        return Ok(None);
-    }
-    let inner = raw.strip_prefix('"').and_then(|rest| rest.strip_suffix('"'));
-    inner.map(|inner| Some(text::unescape(inner))).ok_or(BadJson::WrongType { key, wanted: "a string" })
-}
-
-fn boolean_of(key: &'static str, raw: &str) -> Result<Option<bool>, BadJson> {
-    match raw {
-        "true" => Ok(Some(true)),
-        "false" => Ok(Some(false)),
-        "null" => Ok(None),
-        _ => Err(BadJson::WrongType { key, wanted: "true or false" }),
     }
 }
 

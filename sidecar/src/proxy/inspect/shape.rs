@@ -91,6 +91,12 @@ impl<'a> Tuning<'a> {
         self.shift = present(raw);
     }
 
+    /// The value of one of [`FIXED`], as it is written.
+    pub(crate) fn value(&self, name: &str) -> Option<&'a str> {
+        let named = FIXED.iter().zip(&self.options).find(|(known, _)| **known == name);
+        named.and_then(|(_, value)| *value)
+    }
+
     /// What of it counts for an endpoint.
     pub(crate) fn shape(&self, reads: Reads) -> Shape {
         let options = if reads == Reads::Nothing { &[] } else { &self.options[..] };

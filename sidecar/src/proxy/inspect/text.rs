@@ -88,6 +88,14 @@ pub(super) fn unescape(inner: &str) -> Cow<'_, str> {
     if inner.contains('\\') { Cow::Owned(Chars { rest: inner }.collect()) } else { Cow::Borrowed(inner) }
 }
 
+/// How many bytes of UTF-8 a valid string says.
+pub(super) fn length(inner: &str) -> u64 {
+    if memchr::memchr(b'\\', inner.as_bytes()).is_none() {
+        return inner.len() as u64;
+    }
+    Chars { rest: inner }.map(|c| c.len_utf8() as u64).sum()
+}
+
 /// FNV-1a over the key as Go folds it.
 pub(super) fn folded_hash(key: &str) -> u64 {
     let step = |hash: u64, c: char| (hash ^ u64::from(u32::from(c))).wrapping_mul(0x0100_0000_01b3);

@@ -4,6 +4,7 @@
 //! died before a byte went out. A connection is pooled again only after its answer was read to the end; dropping a
 //! [`Lease`] before that cuts the connection, which is how Ollama learns to stop.
 
+mod pieces;
 mod pool;
 mod request;
 
@@ -11,9 +12,7 @@ use std::io;
 use std::net::SocketAddr;
 use std::time::Duration;
 
-use bytes::Bytes;
 use http::{Request, Response, StatusCode};
-use http_body_util::Full;
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
@@ -21,6 +20,7 @@ use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
+pub(crate) use pieces::Pieces;
 pub(crate) use request::build;
 
 use pool::Pool;
@@ -54,7 +54,7 @@ pub(crate) struct Upstream {
 
 /// A connection that carries one exchange. Dropped instead of given back: cut.
 pub(crate) struct Lease {
-    sender: http1::SendRequest<Full<Bytes>>,
+    sender: http1::SendRequest<Pieces>,
     driver: AbortHandle,
 }
 
@@ -66,7 +66,7 @@ impl Upstream {
     /// Sends a request and waits for the head of its answer.
     pub(crate) async fn send(
         &self,
-        mut request: Request<Full<Bytes>>,
+        mut request: Request<Pieces>,
     ) -> Result<(Response<Incoming>, Lease), NoAnswer> {
         loop {
             let (mut lease, fresh) = match self.pool.take() {

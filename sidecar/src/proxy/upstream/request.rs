@@ -1,21 +1,15 @@
 //! The request as Ollama gets it: a literal path, a local host, and none of the client's headers but two.
 
-use bytes::Bytes;
 use http::header::{ACCEPT, CONTENT_TYPE, HOST};
 use http::{HeaderMap, HeaderValue, Method, Request};
-use http_body_util::Full;
 
+use super::Pieces;
 use crate::proxy::route::{Action, Route};
 
 /// Builds it. The client's headers stay here: credentials (which Ollama would hand to its cloud), `Origin` (judged
 /// already), forwarded addresses, everything about the connection. `Host` is one that Ollama takes for local.
-pub(crate) fn build(
-    route: &Route<'_>,
-    method: Method,
-    headers: &HeaderMap,
-    body: Bytes,
-) -> Request<Full<Bytes>> {
-    let mut request = Request::new(Full::new(body));
+pub(crate) fn build(route: &Route<'_>, method: Method, headers: &HeaderMap, body: Pieces) -> Request<Pieces> {
+    let mut request = Request::new(body);
     *request.method_mut() = method;
     *request.uri_mut() = target(route);
     let out = request.headers_mut();

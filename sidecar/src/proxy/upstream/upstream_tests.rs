@@ -31,7 +31,7 @@ async fn server(per_connection: usize) -> (SocketAddr, Arc<AtomicUsize>) {
 }
 
 async fn exchange(upstream: &Upstream) -> Result<(), NoAnswer> {
-    let (response, lease) = upstream.send(Request::new(Full::new(Bytes::new()))).await?;
+    let (response, lease) = upstream.send(Request::new(Pieces::default())).await?;
     assert_eq!(response.into_body().collect().await.unwrap().to_bytes(), "ok");
     upstream.give_back(lease);
     // What drives the connection must run once to see that the answer is over.
@@ -63,7 +63,7 @@ async fn a_connection_that_died_in_the_pool_fails_nobody() {
 async fn a_dropped_lease_cuts_its_connection() {
     let (address, connections) = server(usize::MAX).await;
     let upstream = Upstream::new(address, Duration::from_secs(1));
-    let sent = upstream.send(Request::new(Full::new(Bytes::new()))).await.unwrap();
+    let sent = upstream.send(Request::new(Pieces::default())).await.unwrap();
     drop(sent);
     exchange(&upstream).await.unwrap();
     assert_eq!(connections.load(Ordering::SeqCst), 2);

@@ -1,0 +1,179 @@
+//! The account of one request: what its answer has cost so far, and what it comes to in the end.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use bytes::Bytes;
+use corral_limiter::Nanos;
+
+use super::edit::Edit;
+use super::learned::{Lesson, to_f64, to_u64};
+use super::meter::{Heard, Meter};
+use super::reckon::Reckoning;
+use super::strip::Strip;
+use crate::proxy::Proxy;
+use crate::proxy::admission::Permit;
+
+/// After so many tokens of an answer, what goes beyond its reservation is charged.
+const STEP: u64 = 256;
+
+/// The tokens that a request has been charged so far, for its record.
+#[derive(Debug, Default)]
+pub(crate) struct Spent {
+    input: AtomicU64,
+    output: AtomicU64,
+}
+
+impl Spent {
+    /// Tokens of the prompt, and of the answer.
+    pub(crate) fn get(&self) -> (u64, u64) {
+        (self.input.load(Ordering::Relaxed), self.output.load(Ordering::Relaxed))
+    }
+
+    fn set(&self, input: u64, output: u64) {
+        self.input.store(input, Ordering::Relaxed);
+        self.output.store(output, Ordering::Relaxed);
+    }
+}
+
+/// How an exchange ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum How {
+    /// In order.
+    Complete,
+    /// Its client left.
+    Left,
+    /// It broke off, for whatever reason that is not the client's.
+    Broken,
+    /// Ollama refused it, 4xx: no token was worked on.
+    Refused,
+}
+
+/// The account of one request.
+#[derive(Debug)]
+pub(crate) struct Account {
+    reckoning: Reckoning,
+    spent: Arc<Spent>,
+    /// Once an answer has begun.
+    meter: Option<Meter>,
+    strip: Option<Strip>,
+    /// Tokens of the answer that the limits know of.
+    told: u64,
+}
+
+impl Account {
+    /// Opens one.
+    pub(crate) fn new(reckoning: Reckoning, spent: Arc<Spent>) -> Self {
+        Self { reckoning, spent, meter: None, strip: None, told: 0 }
+    }
+
+    /// What is to be changed in the body.
+    pub(crate) fn edits(&self) -> &[Edit] {
+        self.reckoning.edits()
+    }
+
+    /// An answer begins, as a stream or not. Says whether bytes may be taken out of it.
+    pub(crate) fn begin(&mut self, stream: bool) -> bool {
+        self.meter = Some(Meter::new(self.reckoning.dialect, stream));
+        self.strip = (stream && self.reckoning.hides_usage).then(Strip::default);
+        self.strip.is_some()
+    }
+
+    /// Bytes of it go by; what is returned goes on to the client.
+    pub(crate) fn see(&mut self, data: Bytes, permit: &mut Permit) -> Bytes {
+        if let Some(meter) = &mut self.meter {
+            meter.see(&data);
+            let heard = *meter.heard();
+            self.note(&heard, permit);
+        }
+        match &mut self.strip {
+            None => data,
+            Some(strip) => strip.pass(data),
+        }
+    }
+
+    /// What was kept back when it ended in the middle of a line.
+    pub(crate) fn rest(&mut self) -> Bytes {
+        self.strip.as_mut().map_or_else(Bytes::new, Strip::rest)
+    }
+
+    /// Tells the limits now and then how far it is, and at once when Ollama has counted.
+    fn note(&mut self, heard: &Heard, permit: &mut Permit) {
+        let so_far = heard.so_far();
+        self.spent.set(self.input(heard), so_far);
+        let due = so_far - so_far % STEP;
+        let counted = if heard.output.is_some() { so_far } else { due };
+        if counted > self.told {
+            self.told = counted;
+            permit.progress(counted);
+        }
+    }
+
+    /// Settles what was reserved. Where nothing was worked on, the permit is left as it is: unserved.
+    pub(crate) fn settle(&mut self, how: How, permit: &mut Permit, proxy: &Proxy) {
+        let heard = self.meter.as_ref().map(|meter| *meter.heard());
+        let Some((input, output)) = self.cost(how, heard.as_ref()) else {
+            self.spent.set(0, 0);
+            return;
+        };
+        self.spent.set(input, output);
+        permit.settle(input, output);
+        if how == How::Complete
+            && let Some(heard) = heard
+        {
+            self.learn(&heard, permit.held(), proxy);
+        }
+    }
+
+    /// Tokens of prompt and answer; none if nothing was worked on.
+    fn cost(&self, how: How, heard: Option<&Heard>) -> Option<(u64, u64)> {
+        let estimate = self.reckoning.estimate();
+        let Some(heard) = heard else {
+            return match how {
+                How::Refused => Some((0, 0)),
+                // It was read, in part at least; how much was answered of a whole nobody knows.
+                How::Left if self.reckoning.streams => Some((estimate.input, 0)),
+                How::Left => Some((estimate.input, estimate.output)),
+                How::Complete | How::Broken => None,
+            };
+        };
+        let input = self.input(heard);
+        match how {
+            How::Refused => Some((0, 0)),
+            How::Broken if heard.is_empty() || !self.reckoning.streams => None,
+            How::Left if heard.is_empty() && !self.reckoning.streams => Some((input, estimate.output)),
+            How::Complete if heard.is_empty() && heard.failed => None,
+            // Without a prompt, Ollama only loads its model, or unloads it.
+            How::Complete if heard.is_empty() && !self.reckoning.dialect.embeds() => Some((0, 0)),
+            How::Complete | How::Left | How::Broken => Some((input, heard.so_far())),
+        }
+    }
+
+    /// Tokens of the prompt: as Ollama counted them, with those from its cache at their weight; else as estimated.
+    fn input(&self, heard: &Heard) -> u64 {
+        let Some(input) = heard.input else {
+            return self.reckoning.estimate().input;
+        };
+        let cached = heard.cached.min(input);
+        let weight = f64::from(self.reckoning.cached_weight_milli) / 1000.0;
+        (input - cached).saturating_add(to_u64(to_f64(cached) * weight))
+    }
+
+    /// Compares the estimate with Ollama's counts, and learns from them.
+    fn learn(&self, heard: &Heard, slot: Nanos, proxy: &Proxy) {
+        let reckoning = &self.reckoning;
+        let metrics = &proxy.core.metrics.tokens;
+        let Some(input) = heard.input else {
+            // What failed, or only loaded, has none to miss.
+            if !heard.failed && (!heard.is_empty() || reckoning.dialect.embeds()) {
+                metrics.uncounted();
+            }
+            return;
+        };
+        let output = (!reckoning.dialect.embeds()).then_some(heard.so_far());
+        metrics.estimated(reckoning.estimate(), input, output.unwrap_or_default());
+        let (size, context, cap) = (reckoning.size, reckoning.context, reckoning.cap);
+        let lesson = Lesson { size, context, input, output, cap, slot };
+        proxy.core.learned.lock().learn(reckoning.model(), &lesson);
+    }
+}

@@ -1,0 +1,270 @@
+//! What is learned of each model from its answers: how long a token is, and how long an answer.
+//!
+//! Samples are bounded, so that no client can teach much by odd requests: whatever it does, an estimate is wrong by a
+//! factor of a few, and settled in the end.
+
+use std::collections::VecDeque;
+
+use corral_limiter::{ModelName, Nanos};
+use hashbrown::HashMap;
+
+use crate::proxy::inspect::Size;
+
+/// How many models are remembered. Only those that Ollama has answered with are.
+const MOST_MODELS: usize = 256;
+/// How many answers of a model are remembered.
+const ANSWERS: usize = 64;
+/// From how many on they are believed.
+const FEW_ANSWERS: usize = 10;
+/// A prompt of fewer tokens says more about its template than about its text.
+const SHORT_PROMPT: u64 = 64;
+/// A prompt of so many tokens or more counts as one sample; a shorter one as a part of one.
+const LONG_PROMPT: f64 = 256.0;
+/// How much one sample moves what is known.
+const STEP: f64 = 1.0 / 8.0;
+
+/// What to expect of a model.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) struct Habits {
+    /// Bytes of text a token.
+    pub(super) bytes_per_token: f64,
+    /// Tokens an image.
+    pub(super) tokens_per_image: f64,
+    /// Nine answers in ten have no more tokens.
+    pub(super) long_answer: u64,
+    /// For how long a request holds its slot, on the average.
+    pub(super) slot: Nanos,
+}
+
+impl Habits {
+    /// Of a model that has not answered yet.
+    const UNKNOWN: Self =
+        Self { bytes_per_token: 3.5, tokens_per_image: 768.0, long_answer: 256, slot: Nanos::from_secs(1) };
+}
+
+/// What one answer shows, by Ollama's own counts.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Lesson {
+    /// What there was to read.
+    pub(super) size: Size,
+    /// The context it had to fit into, if that is known.
+    pub(super) context: Option<u64>,
+    /// Tokens of the prompt.
+    pub(super) input: u64,
+    /// Tokens of the answer; none for embeddings.
+    pub(super) output: Option<u64>,
+    /// The most tokens that the answer could have.
+    pub(super) cap: Option<u64>,
+    /// How long it held its slot.
+    pub(super) slot: Nanos,
+}
+
+/// The habits of the models that answered last.
+#[derive(Debug, Default)]
+pub(crate) struct Learned {
+    models: HashMap<ModelName, Known>,
+    lessons: u64,
+}
+
+#[derive(Debug)]
+struct Known {
+    habits: Habits,
+    /// Lengths of answers, oldest first.
+    answers: VecDeque<u64>,
+    times: u64,
+    /// The number of the latest lesson.
+    latest: u64,
+}
+
+impl Learned {
+    /// What to expect of a model.
+    pub(super) fn of(&self, model: &ModelName) -> Habits {
+        self.models.get(model).map_or(Habits::UNKNOWN, |known| known.habits)
+    }
+
+    pub(super) fn learn(&mut self, model: &ModelName, lesson: &Lesson) {
+        if !self.models.contains_key(model) && self.models.len() >= MOST_MODELS {
+            self.forget_oldest();
+        }
+        self.lessons = self.lessons.saturating_add(1);
+        let known = self.models.entry(model.clone()).or_insert_with(Known::nothing);
+        known.latest = self.lessons;
+        known.learn(lesson);
+    }
+
+    fn forget_oldest(&mut self) {
+        let oldest = self.models.iter().min_by_key(|(_, known)| known.latest);
+        if let Some(model) = oldest.map(|(model, _)| model.clone()) {
+            self.models.remove(&model);
+        }
+    }
+}
+
+impl Known {
+    fn nothing() -> Self {
+        Self { habits: Habits::UNKNOWN, answers: VecDeque::new(), times: 0, latest: 0 }
+    }
+
+    fn learn(&mut self, lesson: &Lesson) {
+        self.learn_tokens(lesson);
+        if let Some(output) = lesson.output {
+            self.learn_answer(output, lesson.cap);
+        }
+        // The first counts as it is: what it replaces is a guess.
+        let step = if self.times == 0 { 1.0 } else { STEP };
+        self.times = self.times.saturating_add(1);
+        let slot = moved(to_f64(self.habits.slot.0), to_f64(lesson.slot.0), step);
+        self.habits.slot = Nanos(to_u64(slot));
+    }
+
+    fn learn_tokens(&mut self, lesson: &Lesson) {
+        let Lesson { size, input, .. } = *lesson;
+        let (text, read) = (to_f64(size.text), to_f64(input.saturating_sub(size.numbers)));
+        // Ollama cuts a prompt that does not fit, and says how much it kept.
+        let expected = text / self.habits.bytes_per_token;
+        let cut = lesson.context.is_some_and(|context| expected * 2.0 > to_f64(context));
+        if input < SHORT_PROMPT || cut {
+            return;
+        }
+        if size.images > 0 {
+            let each = (read - expected) / to_f64(size.images);
+            let image = &mut self.habits.tokens_per_image;
+            *image = moved(*image, each.clamp(16.0, 16_384.0), STEP);
+        } else if size.text > 0 && size.numbers == 0 {
+            let step = STEP * (read / LONG_PROMPT).min(1.0);
+            let ratio = &mut self.habits.bytes_per_token;
+            *ratio = moved(*ratio, (text / read).clamp(1.0, 8.0), step);
+        }
+    }
+
+    /// An answer that its cap ended would have been longer: it counts only if it is long as it is.
+    fn learn_answer(&mut self, output: u64, cap: Option<u64>) {
+        if cap.is_some_and(|cap| output >= cap) && output <= self.habits.long_answer {
+            return;
+        }
+        if self.answers.len() == ANSWERS {
+            self.answers.pop_front();
+        }
+        self.answers.push_back(output);
+        if self.answers.len() >= FEW_ANSWERS {
+            let mut sorted: Vec<u64> = self.answers.iter().copied().collect();
+            let ninth = (sorted.len() * 9).div_ceil(10).saturating_sub(1);
+            let (_, long, _) = sorted.select_nth_unstable(ninth);
+            self.habits.long_answer = (*long).max(1);
+        }
+    }
+}
+
+/// A step from one value towards another.
+fn moved(from: f64, to: f64, step: f64) -> f64 {
+    from + (to - from) * step
+}
+
+#[expect(clippy::cast_precision_loss, reason = "estimates need no more than 53 bits")]
+pub(super) fn to_f64(number: u64) -> f64 {
+    number as f64
+}
+
+/// Rounded up; what is no number or negative is 0.
+#[expect(
+    clippy::cast_possible_truncation,
+    clippy::cast_sign_loss,
+    reason = "`as` saturates, which is what is meant"
+)]
+pub(super) fn to_u64(number: f64) -> u64 {
+    number.ceil() as u64
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn model(name: &str) -> ModelName {
+        ModelName::parse(name).unwrap()
+    }
+
+    fn lesson(text: u64, input: u64, output: u64) -> Lesson {
+        let size = Size { text, ..Size::default() };
+        let slot = Nanos::from_secs(2);
+        Lesson { size, context: None, input, output: Some(output), cap: None, slot }
+    }
+
+    fn after(lessons: impl IntoIterator<Item = Lesson>) -> Habits {
+        let mut learned = Learned::default();
+        for lesson in lessons {
+            learned.learn(&model("m"), &lesson);
+        }
+        learned.of(&model("m"))
+    }
+
+    #[test]
+    fn nothing_is_known_of_a_new_model() {
+        assert_eq!(Learned::default().of(&model("m")), Habits::UNKNOWN);
+    }
+
+    #[test]
+    fn the_length_of_a_token_is_learned_from_prompts_that_are_long_enough() {
+        let ratio = after(vec![lesson(2000, 1000, 10); 50]).bytes_per_token;
+        assert!((ratio - 2.0).abs() < 0.01, "{ratio}");
+        assert_eq!(after(vec![lesson(2, 29, 10); 50]).bytes_per_token, 3.5);
+        let short = after([lesson(128, 64, 10)]).bytes_per_token;
+        let long = after([lesson(512, 256, 10)]).bytes_per_token;
+        assert!(long < short && short < 3.5, "{long} {short}");
+    }
+
+    #[test]
+    fn no_request_teaches_nonsense() {
+        let junk = after(vec![lesson(1_000_000_000, 100, 10); 1000]).bytes_per_token;
+        assert!((1.0..=8.0).contains(&junk), "{junk}");
+        let dense = after(vec![lesson(1, 100_000, 10); 1000]).bytes_per_token;
+        assert!((1.0..=8.0).contains(&dense), "{dense}");
+    }
+
+    #[test]
+    fn a_prompt_that_was_cut_to_the_context_teaches_nothing() {
+        let cut = Lesson { context: Some(2048), ..lesson(50_000, 1026, 10) };
+        assert_eq!(after(vec![cut; 50]).bytes_per_token, 3.5);
+    }
+
+    #[test]
+    fn what_an_image_costs_is_learned() {
+        let size = Size { text: 350, images: 2, ..Size::default() };
+        let seen = Lesson { size, ..lesson(0, 100 + 2 * 256, 10) };
+        let image = after(vec![seen; 60]).tokens_per_image;
+        assert!((image - 256.0).abs() < 1.0, "{image}");
+    }
+
+    #[test]
+    fn nine_answers_in_ten_are_no_longer_than_what_is_reserved() {
+        assert_eq!(after((1..=9).map(|n| lesson(0, 1, n))).long_answer, 256, "too few to tell");
+        assert_eq!(after((1..=10).map(|n| lesson(0, 1, n * 10))).long_answer, 90);
+        assert_eq!(after((1..=1000).map(|_| lesson(0, 1, 7))).long_answer, 7);
+        assert_eq!(after((1..=100).map(|_| lesson(0, 1, 0))).long_answer, 1, "never nothing");
+    }
+
+    #[test]
+    fn an_answer_that_its_cap_ended_does_not_shorten_what_is_expected() {
+        let capped = |output| Lesson { cap: Some(output), ..lesson(0, 1, output) };
+        assert_eq!(after(vec![capped(10); 100]).long_answer, 256);
+        assert_eq!(after(vec![capped(1000); 100]).long_answer, 1000);
+    }
+
+    #[test]
+    fn the_time_in_a_slot_is_learned() {
+        assert_eq!(after([lesson(0, 1, 1)]).slot, Nanos::from_secs(2));
+        let slower = Lesson { slot: Nanos::from_secs(10), ..lesson(0, 1, 1) };
+        let slot = after([lesson(0, 1, 1), slower]).slot;
+        assert_eq!(slot, Nanos::from_secs(3));
+    }
+
+    #[test]
+    fn what_is_remembered_is_bounded() {
+        let mut learned = Learned::default();
+        for n in 0..1000 {
+            learned.learn(&model(&format!("m{n}")), &lesson(0, 1, 1));
+        }
+        assert_eq!(learned.models.len(), MOST_MODELS);
+        assert_ne!(learned.of(&model("m999")), Habits::UNKNOWN);
+        assert_eq!(learned.of(&model("m0")), Habits::UNKNOWN);
+    }
+}

@@ -1,0 +1,109 @@
+//! What a request will probably cost, reckoned from its body before it is admitted.
+
+use corral_limiter::{ModelName, Usage};
+use corral_wire::TokensDoc;
+
+use super::dialect::Dialect;
+use super::edit::{self, Edits};
+use super::learned::{Habits, Learned, to_f64, to_u64};
+use crate::proxy::inspect::{Asked, Size};
+use crate::proxy::route::Endpoint;
+
+/// What is known of a request's tokens before Ollama has seen it.
+#[derive(Debug)]
+pub(crate) struct Reckoning {
+    pub(super) dialect: Dialect,
+    model: ModelName,
+    /// A stream was asked for.
+    pub(super) streams: bool,
+    /// What there is to read.
+    pub(super) size: Size,
+    /// Tokens of context that the model runs with, where that is known.
+    pub(super) context: Option<u64>,
+    /// The most tokens of the answer.
+    pub(super) cap: Option<u64>,
+    /// The counts are asked for in the client's place, and have to be taken out again.
+    pub(super) hides_usage: bool,
+    /// What a token counts that Ollama had in its cache, in thousandths.
+    pub(super) cached_weight_milli: u32,
+    edits: Edits,
+    estimate: Usage,
+}
+
+impl Reckoning {
+    /// Of a scanned body; none where nothing is inferred.
+    pub(crate) fn of(
+        asked: &Asked<'_>,
+        endpoint: &Endpoint,
+        tokens: &TokensDoc,
+        learned: &Learned,
+    ) -> Option<Self> {
+        let dialect = Dialect::of(endpoint)?;
+        let streams = asked.stream.unwrap_or(endpoint.streams_by_default) && !dialect.embeds();
+        let edit::Plan { edits, cap, hides_usage } =
+            edit::plan(dialect, streams, &asked.knobs, tokens.output_cap.map(u64::from));
+        let size = asked.prompt.total(dialect.reads());
+        let own = asked.tuning.value("num_ctx").filter(|_| dialect.sets_context());
+        let own = own.and_then(|raw| raw.parse().ok()).filter(|context| *context > 0);
+        let context = own.or(tokens.context_length.map(u64::from));
+        let mut this = Self {
+            dialect,
+            model: asked.model.clone(),
+            streams,
+            size,
+            context,
+            cap,
+            hides_usage,
+            cached_weight_milli: tokens.cached_weight_milli,
+            edits,
+            estimate: Usage::default(),
+        };
+        this.estimate = this.estimate_by(&learned.of(&asked.model));
+        Some(this)
+    }
+
+    /// What it asks for.
+    pub(crate) fn model(&self) -> &ModelName {
+        &self.model
+    }
+
+    /// What to reserve.
+    pub(crate) fn estimate(&self) -> Usage {
+        self.estimate
+    }
+
+    /// What is to be changed in the body.
+    pub(crate) fn edits(&self) -> &[super::Edit] {
+        &self.edits
+    }
+
+    fn estimate_by(&self, habits: &Habits) -> Usage {
+        let input = self.input(habits);
+        Usage { input, output: self.output(habits, input), slot: habits.slot }
+    }
+
+    fn input(&self, habits: &Habits) -> u64 {
+        let Size { text, images, numbers, strings } = self.size;
+        let words = to_u64(to_f64(text) / habits.bytes_per_token);
+        let pictures = to_u64(to_f64(images) * habits.tokens_per_image);
+        let numbers = if self.dialect.reads_tokens() { numbers } else { 0 };
+        let all = words.saturating_add(pictures).saturating_add(numbers);
+        // Each text of a list to embed has a context of its own.
+        let contexts = if self.dialect.embeds() { strings.max(1) } else { 1 };
+        let most = self.context.map_or(u64::MAX, |context| context.saturating_mul(contexts));
+        // A list of tokens is counted, not estimated.
+        if strings == 0 && images == 0 { all } else { all.min(most) }
+    }
+
+    fn output(&self, habits: &Habits, input: u64) -> u64 {
+        if self.dialect.embeds() {
+            return 0;
+        }
+        let room = self.context.map_or(u64::MAX, |context| context.saturating_sub(input));
+        habits.long_answer.min(self.cap.unwrap_or(u64::MAX)).min(room)
+    }
+}
+
+#[cfg(test)]
+#[path = "reckon_tests.rs"]
+mod tests;
