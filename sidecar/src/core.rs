@@ -15,10 +15,13 @@ use corral_limiter::{
 use corral_wire::{Counters, Gauges};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::api_keys::Digesters;
+use crate::clients::{Clients, Had};
 use crate::clock::Clock;
 use crate::health::Health;
 use crate::health::desk::Desk;
 use crate::metrics::Metrics;
+use crate::proxy::Learned;
 
 /// What a [`Core`] is made with.
 #[derive(Clone, Copy)]
@@ -40,6 +43,12 @@ pub struct Core {
     pub health: Arc<Health>,
     /// The permission to leave the Service for load, and the load.
     pub desk: Desk,
+    /// How API keys are recognised.
+    pub digesters: Digesters,
+    /// Who takes how much.
+    pub clients: Clients,
+    /// What models make of tokens, as their answers have shown.
+    pub(crate) learned: Mutex<Learned>,
     /// Every metric of this sidecar.
     pub metrics: Arc<Metrics>,
 }
@@ -66,6 +75,9 @@ impl Core {
             clock: Clock::start(),
             health,
             desk: Desk::default(),
+            digesters: Digesters::default(),
+            clients: Clients::default(),
+            learned: Mutex::default(),
             metrics,
         }
     }
@@ -170,9 +182,17 @@ impl Core {
     }
 
     /// A request is over for which tokens were reserved, and it cost so many.
-    pub(crate) fn settled(&self, reserved: Usage, cost: Usage) {
+    pub(crate) fn settled(&self, head: &HeadFacts, reserved: Usage, cost: Usage) {
         self.tally.spent(cost);
         self.metrics.tokens.settled(reserved, cost);
+        if cost != Usage::default() {
+            self.count_for(head, &Had::from(cost));
+        }
+    }
+
+    /// Counts what a client had.
+    pub(crate) fn count_for(&self, head: &HeadFacts, had: &Had) {
+        self.clients.count(head, had, self.clock.now());
     }
 
     pub(crate) fn tally(&self) -> &Tally {

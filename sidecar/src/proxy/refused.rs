@@ -5,6 +5,7 @@ use corral_limiter::{Nanos, Refusal, Retry};
 use http::StatusCode;
 
 use super::admission::Denied;
+use super::api_key::NoClient;
 use super::cross_site::CrossSite;
 use super::head::HeadFault;
 use super::inspect::{BadBody, BodyFault, ModelFault};
@@ -21,6 +22,8 @@ pub(crate) enum Refused {
     CrossSite(#[from] CrossSite),
     #[error(transparent)]
     Route(#[from] RouteFault),
+    #[error("{}", super::wording::unauthenticated(*.0))]
+    Unauthenticated(NoClient),
     #[error("an encoded body cannot be inspected: send it without Content-Encoding")]
     Encoded,
     #[error("this endpoint takes no body")]
@@ -45,7 +48,6 @@ impl From<Denied> for Refused {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Limit(refusal) => Self::Limit(refusal),
-            Denied::Oversized(_oversized) => todo!(),
             Denied::Queue(refusal) => Self::QueueFull(refusal),
             Denied::TimedOut { waited, estimated_wait } => Self::QueueTimeout { waited, estimated_wait },
         }
@@ -63,9 +65,13 @@ impl From<ModelFault> for Refused {
 pub(crate) enum Kind {
     Invalid,
     TooLarge,
+    Unauthenticated,
     Forbidden,
     NotFound,
-    RateLimited,
+    /// By a limit of tokens, or by any other.
+    RateLimited {
+        tokens: bool,
+    },
     Overloaded,
     Unavailable,
 }
@@ -83,6 +89,7 @@ impl Refused {
             Self::Head(HeadFault::Expectation) => StatusCode::EXPECTATION_FAILED,
             Self::Route(RouteFault::Unknown) => StatusCode::NOT_FOUND,
             Self::Route(RouteFault::Method { .. }) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::CrossSite(_)
             | Self::Route(RouteFault::Closed)
             | Self::Content(BadBody::Model(ModelFault::Cloud)) => StatusCode::FORBIDDEN,
@@ -104,11 +111,12 @@ impl Refused {
 
     pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::Limit(_) => Kind::RateLimited,
+            Self::Limit(refusal) => Kind::RateLimited { tokens: super::wording::is_of_tokens(refusal) },
             Self::QueueFull(_) | Self::QueueTimeout { .. } | Self::Body(BodyFault::NoRoom) => {
                 Kind::Overloaded
             }
             Self::Unavailable(_) | Self::NoAnswer => Kind::Unavailable,
+            Self::Unauthenticated(_) => Kind::Unauthenticated,
             Self::Body(BodyFault::TooLarge { .. }) => Kind::TooLarge,
             _ => match self.status() {
                 StatusCode::FORBIDDEN => Kind::Forbidden,
@@ -158,6 +166,7 @@ impl Refused {
             Some(RefusedBy::WaitTooLong) => Outcome::WaitTooLong,
             Some(RefusedBy::QueueTimeout) => Outcome::QueueTimeout,
             Some(RefusedBy::Unavailable) => Outcome::Unavailable,
+            Some(RefusedBy::Unauthenticated) => Outcome::Unauthenticated,
             Some(RefusedBy::BadRequest) => Outcome::Invalid,
         }
     }
@@ -170,6 +179,7 @@ impl Refused {
             Self::QueueFull(_) | Self::Body(BodyFault::NoRoom) => Some(RefusedBy::QueueFull),
             Self::QueueTimeout { .. } => Some(RefusedBy::QueueTimeout),
             Self::Unavailable(_) | Self::NoAnswer => Some(RefusedBy::Unavailable),
+            Self::Unauthenticated(_) => Some(RefusedBy::Unauthenticated),
             _ => Some(RefusedBy::BadRequest),
         }
     }

@@ -154,7 +154,7 @@ impl Drop for Charge {
             Fate::Stands => self.reserved,
             Fate::Settled(cost) => cost,
         };
-        self.core.settled(self.reserved, cost);
+        self.core.settled(ticket.head(), self.reserved, cost);
         let now = self.core.clock().now();
         let mut state = self.core.lock();
         match self.fate {

@@ -174,6 +174,6 @@ impl Account {
         metrics.estimated(reckoning.estimate(), input, output.unwrap_or_default());
         let (size, context, cap) = (reckoning.size, reckoning.context, reckoning.cap);
         let lesson = Lesson { size, context, input, output, cap, slot };
-        proxy.learned.lock().learn(reckoning.model(), &lesson);
+        proxy.core.learned.lock().learn(reckoning.model(), &lesson);
     }
 }
