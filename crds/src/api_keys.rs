@@ -15,6 +15,8 @@ use crate::{
 
 /// The most bytes of a plan that API keys take, names and all: whatever clients are called, there is room for limits.
 pub const MAX_KEY_BYTES: usize = 640 * 1024;
+/// How the message begins that tells of a Secret that is not there.
+pub const NO_SECRET: &str = "there is no Secret";
 /// About what JSON adds to the texts of one key.
 const FRAME_BYTES: usize = 40;
 /// The most problems that are told one by one.
@@ -54,7 +56,7 @@ pub fn read<'a>(
     for (place, secret) in named.iter().enumerate() {
         match content(&secret.secret_name) {
             Some(entries) => take_secret(&mut ring, &mut found, (place, secret, entries), digester),
-            None => ring.refuse(place, format!("there is no Secret {}", secret.secret_name)),
+            None => ring.refuse(place, format!("{NO_SECRET} {}", secret.secret_name)),
         }
     }
     let sole = without_twins(&mut ring, found);

@@ -3,7 +3,7 @@
 use corral_limiter::CompileError;
 use corral_wire::PlanDoc;
 
-use crate::{merge::PolicyInput, pool::OllamaPoolSpec, valid::Problem};
+use crate::{merge::PolicyInput, pool::ApiKeySecret, valid::Problem};
 
 /// Who is at fault, and what to tell them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -18,7 +18,7 @@ pub(crate) struct Culprit {
 pub(crate) fn culprit(
     doc: &PlanDoc,
     policies: &[PolicyInput<'_>],
-    spec: &OllamaPoolSpec,
+    secrets: &[ApiKeySecret],
     error: CompileError,
 ) -> Culprit {
     let limit = place(&error.path, "limits[").and_then(|(place, rest)| Some((doc.limits.get(place)?, rest)));
@@ -35,7 +35,7 @@ pub(crate) fn culprit(
         let path = format!("spec.exempt{}", rest.replacen(".clients", ".apiKeys", 1));
         return Culprit { policy: Some(policy), problem: Problem { path, message: error.message } };
     }
-    let path = pool_path(&error.path, doc, spec);
+    let path = pool_path(&error.path, doc, secrets);
     Culprit { policy: None, problem: Problem { path, message: error.message } }
 }
 
@@ -66,11 +66,10 @@ fn limit_path(rest: &str) -> String {
 }
 
 /// Where a field of the plan stands in the pool. An API key stands in a Secret, which its tier may tell.
-fn pool_path(path: &str, doc: &PlanDoc, spec: &OllamaPoolSpec) -> String {
+fn pool_path(path: &str, doc: &PlanDoc, secrets: &[ApiKeySecret]) -> String {
     if let Some((key, _)) = place(path, "identity.apiKeys[") {
         let tier = doc.identity.api_keys.get(key).and_then(|key| key.tier.as_ref());
-        let secret =
-            spec.identity.api_keys.iter().position(|secret| tier.is_some() && secret.tier.as_ref() == tier);
+        let secret = secrets.iter().position(|secret| tier.is_some() && secret.tier.as_ref() == tier);
         let named = secret.map(|place| format!("[{place}]")).unwrap_or_default();
         return format!("spec.identity.apiKeys{named}");
     }
@@ -116,7 +115,7 @@ mod tests {
 
     #[test]
     fn paths_of_the_plan_become_paths_of_the_pool() {
-        let (doc, spec) = (PlanDoc::default(), OllamaPoolSpec::default());
+        let doc = PlanDoc::default();
         for (plan, pool) in [
             ("identity.trustedProxies[1]", "spec.identity.trustedProxies[1]"),
             ("queue.maxWaitMs", "spec.capacity.queue.maxWaitSeconds"),
@@ -125,7 +124,7 @@ mod tests {
             ("identity.apiKeys[7].digest", "spec.identity.apiKeys"),
             ("limits", "limits"),
         ] {
-            assert_eq!(pool_path(plan, &doc, &spec), pool);
+            assert_eq!(pool_path(plan, &doc, &[]), pool);
         }
     }
 }

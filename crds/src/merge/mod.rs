@@ -20,7 +20,7 @@ use crate::{
     api_keys::KeyRing,
     blame::{Culprit, culprit},
     policy::{Precedence, RateLimitPolicySpec},
-    pool::{OllamaPoolSpec, Unauthenticated},
+    pool::{ApiKeySecret, OllamaPoolSpec, Unauthenticated},
     valid::{Problem, check_policy},
 };
 use form::Form;
@@ -75,6 +75,8 @@ pub struct Merged {
     forms: Vec<Form>,
     /// The API keys as they were read, with the tiers that they were given.
     keys: KeyRing,
+    /// Where the pool says that they stand.
+    secrets: Vec<ApiKeySecret>,
 }
 
 /// What became of one limit of a policy.
@@ -136,7 +138,27 @@ impl PolicyOutcome {
         Self { policy, problems, left_out: None, kept: 0, limits: Vec::new() }
     }
 
-    /// Whether all its limits are in the plan as they are written now. If not, none is, but for what was kept.
+    /// Whether limits of other policies are in force in place of all of its own.
+    pub fn is_overridden(&self) -> bool {
+        !self.limits.is_empty() && self.limits.iter().all(|limit| limit.fate.by().is_some())
+    }
+
+    /// Which of its limits are not in force, and because of whom; empty where all are.
+    pub fn lost_in_words(&self) -> String {
+        let lost = self.limits.iter().filter_map(|limit| match &limit.fate {
+            Fate::Enforced | Fate::Shadow => None,
+            Fate::Replaced { by } => {
+                Some(format!("limit {} is a default and gives way to that of policy {by}", limit.name))
+            }
+            Fate::Overridden { by } => {
+                Some(format!("limit {} is overridden by that of policy {by}", limit.name))
+            }
+        });
+        lost.collect::<Vec<_>>().join("; ")
+    }
+
+    /// Whether it was taken as it is written now: each of its limits is in the plan, but for what others override. If not,
+    /// none is, but for what was kept.
     pub fn is_taken(&self) -> bool {
         self.problems.is_empty() && self.left_out.is_none()
     }
@@ -165,13 +187,14 @@ pub fn merge(pool: &PoolInputs<'_>, policies: &[PolicyInput<'_>], sequence: u64)
         policies: Vec::with_capacity(policies.len()),
         forms: Vec::with_capacity(policies.len()),
         keys: pool.keys.clone(),
+        secrets: pool.spec.identity.api_keys.clone(),
     };
     for policy in policies {
         let mut outcome = PolicyOutcome::of(policy.identity(), check_policy(policy.spec));
         merged.forms.push(Form::of(policy, &mut outcome.problems));
         merged.policies.push(outcome);
     }
-    merged.settle(policies, pool.spec);
+    merged.settle(policies);
     merged
 }
 
@@ -197,25 +220,20 @@ impl Merged {
 
     /// Takes some of the merged `policies` out again, by `namespace/name`, for a reason that lies in none of them, such as
     /// want of room.
-    pub fn leave_out(
-        &mut self,
-        which: &BTreeMap<String, String>,
-        policies: &[PolicyInput<'_>],
-        spec: &OllamaPoolSpec,
-    ) {
+    pub fn leave_out(&mut self, which: &BTreeMap<String, String>, policies: &[PolicyInput<'_>]) {
         for form in self.forms.iter_mut().filter(|form| which.contains_key(&form.identity)) {
             form.clear();
         }
         for outcome in &mut self.policies {
             outcome.left_out = which.get(&outcome.policy).cloned();
         }
-        self.settle(policies, spec);
+        self.settle(policies);
     }
 
     /// Goes by other API keys than those that were merged.
-    pub fn with_keys(&mut self, keys: KeyRing, policies: &[PolicyInput<'_>], spec: &OllamaPoolSpec) {
+    pub fn with_keys(&mut self, keys: KeyRing, policies: &[PolicyInput<'_>]) {
         self.keys = keys;
-        self.settle(policies, spec);
+        self.settle(policies);
     }
 
     /// The API keys that it goes by.
@@ -225,7 +243,7 @@ impl Merged {
 
     /// Takes what `last`, the plan in force, has of each policy that was not taken: a mistake in a policy must not lift
     /// its limits. Nothing changes where every policy was.
-    pub fn keep_last(&mut self, last: &PlanDoc, spec: &OllamaPoolSpec) {
+    pub fn keep_last(&mut self, last: &PlanDoc) {
         if self.policies.iter().all(PolicyOutcome::is_taken) {
             return;
         }
@@ -245,11 +263,11 @@ impl Merged {
             self.forms.push(form);
         }
         self.forms.push(kept_clients(last, overriding));
-        self.settle(&[], spec);
+        self.settle(&[]);
     }
 
     /// Resolves and compiles, and drops policies that do not compile until the rest does.
-    fn settle(&mut self, policies: &[PolicyInput<'_>], spec: &OllamaPoolSpec) {
+    fn settle(&mut self, policies: &[PolicyInput<'_>]) {
         loop {
             self.resolve();
             let errors = match compile(&self.doc) {
@@ -261,7 +279,8 @@ impl Merged {
                 Err(errors) => errors.0,
             };
             self.plan = None;
-            let blamed = errors.into_iter().map(|error| culprit(&self.doc, policies, spec, error)).collect();
+            let blame = |error| culprit(&self.doc, policies, &self.secrets, error);
+            let blamed = errors.into_iter().map(blame).collect();
             if !self.blame(blamed) {
                 return;
             }
