@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use corral_limiter::queue::{QueueLoad, SlotBounds, SlotQueue};
 use corral_limiter::{
-    HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Standing, SwapSummary, Usage,
+    BodyFacts, Explained, HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Standing,
+    SwapSummary, Usage,
 };
 use corral_wire::{Counters, Gauges};
 use parking_lot::{Mutex, MutexGuard};
@@ -133,6 +134,12 @@ impl Core {
     pub fn standing(&self, head: &HeadFacts, model: Option<&ModelName>) -> Vec<Standing> {
         let now = self.clock.now();
         self.lock().limiter.standing(head, model, now)
+    }
+
+    /// What every limit of the plan would say to a request, in the order of the plan. Consumes nothing.
+    pub fn explain(&self, head: &HeadFacts, body: &BodyFacts<'_>) -> Vec<Explained> {
+        let now = self.clock.now();
+        self.lock().limiter.explain(head, body, now)
     }
 
     /// What each limit in force has done, for metrics.

@@ -13,8 +13,10 @@
 use std::convert::Infallible;
 use std::sync::Arc;
 
-use corral_limiter::queue::{Arrival, QueueRefusal, SlotQueue, WaiterId};
-use corral_limiter::{BodyFacts, CommitError, HeadFacts, ModelName, Nanos, Refusal, Ticket, Usage};
+use corral_limiter::queue::{Arrival, QueueRefusal, SlotQueue, WaiterId, Wish};
+use corral_limiter::{
+    BodyFacts, CommitError, HeadFacts, ModelName, Nanos, Oversized, Refusal, Ticket, Usage,
+};
 use hashbrown::HashMap;
 use tokio::sync::oneshot;
 use tokio::time::timeout_at;
@@ -40,7 +42,7 @@ impl Hall {
     ) -> Result<Arrived, QueueRefusal> {
         self.last += 1;
         let id = WaiterId(self.last);
-        let Arrival::Wait { deadline } = queue.arrive(id, model, now)? else {
+        let Arrival::Wait { deadline } = queue.arrive(id, Wish::slot(model), now)? else {
             return Ok((id, None));
         };
         let (wake, bell) = oneshot::channel();
@@ -68,6 +70,8 @@ impl State {
 pub(crate) enum Denied {
     /// Limits are exceeded.
     Limit(Refusal),
+    /// It costs more than a limit ever lets one request use.
+    Oversized(Oversized),
     /// The queue is full, or would take too long.
     Queue(QueueRefusal),
     /// It waited as long as it may.
@@ -186,7 +190,7 @@ impl Entered {
     }
 
     /// Decides every limit for a request that needs no slot.
-    pub(crate) fn pass(mut self, model: Option<&ModelName>) -> Result<Passed, Refusal> {
+    pub(crate) fn pass(mut self, model: Option<&ModelName>) -> Result<Passed, Denied> {
         let core = Arc::clone(&self.charge.core);
         let decided = self.charge.decide(
             BodyFacts { model, ..BodyFacts::default() },
@@ -200,7 +204,11 @@ impl Entered {
             }
             Err(CommitError::Refused(refusal)) => {
                 core.tally().policy_rejected();
-                Err(refusal)
+                Err(Denied::Limit(refusal))
+            }
+            Err(CommitError::Oversized(oversized)) => {
+                core.tally().policy_rejected();
+                Err(Denied::Oversized(oversized))
             }
             Err(CommitError::<Infallible>::Arrival(never)) => match never {},
         }
@@ -211,7 +219,7 @@ impl Entered {
         let core = Arc::clone(&self.charge.core);
         core.tally().arrived();
         let now = core.clock().now();
-        let body = BodyFacts { model: Some(model), estimate };
+        let body = BodyFacts { model: Some(model), estimate, ..BodyFacts::default() };
         let arrived = self.charge.decide(body, now, |queue, hall| hall.arrive(queue, model, now));
         match arrived {
             Ok(arrived) => {
@@ -222,6 +230,10 @@ impl Entered {
             Err(CommitError::Refused(refusal)) => {
                 core.tally().policy_rejected();
                 Err(Denied::Limit(refusal))
+            }
+            Err(CommitError::Oversized(oversized)) => {
+                core.tally().policy_rejected();
+                Err(Denied::Oversized(oversized))
             }
             Err(CommitError::Arrival(refusal)) => {
                 core.tally().capacity_rejected();

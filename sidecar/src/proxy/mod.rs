@@ -47,6 +47,7 @@ pub(crate) use explain::explain;
 pub(crate) use framing::{Fault, Framing, MAX_HEAD};
 pub(crate) use request::handle;
 pub use settings::{ProxySettings, StallBounds};
+pub(crate) use wording::seconds;
 
 use crate::core::Core;
 use inspect::{Asked, BodyBudget};

@@ -163,8 +163,8 @@ impl Life<'_> {
             }
         };
         let hold = self.admit(entered).await?;
-        if endpoint.action == Action::Limits {
-            return Ok(Outcome::Own(limits::show(&self.proxy.core, self.record.client_ip)));
+        if let (Action::Limits, Some(caller)) = (endpoint.action, &self.facts) {
+            return Ok(Outcome::Own(limits::show(&self.proxy.core, caller)));
         }
         self.exchange(&route, method, headers, read, hold).await.map(Outcome::Answer)
     }
@@ -239,7 +239,7 @@ impl Life<'_> {
     /// Decides every limit, and waits for a slot where one is needed.
     async fn admit(&mut self, entered: Entered) -> Result<Hold, Refused> {
         let Some(reckoning) = self.reckoning.take() else {
-            return entered.pass(self.record.model.as_ref()).map(Hold::Passed).map_err(Refused::Limit);
+            return entered.pass(self.record.model.as_ref()).map(Hold::Passed).map_err(Refused::from);
         };
         let (model, estimate) = (reckoning.model(), reckoning.estimate());
         let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
