@@ -255,7 +255,7 @@ impl Meter {
     }
 
     /// The bucket that a key is counted in, as something that tells buckets apart.
-    pub(crate) fn bucket(&self, key: BucketKey, place: Place) -> BucketKey {
+    pub(crate) fn bucket(key: BucketKey, place: Place) -> BucketKey {
         match place {
             Place::Tracked | Place::New => key,
             Place::Overflow => Store::<TokenBucket>::shared_key(key, place),

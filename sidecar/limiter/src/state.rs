@@ -326,7 +326,7 @@ impl LimitState {
                     asked: unit.of_permits(looked.cost),
                     wait: Some(wait.since(patience)),
                     birth: meter.birth,
-                    bucket: meter.bucket(seen.key, place),
+                    bucket: Meter::bucket(seen.key, place),
                     overflowed: place == Place::Overflow,
                 });
             }
@@ -405,21 +405,21 @@ impl Group {
         let mut group = Self { scaled: Some(scaled.clone()), ..Self::default() };
         for (unit, rate) in limit.info().rates() {
             let old = meters.iter().position(|meter| meter.is_for(limit, *unit, rate));
-            let meter = old.map(|place| meters.remove(place)).unwrap_or_else(|| {
+            group.meters.push(if let Some(place) = old {
+                meters.remove(place)
+            } else {
                 let made = (carrier.births.next(), carrier.keys);
                 Meter::new(limit, (*unit, rate), share, made, (carrier.wall, carrier.now))
             });
-            group.meters.push(meter);
         }
         for (unit, _) in limit.info().bounds_at_once() {
             let old = guards.iter().position(|guard| guard.unit == *unit);
-            let guard = old.map(|place| guards.remove(place)).unwrap_or_else(|| Guard {
-                unit: *unit,
-                birth: carrier.births.next(),
-                counts: Guards::default(),
-                allowed: 1,
+            group.guards.push(if let Some(place) = old {
+                guards.remove(place)
+            } else {
+                let (birth, counts) = (carrier.births.next(), Guards::default());
+                Guard { unit: *unit, birth, counts, allowed: 1 }
             });
-            group.guards.push(guard);
         }
         group.share(limit, share, carrier.now);
         group

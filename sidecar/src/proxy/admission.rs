@@ -206,10 +206,7 @@ impl Entered {
                 core.tally().policy_rejected();
                 Err(Denied::Limit(refusal))
             }
-            Err(CommitError::Oversized(oversized)) => {
-                core.tally().policy_rejected();
-                Err(Denied::Oversized(oversized))
-            }
+            Err(CommitError::Oversized(oversized)) => Err(Denied::Oversized(oversized)),
             Err(CommitError::<Infallible>::Arrival(never)) => match never {},
         }
     }
@@ -231,10 +228,7 @@ impl Entered {
                 core.tally().policy_rejected();
                 Err(Denied::Limit(refusal))
             }
-            Err(CommitError::Oversized(oversized)) => {
-                core.tally().policy_rejected();
-                Err(Denied::Oversized(oversized))
-            }
+            Err(CommitError::Oversized(oversized)) => Err(Denied::Oversized(oversized)),
             Err(CommitError::Arrival(refusal)) => {
                 core.tally().capacity_rejected();
                 Err(Denied::Queue(refusal))

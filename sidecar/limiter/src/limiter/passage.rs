@@ -9,6 +9,7 @@ use crate::{
     Blocked, BodyFacts, BucketId, CommitError, HeadFacts, Limit, Mismatch, Nanos, Refusal, Ticket, Unit,
     Usage,
     judge::{Asked, Judge, Seens, Stop},
+    meter::Meter,
     reserve::{Held, Phase},
     state::{Exceeded, LimitState, Moment, Seen, Tally, Verdict},
 };
@@ -141,7 +142,7 @@ impl Limiter {
             let meters = self.states.get(seen.place).map_or(&[][..], |state| state.meters(seen.scale));
             let mut looks = seen.looks.iter().filter_map(|looked| Some((meters.get(looked.meter)?, looked)));
             looks.any(|(meter, looked)| {
-                meter.birth == bucket.birth && meter.bucket(seen.key, looked.look.place) == bucket.key
+                meter.birth == bucket.birth && Meter::bucket(seen.key, looked.look.place) == bucket.key
             })
         })
     }
@@ -159,7 +160,7 @@ impl Limiter {
         let judge = self.judge()?;
         let limits = judge.plan.limits();
         seens.retain(|seen| {
-            let longest = limits.get(seen.place).and_then(|limit| limit.max_wait());
+            let longest = limits.get(seen.place).and_then(Limit::max_wait);
             longest.is_some_and(|longest| waited >= longest)
         });
         let traits = judge.plan.traits(&ticket.head);
@@ -294,7 +295,7 @@ impl Limiter {
     fn leave_for_later(&mut self, seen: &Seen, ticket: &mut Ticket, fits: bool) {
         ticket.is_pending = true;
         let limit = self.plan.as_ref().and_then(|plan| plan.limits().get(seen.place));
-        let longest = limit.and_then(|limit| limit.max_wait());
+        let longest = limit.and_then(Limit::max_wait);
         ticket.patience = ticket.patience.into_iter().chain(longest).min();
         if !fits {
             self.tally(seen.place, |tally| Tally::add(&mut tally.queued));
@@ -313,7 +314,7 @@ impl Limiter {
                 .is_some();
             match seen.verdict {
                 Verdict::Admit | Verdict::Delay(_) if !is_oversized => {
-                    self.take_shadow_one(seen, ticket, (moment, now))
+                    self.take_shadow_one(seen, ticket, (moment, now));
                 }
                 _ => {
                     self.tally(seen.place, |tally| Tally::add(&mut tally.would_refuse));

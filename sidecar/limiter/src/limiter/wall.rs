@@ -31,7 +31,7 @@ impl Limiter {
         let wall = self.wall;
         let states = self.states.iter_mut();
         let ends =
-            states.flat_map(|state| state.all_meters().filter_map(|meter| meter.roll(wall, now)).min());
+            states.filter_map(|state| state.all_meters().filter_map(|meter| meter.roll(wall, now)).min());
         self.chores = ends.min().unwrap_or(Nanos(u64::MAX)).max(now.plus(Nanos(1)));
         if self.states.iter().any(|state| state.aimd.is_some()) {
             self.chores = self.chores.min(now.plus(TICK));

@@ -270,15 +270,17 @@ fn scales_of(doc: &LimitDoc, tiers: &[TierDoc]) -> Vec<Scaled> {
     let covered = |tier: &&TierDoc| doc.tiers.is_empty() || doc.tiers.contains(&tier.name);
     let mut scales = if doc.tiers.is_empty() { vec![plain] } else { Vec::new() };
     for tier in tiers.iter().filter(covered) {
-        match scales.iter_mut().find(|scaled| scaled.milli == tier.scale_milli) {
-            Some(scaled) => scaled.tiers.push(tier.name.clone()),
+        match scales.iter_mut().find(|group| group.milli == tier.scale_milli) {
+            Some(group) => group.tiers.push(tier.name.clone()),
             None => scales.push(Scaled { milli: tier.scale_milli, tiers: vec![tier.name.clone()] }),
         }
     }
     if scales.is_empty() {
         scales.push(Scaled { milli: UNSCALED, tiers: Vec::new() });
     }
-    scales.iter_mut().for_each(|scaled| scaled.tiers.sort());
-    scales.sort_by_key(|scaled| scaled.milli);
+    for group in &mut scales {
+        group.tiers.sort();
+    }
+    scales.sort_by_key(|group| group.milli);
     scales
 }
