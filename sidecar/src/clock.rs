@@ -32,6 +32,11 @@ impl Clock {
     }
 }
 
+/// Nanoseconds since 1970, by the wall clock.
+pub fn unix_nanos() -> i128 {
+    Timestamp::now().as_nanosecond()
+}
+
 /// The date and time that far ahead, in UTC and rounded up to the second, as RFC 3339 writes it: `2026-02-01T00:00:07Z`.
 pub fn date_after(wait: Nanos) -> String {
     date(Timestamp::now(), wait)

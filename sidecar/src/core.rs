@@ -10,14 +10,15 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use corral_limiter::queue::{QueueLoad, SlotBounds, SlotQueue};
 use corral_limiter::{
-    HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Standing, SwapSummary, Usage,
+    BodyFacts, Explained, HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Standing,
+    SwapSummary, Usage,
 };
 use corral_wire::{Counters, Gauges};
 use parking_lot::{Mutex, MutexGuard};
 
 use crate::api_keys::Digesters;
 use crate::clients::{Clients, Had};
-use crate::clock::Clock;
+use crate::clock::{Clock, unix_nanos};
 use crate::health::Health;
 use crate::health::desk::Desk;
 use crate::metrics::Metrics;
@@ -98,6 +99,7 @@ impl Core {
     ) -> SwapSummary {
         let now = self.clock.now();
         let mut state = self.lock();
+        state.limiter.tell_wall(now, unix_nanos());
         let summary = state.limiter.swap(Arc::clone(&plan), divisor, now);
         state.queue.set_bounds(plan.queue());
         if let Some(slots) = slots {
@@ -106,6 +108,18 @@ impl Core {
         }
         self.plan.store(Some(plan));
         summary
+    }
+
+    /// Sees what the wall clock says: windows by the clock go by it, and it may be set at any time.
+    pub(crate) fn look_at_the_wall(&self) {
+        let now = self.clock.now();
+        self.lock().limiter.tell_wall(now, unix_nanos());
+    }
+
+    /// Ollama fares badly: limits that adapt themselves are lowered.
+    pub(crate) fn trouble(&self) {
+        let now = self.clock.now();
+        self.lock().limiter.trouble(now);
     }
 
     /// Changes the number of pods that share the pool-wide limits.
@@ -133,6 +147,12 @@ impl Core {
     pub fn standing(&self, head: &HeadFacts, model: Option<&ModelName>) -> Vec<Standing> {
         let now = self.clock.now();
         self.lock().limiter.standing(head, model, now)
+    }
+
+    /// What every limit of the plan would say to a request, in the order of the plan. Consumes nothing.
+    pub fn explain(&self, head: &HeadFacts, body: &BodyFacts<'_>) -> Vec<Explained> {
+        let now = self.clock.now();
+        self.lock().limiter.explain(head, body, now)
     }
 
     /// What each limit in force has done, for metrics.

@@ -7,6 +7,7 @@
 mod laptop;
 mod print;
 mod request;
+mod words;
 
 use std::net::IpAddr;
 
@@ -16,6 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::laptop::{LaptopError, on_a_laptop};
 pub use self::request::{Ask, BadRequest};
+pub(crate) use self::words::{not_for, requested, says};
 pub(crate) use crate::proxy::explain;
 
 /// What would become of a request.
@@ -79,8 +81,10 @@ pub struct Judged {
     pub per: Vec<KeyPart>,
     /// Why it does not apply; none: it does.
     pub not_for: Option<String>,
-    /// What it would do, in a word or two: `admits`, `refuses`.
+    /// What it would do, in a few words: `admits`, `refuses for 1.97s`; empty where it does not apply.
     pub says: String,
+    /// Whether it is the one that decides; none is when all admit.
+    pub decides: bool,
     /// Its buckets, as they are for this request; empty where it does not apply.
     pub buckets: Vec<Bucket>,
 }
@@ -91,14 +95,16 @@ pub struct Judged {
 pub struct Bucket {
     /// The policy's numbers: `60 requests per 1m`.
     pub limit: String,
-    /// What is left of what this pod lets through, now.
-    pub remaining: String,
+    /// What is used of what this pod lets through; above `capacity` while there is debt.
+    pub used: u64,
+    /// What is left of it now.
+    pub remaining: u64,
     /// The most that can be left.
-    pub capacity: String,
-    /// What the request would take.
-    pub requested: String,
-    /// Until the bucket alone would admit it, in milliseconds, rounded up; 0: now.
-    pub wait_ms: u64,
+    pub capacity: u64,
+    /// What the request would take, as estimated; in seconds of slots rounded up.
+    pub requested: u64,
+    /// Until one more would be admitted, in milliseconds, rounded up; 0: now, or nobody knows.
+    pub next_ms: u64,
 }
 
 /// What would happen.

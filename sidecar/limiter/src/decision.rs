@@ -87,7 +87,8 @@ pub struct Refusal {
 
 /// Why a request will never be admitted, whenever it comes again: one part of it is more than a limit lets through at
 /// one time. It has consumed nothing.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Rate limit {:?} lets one request use at most {most} {unit}; this one may use {asked}.", .limit.name)]
 pub struct Oversized {
     /// The limit that says so.
     pub limit: Arc<LimitInfo>,

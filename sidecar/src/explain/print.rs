@@ -2,9 +2,11 @@
 
 use std::fmt;
 
+use corral_limiter::Nanos;
 use corral_wire::Mode;
 
 use super::{Bucket, Charged, Estimate, Explained, Judged, Outcome};
+use crate::proxy::seconds;
 
 impl fmt::Display for Explained {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -59,17 +61,20 @@ impl fmt::Display for Judged {
         write!(f, "{} (per {}", self.limit, per.join(", "))?;
         f.write_str(if self.mode == Mode::Shadow { ", shadow): " } else { "): " })?;
         f.write_str(self.not_for.as_ref().unwrap_or(&self.says))?;
+        if self.decides {
+            f.write_str(", which decides")?;
+        }
         self.buckets.iter().try_for_each(|bucket| write!(f, "\n    {bucket}"))
     }
 }
 
 impl fmt::Display for Bucket {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let Self { limit, remaining, capacity, requested, wait_ms } = self;
-        write!(f, "{limit}: {remaining} of {capacity} left, this takes {requested}")?;
-        match wait_ms {
+        let Self { limit, used, remaining, capacity, requested, next_ms } = self;
+        write!(f, "{limit}: {used} used, {remaining} of {capacity} left, this takes about {requested}")?;
+        match next_ms {
             0 => Ok(()),
-            wait => write!(f, ", in {}.{:03}s at the earliest", wait / 1000, wait % 1000),
+            next => write!(f, "; the next comes free in {}", seconds(Nanos::from_millis(*next))),
         }
     }
 }

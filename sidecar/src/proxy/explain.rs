@@ -2,8 +2,10 @@
 
 use std::sync::Arc;
 
-use corral_limiter::{HeadFacts, Limit, ModelName, Plan, Standing, Usage};
-use corral_wire::{EndpointClass, Mode, Unauthenticated};
+use corral_limiter::{
+    BodyFacts, Explained as Said, HeadFacts, Limit, ModelName, Nanos, Plan, Standing, Usage, Would,
+};
+use corral_wire::{Gauges, Unauthenticated};
 use http::{Method, Uri};
 
 use super::api_key::{self, Caller};
@@ -12,7 +14,7 @@ use super::refused::Refused;
 use super::route::{self, Action, Route};
 use super::{head, identify, reckon, wording};
 use crate::core::Core;
-use crate::explain::{Ask, Bucket, Charged, Estimate, Explained, Judged, Outcome};
+use crate::explain::{self as words, Ask, Bucket, Charged, Estimate, Explained, Judged, Outcome};
 use crate::health::Unavailable;
 
 /// What would become of a request now. The error is for whoever typed it.
@@ -48,10 +50,11 @@ fn judge(
     let wanted = Wanted::read(core, &route, &ask.body)?;
     explained.model = wanted.model.as_ref().map(ToString::to_string);
     explained.estimate = wanted.estimate.map(Estimate::from);
-    explained.limits = limits(core, &plan, &facts, wanted.model.as_ref());
+    let (limits, winner) = limits(core, &plan, &facts, &wanted);
+    explained.limits = limits;
     let unavailable = core.health.unavailable().filter(|_| route.endpoint.action != Action::Limits);
     unavailable.map_or(Ok(()), |why| Err(Refused::Unavailable(why)))?;
-    Ok(outcome(core, &explained.limits, route.endpoint.action == Action::Infer))
+    Ok(outcome(core, winner.as_ref(), route.endpoint.action == Action::Infer))
 }
 
 /// Whom the request would be charged to.
@@ -70,7 +73,7 @@ fn identify(
     if let Caller::Known(client) = &caller {
         facts.client = Some(Arc::clone(client));
     }
-    explained.client = Some(charged(&facts));
+    explained.client = Some(charged(&facts, plan));
     match caller {
         Caller::Unknown(why) if plan.unauthenticated() == Unauthenticated::Reject => {
             Err(Refused::Unauthenticated(why))
@@ -79,12 +82,12 @@ fn identify(
     }
 }
 
-fn charged(facts: &HeadFacts) -> Charged {
+fn charged(facts: &HeadFacts, plan: &Plan) -> Charged {
     let client = facts.client.as_ref();
     Charged {
         name: client.map(|client| client.name.clone()),
         address: facts.client_ip,
-        tier: client.and_then(|client| client.tier.clone()),
+        tier: plan.tier_of(facts).map(str::to_owned),
     }
 }
 
@@ -109,68 +112,84 @@ impl Wanted {
     }
 }
 
-/// What every limit of the plan has to say, those that apply first and of them the scarcest.
-fn limits(core: &Core, plan: &Plan, facts: &HeadFacts, model: Option<&ModelName>) -> Vec<Judged> {
-    let standings = core.standing(facts, model);
-    let mut judged: Vec<Judged> =
-        plan.limits().iter().map(|limit| judged(limit, facts, &standings)).collect();
-    let place =
-        |judged: &Judged| standings.iter().position(|standing| standing.limit.to_string() == judged.limit);
-    judged.sort_by_key(|judged| (judged.not_for.is_some(), place(judged)));
-    judged
+/// What every limit of the plan has to say: the one that decides first, then those that apply, then the others.
+fn limits(core: &Core, plan: &Plan, facts: &HeadFacts, wanted: &Wanted) -> (Vec<Judged>, Option<Said>) {
+    let body = BodyFacts {
+        model: wanted.model.as_ref(),
+        estimate: wanted.estimate.unwrap_or_default(),
+        ..BodyFacts::default()
+    };
+    let mut said = core.explain(facts, &body);
+    said.sort_by_key(|said| (!said.wins, said.mismatch.is_some()));
+    let limit_of = |said: &Said| plan.limits().iter().find(|limit| limit.info() == &said.limit);
+    let judged = said.iter().map(|said| judged(said, limit_of(said), body.estimate)).collect();
+    (judged, said.into_iter().find(|said| said.wins))
 }
 
-fn judged(limit: &Limit, facts: &HeadFacts, standings: &[Standing]) -> Judged {
-    let own: Vec<&Standing> = standings.iter().filter(|standing| standing.limit == *limit.info()).collect();
-    let not_for = own.is_empty().then(|| not_for(limit, facts.endpoint));
-    let refuses = own.iter().any(|standing| standing.remaining < 1);
+fn judged(said: &Said, limit: Option<&Limit>, estimate: Usage) -> Judged {
     Judged {
-        limit: limit.info().to_string(),
-        mode: limit.mode(),
-        per: limit.per().to_vec(),
-        not_for,
-        says: if refuses { "refuses" } else { "admits" }.to_owned(),
-        buckets: own.into_iter().map(bucket).collect(),
+        limit: said.limit.to_string(),
+        mode: said.mode,
+        per: limit.map(|limit| limit.per().to_vec()).unwrap_or_default(),
+        not_for: said.mismatch.map(|mismatch| words::not_for(mismatch).to_owned()),
+        says: said.would.map(words::says).unwrap_or_default(),
+        decides: said.wins,
+        buckets: said.standings.iter().map(|standing| bucket(standing, estimate)).collect(),
     }
 }
 
-fn not_for(limit: &Limit, endpoint: EndpointClass) -> String {
-    if limit.endpoints().contains(&endpoint) { "it is for other models" } else { "it is for other endpoints" }
-        .to_owned()
-}
-
-fn bucket(standing: &Standing) -> Bucket {
+fn bucket(standing: &Standing, estimate: Usage) -> Bucket {
     let unit = standing.unit;
     let limit = match standing.limit.rate(unit) {
         Some(rate) => {
             format!("{} {} per {}", wording::count(&rate), wording::words(unit), wording::window(rate.window))
         }
-        None => format!("{} {}", wording::amount(standing.quota, unit), wording::words(unit)),
+        None => format!("{} {}", standing.quota, wording::words(unit)),
     };
     Bucket {
         limit,
-        remaining: wording::amount(standing.remaining, unit),
-        capacity: wording::amount(standing.capacity, unit),
-        requested: wording::amount(unit.permits(), unit),
-        wait_ms: standing.next.millis_ceil(),
+        used: standing.used,
+        remaining: standing.remaining,
+        capacity: standing.capacity,
+        requested: words::requested(unit, estimate),
+        next_ms: standing.next.millis_ceil(),
     }
 }
 
-fn outcome(core: &Core, limits: &[Judged], needs_slot: bool) -> Outcome {
-    let refusing = limits
-        .iter()
-        .find(|limit| limit.mode == Mode::Enforce && limit.not_for.is_none() && limit.says == "refuses");
-    if let Some(limit) = refusing {
-        return Outcome { status: Some(429), text: format!("refused by limit {}", limit.limit) };
+/// What the gravest word of all limits comes to, and then the queue.
+fn outcome(core: &Core, winner: Option<&Said>, needs_slot: bool) -> Outcome {
+    let decided = winner.and_then(|winner| Some((winner.limit.to_string(), winner.would?)));
+    let go_on = |text: String| Outcome { status: None, text };
+    match decided {
+        Some((limit, Would::Reject(wait))) => {
+            let text = format!("limit {limit} refuses it; worth trying again in {}", wording::seconds(wait));
+            Outcome { status: Some(429), text }
+        }
+        Some((limit, Would::Never)) => {
+            let text = format!("limit {limit} never admits it: it costs more than one request may");
+            Outcome { status: Some(400), text }
+        }
+        Some((limit, Would::Delay(wait))) => {
+            go_on(format!("limit {limit} lets it start in {}; then {}", wording::seconds(wait), queue(core)))
+        }
+        Some((limit, Would::Queue(wait))) => go_on(format!(
+            "limit {limit} keeps it in the queue for {} at least; {}",
+            wording::seconds(wait),
+            queue(core)
+        )),
+        Some((limit, Would::Deprioritize)) => {
+            go_on(format!("limit {limit} lets it have a slot when nobody else wants it; {}", queue(core)))
+        }
+        _ if needs_slot => go_on(format!("all limits admit it; {}", queue(core))),
+        _ => go_on("all limits admit it; it needs no slot".to_owned()),
     }
-    let gauges = core.gauges();
-    let text = match (needs_slot, gauges.queued) {
-        (false, _) => "goes on to Ollama at once; it needs no slot".to_owned(),
-        (true, 0) => format!("goes on to Ollama when a slot is free; {} run, nobody waits", gauges.in_flight),
-        (true, queued) => format!(
-            "waits for a slot behind {queued} others, about {}s",
-            gauges.predicted_wait_ms.div_ceil(1000)
-        ),
-    };
-    Outcome { status: None, text }
+}
+
+fn queue(core: &Core) -> String {
+    let Gauges { slots, in_flight, queued, predicted_wait_ms, .. } = core.gauges();
+    let wait = wording::seconds(Nanos::from_millis(predicted_wait_ms));
+    match queued {
+        0 => format!("{in_flight} run, {slots} may for each model, and nobody waits"),
+        _ => format!("{in_flight} run and {queued} wait for a slot, about {wait}"),
+    }
 }

@@ -32,10 +32,10 @@ fn insert_lists(out: &mut HeaderMap, standings: &[Standing], refused: Option<&Re
     let mut limit = String::with_capacity(64);
     for standing in standings.iter().filter(|standing| is_told(standing.unit)).take(MAX_ITEMS) {
         let separator = if policy.is_empty() { "" } else { ", " };
-        let (name, numbers) = (item_name(standing), Numbers::of(standing));
+        let name = item_name(standing);
         // Writing to a string does not fail.
-        let _ = write!(policy, "{separator}{name};q={}", numbers.quota);
-        let _ = write!(limit, "{separator}{name};r={}", numbers.remaining);
+        let _ = write!(policy, "{separator}{name};q={}", standing.quota);
+        let _ = write!(limit, "{separator}{name};r={}", standing.remaining);
         if let Some(window) = standing.window_seconds {
             let _ = write!(policy, ";w={window}");
         }
@@ -58,19 +58,6 @@ fn insert_lists(out: &mut HeaderMap, standings: &[Standing], refused: Option<&Re
 /// What waits for a slot is the queue's business, which has no window and no promise.
 fn is_told(unit: Unit) -> bool {
     !matches!(unit, Unit::Queued | Unit::QueuedTokens)
-}
-
-/// The numbers of a standing in whole units, rounded to the side that promises less.
-struct Numbers {
-    quota: u64,
-    remaining: u64,
-}
-
-impl Numbers {
-    fn of(standing: &Standing) -> Self {
-        let permits = standing.unit.permits().max(1);
-        Self { quota: standing.quota / permits, remaining: standing.remaining / permits }
-    }
 }
 
 /// Until the bucket is as it was at first; on a refusal never later than the wait that the refusal states, which is that

@@ -38,6 +38,7 @@ mod wording;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use corral_limiter::{Nanos, Plan};
 use parking_lot::Mutex;
@@ -48,6 +49,7 @@ pub(crate) use explain::explain;
 pub(crate) use framing::{Fault, Framing, MAX_HEAD};
 pub(crate) use request::handle;
 pub use settings::{ProxySettings, StallBounds};
+pub(crate) use wording::seconds;
 
 use crate::core::Core;
 use inspect::{Asked, BodyBudget};
@@ -56,6 +58,9 @@ use route::Endpoint;
 pub(crate) use tokens::Learned;
 use tokens::Reckoning;
 use upstream::Upstream;
+
+/// How often the wall clock is looked at: by so much a window by the clock may be late when that is set.
+const WALL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What all requests share.
 pub(crate) struct Proxy {
@@ -80,9 +85,21 @@ impl Proxy {
         reckon(&self.core, asked, endpoint)
     }
 
-    /// Watches Ollama's runners, until it is dropped.
+    async fn look_at_the_wall(&self) {
+        loop {
+            tokio::time::sleep(WALL_INTERVAL).await;
+            self.core.look_at_the_wall();
+        }
+    }
+
+    /// Watches Ollama's runners, and what limits wait for, until it is dropped.
     pub(crate) async fn watch(self: &Arc<Self>) {
-        tokio::join!(lookout::watch(self), vigil::watch(self), admission::recall(&self.core));
+        tokio::join!(
+            lookout::watch(self),
+            vigil::watch(self),
+            admission::recall(&self.core),
+            self.look_at_the_wall()
+        );
     }
 }
 

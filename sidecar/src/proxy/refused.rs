@@ -1,7 +1,7 @@
 //! Every reason for which a request is not answered by Ollama.
 
 use corral_limiter::queue::{QueueFull, QueueRefusal};
-use corral_limiter::{Nanos, Refusal, Retry};
+use corral_limiter::{Nanos, Oversized, Refusal, Retry};
 use http::StatusCode;
 
 use super::admission::Denied;
@@ -34,6 +34,8 @@ pub(crate) enum Refused {
     Content(#[from] BadBody),
     #[error("{}", super::wording::limits(.0))]
     Limit(Refusal),
+    #[error("{}", super::wording::oversized(.0))]
+    Oversized(Oversized),
     #[error("{}", super::wording::queue(.0))]
     QueueFull(QueueRefusal),
     #[error("No slot came free within {}. Retry in about {}.", super::wording::seconds(*.waited), super::wording::seconds(*.estimated_wait))]
@@ -48,6 +50,7 @@ impl From<Denied> for Refused {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Limit(refusal) => Self::Limit(refusal),
+            Denied::Oversized(oversized) => Self::Oversized(oversized),
             Denied::Queue(refusal) => Self::QueueFull(refusal),
             Denied::TimedOut { waited, estimated_wait } => Self::QueueTimeout { waited, estimated_wait },
         }
@@ -96,6 +99,7 @@ impl Refused {
             Self::Head(_)
             | Self::Route(_)
             | Self::UnwantedBody
+            | Self::Oversized(_)
             | Self::Content(_)
             | Self::Body(BodyFault::Broken) => StatusCode::BAD_REQUEST,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -152,6 +156,11 @@ impl Refused {
         }
     }
 
+    /// Whether the same request would be refused again, whenever it comes.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Oversized(_))
+    }
+
     /// Whether the request itself is at fault, and is charged for the work it made.
     pub(crate) fn is_bad_request(&self) -> bool {
         matches!(self, Self::Encoded | Self::UnwantedBody | Self::Content(_))
@@ -174,7 +183,7 @@ impl Refused {
     /// As the metrics name it; none for a limit, which counts for itself.
     pub(crate) fn reason(&self) -> Option<RefusedBy> {
         match self {
-            Self::Limit(_) => None,
+            Self::Limit(_) | Self::Oversized(_) => None,
             Self::QueueFull(QueueRefusal { reason: QueueFull::Wait, .. }) => Some(RefusedBy::WaitTooLong),
             Self::QueueFull(_) | Self::Body(BodyFault::NoRoom) => Some(RefusedBy::QueueFull),
             Self::QueueTimeout { .. } => Some(RefusedBy::QueueTimeout),

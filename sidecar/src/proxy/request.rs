@@ -163,8 +163,8 @@ impl Life<'_> {
             }
         };
         let hold = self.admit(entered).await?;
-        if endpoint.action == Action::Limits {
-            return Ok(Outcome::Own(limits::show(&self.proxy.core, self.record.client_ip)));
+        if let (Action::Limits, Some(caller)) = (endpoint.action, &self.facts) {
+            return Ok(Outcome::Own(limits::show(&self.proxy.core, caller)));
         }
         self.exchange(&route, method, headers, read, hold).await.map(Outcome::Answer)
     }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use corral_limiter::{Nanos, Refusal, Retry, Standing};
+use corral_limiter::{Nanos, Retry, Standing};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response};
 use serde_json::{Value, json};
@@ -47,8 +47,9 @@ pub(crate) fn refuse(refused: &Refused, context: &Context<'_>) -> Response<Bytes
         insert_retry(headers, retry, context.dice);
     }
     headers::insert(headers, context.standings, retry.as_ref(), context.family);
-    if let Refused::Limit(refusal) = refused {
-        insert_limits(headers, refusal);
+    insert_limits(headers, refused);
+    if refused.is_final() {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     if let Refused::Route(RouteFault::Method { allow }) = refused {
         headers.insert(ALLOW, HeaderValue::from_static(allow));
@@ -83,10 +84,14 @@ fn insert_retry(headers: &mut HeaderMap, retry: &Retry, dice: &Dice) {
 }
 
 /// The limits that the message tells of, by their identities.
-fn insert_limits(headers: &mut HeaderMap, refusal: &Refusal) {
+fn insert_limits(headers: &mut HeaderMap, refused: &Refused) {
+    let told: Vec<_> = match refused {
+        Refused::Limit(refusal) => wording::told(refusal).iter().map(|violation| &violation.limit).collect(),
+        Refused::Oversized(oversized) => vec![&oversized.limit],
+        _ => return,
+    };
     let mut names: Vec<String> = Vec::new();
-    for violation in wording::told(refusal) {
-        let name = violation.limit.to_string();
+    for name in told.into_iter().map(ToString::to_string) {
         if !names.contains(&name) {
             names.push(name);
         }

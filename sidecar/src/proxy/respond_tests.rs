@@ -2,7 +2,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use corral_limiter::queue::{QueueFull, QueueRefusal};
-use corral_limiter::{LimitInfo, Rate, Unit, Violation};
+use corral_limiter::{LimitInfo, Oversized, Rate, Refusal, Unit, Violation};
 use http::StatusCode;
 use smallvec::smallvec;
 
@@ -22,7 +22,7 @@ fn called(name: &str) -> Arc<LimitInfo> {
 }
 
 fn limited(unit: Unit, retry: Retry) -> Refused {
-    let violation = Violation { limit: limit(), unit, used: 10, allowed: 10, wait: retry.wait };
+    let violation = Violation { limit: limit(), unit, used: 10, allowed: 10, asked: 1, wait: retry.wait };
     Refused::Limit(Refusal { violations: smallvec![violation], retry })
 }
 
@@ -125,7 +125,7 @@ fn every_refusal_has_one_status_type_and_code_in_each_family() {
 #[test]
 fn a_limit_is_told_by_its_name_its_numbers_and_the_exact_wait() {
     let (_, headers, body) = answer(&limited(Unit::Requests, exact(1970)), Family::Ollama);
-    let told = "Rate limit \"llm/fair-use/per-client\" reached: limit 60 requests per 1m, 10 at once, used 10. Retry in 1.97s.";
+    let told = "Rate limit \"llm/fair-use/per-client\" reached: limit 60 requests per 1m, 10 at once, used 10, requested 1. Retry in 1.97s.";
     assert_eq!(body["error"], told);
     assert_eq!(header(&headers, "x-corral-limit"), Some("llm/fair-use/per-client"));
     assert_eq!(header(&headers, "retry-after"), Some("2"));
@@ -136,10 +136,64 @@ fn a_limit_is_told_by_its_name_its_numbers_and_the_exact_wait() {
 }
 
 #[test]
+fn a_limit_of_tokens_is_told_in_tokens() {
+    let rate = Rate { count_milli: 40_000_000, window: Nanos::from_secs(60), burst: 40_000 };
+    let limit = LimitInfo::new("llm/fair-use", "chat-tokens", None, None).with_rate(Unit::Tokens, rate);
+    let (unit, retry) = (Unit::Tokens, exact(1970));
+    let violation = Violation {
+        limit: Arc::new(limit),
+        unit,
+        used: 38_210,
+        allowed: 40_000,
+        asked: 3100,
+        wait: retry.wait,
+    };
+    let refused = Refused::Limit(Refusal { violations: smallvec![violation], retry });
+    let (_, _, body) = answer(&refused, Family::OpenAi);
+    let told = "Rate limit \"llm/fair-use/chat-tokens\" reached: limit 40000 tokens per 1m, used 38210, requested 3100. Retry in 1.97s.";
+    assert_eq!(body["error"]["message"], told);
+    assert_eq!(
+        (&body["error"]["type"], &body["error"]["code"]),
+        (&json!("tokens"), &json!("rate_limit_exceeded"))
+    );
+}
+
+#[test]
+fn every_unit_has_its_words() {
+    for (unit, told) in [
+        (Unit::InputTokens, "Limit \"llm/fair-use/per-client\" reached: 10 of 10 input tokens."),
+        (Unit::Queued, "Limit \"llm/fair-use/per-client\" reached: 10 of 10 requests waiting."),
+        (Unit::QueuedTokens, "Limit \"llm/fair-use/per-client\" reached: 10 of 10 prompt tokens waiting."),
+    ] {
+        let text = limited(unit, exact(1000)).to_string();
+        assert!(text.starts_with(told), "{text}");
+    }
+}
+
+#[test]
+fn what_can_never_be_admitted_is_a_bad_request_that_is_not_to_be_sent_again() {
+    let oversized = Oversized { limit: limit(), unit: Unit::Tokens, asked: 3100, most: 1000 };
+    let (status, headers, body) = answer(&Refused::Oversized(oversized), Family::OpenAi);
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(header(&headers, "x-should-retry"), Some("false"));
+    assert_eq!(header(&headers, "retry-after"), None);
+    assert_eq!(header(&headers, "x-corral-limit"), Some("llm/fair-use/per-client"));
+    let text = body["error"]["message"].as_str().unwrap();
+    assert!(text.contains("at most 1000 tokens") && text.contains("about 3100"), "{text}");
+}
+
+#[test]
 fn of_many_exceeded_limits_the_eight_with_the_longest_waits_are_told() {
     let violation = |number: u64| {
         let limit = called(&format!("l{number:02}"));
-        Violation { limit, unit: Unit::Requests, used: 10, allowed: 10, wait: Nanos::from_secs(number) }
+        Violation {
+            limit,
+            unit: Unit::Requests,
+            used: 10,
+            allowed: 10,
+            asked: 1,
+            wait: Nanos::from_secs(number),
+        }
     };
     let refused = |count| {
         let violations = (1..=count).map(violation).collect();
@@ -161,7 +215,8 @@ fn of_many_exceeded_limits_the_eight_with_the_longest_waits_are_told() {
 
 #[test]
 fn a_limit_exceeded_in_both_its_units_is_named_once() {
-    let violation = |unit, wait| Violation { limit: limit(), unit, used: 4, allowed: 4, wait: Nanos(wait) };
+    let violation =
+        |unit, wait| Violation { limit: limit(), unit, used: 4, allowed: 4, asked: 1, wait: Nanos(wait) };
     let other = called("other");
     let violations = smallvec![
         violation(Unit::Concurrency, 1),

@@ -4,7 +4,7 @@ use std::cmp::Reverse;
 use std::fmt::Write;
 
 use corral_limiter::queue::{QueueFull, QueueRefusal};
-use corral_limiter::{Nanos, Rate, Refusal, Unit, Violation};
+use corral_limiter::{Nanos, Oversized, Rate, Refusal, Unit, Violation};
 
 use super::api_key::NoClient;
 use super::headers::MAX_ITEMS;
@@ -43,21 +43,33 @@ pub(crate) fn is_of_tokens(refusal: &Refusal) -> bool {
 }
 
 fn exceeded(violation: &Violation) -> String {
-    let Violation { limit, unit, used, allowed, .. } = violation;
-    let (used_up, most) = (amount(*used, *unit), amount(*allowed, *unit));
+    let Violation { limit, unit, used, allowed, asked, .. } = violation;
     match limit.rate(*unit) {
         Some(rate) => {
-            let whole = rate.count_milli == allowed.saturating_mul(1000 / unit.permits().max(1));
-            let burst = if whole { String::new() } else { format!(", {most} at once") };
+            let whole = rate.count_milli == allowed.saturating_mul(1000);
+            let burst = if whole { String::new() } else { format!(", {allowed} at once") };
             format!(
-                "Rate limit \"{limit}\" reached: limit {} {} per {}{burst}, used {used_up}.",
+                "Rate limit \"{limit}\" reached: limit {} {} per {}{burst}, used {used}, requested {asked}.",
                 count(&rate),
                 words(*unit),
                 window(rate.window),
             )
         }
-        None => format!("Limit \"{limit}\" reached: {used_up} of {most} {}.", words(*unit)),
+        None if *asked > 1 => {
+            format!("Limit \"{limit}\" reached: {used} of {allowed} {}, requested {asked}.", words(*unit))
+        }
+        None => format!("Limit \"{limit}\" reached: {used} of {allowed} {}.", words(*unit)),
     }
+}
+
+/// What is too much for ever, and what can be done.
+pub(crate) fn oversized(oversized: &Oversized) -> String {
+    let Oversized { limit, unit, asked, most } = oversized;
+    let unit = words(*unit);
+    format!(
+        "Limit \"{limit}\" lets one request use at most {most} {unit}; this one would use about {asked}. It will never \
+         be admitted as it is: send less, or ask for a shorter answer."
+    )
 }
 
 /// What a limit counts, after a number.
@@ -71,14 +83,6 @@ pub(crate) fn words(unit: Unit) -> &'static str {
         Unit::Concurrency => "requests at one time",
         Unit::Queued => "requests waiting",
         Unit::QueuedTokens => "prompt tokens waiting",
-    }
-}
-
-/// What a bucket counts, in the unit that people know: milliseconds of slots as seconds, rounded up.
-pub(crate) fn amount(permits: u64, unit: Unit) -> String {
-    match unit {
-        Unit::SlotSeconds => seconds(Nanos::from_millis(permits)).trim_end_matches('s').to_owned(),
-        _ => permits.to_string(),
     }
 }
 
@@ -183,12 +187,6 @@ mod tests {
             assert_eq!(duration(Nanos::from_millis(millis)), written);
         }
         assert_eq!(duration(Nanos(1)), "1ms");
-    }
-
-    #[test]
-    fn slot_time_is_told_in_seconds() {
-        assert_eq!(amount(1500, Unit::SlotSeconds), "1.5");
-        assert_eq!(amount(1500, Unit::Tokens), "1500");
     }
 
     #[test]

@@ -5,7 +5,7 @@ use corral_limiter::{Nanos, Retry, Standing, Unit};
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
-use super::{Numbers, reset};
+use super::reset;
 use crate::clock;
 use crate::proxy::route::Family;
 use crate::proxy::wording;
@@ -73,9 +73,8 @@ impl Trio {
         let Some(scarcest) = standings.iter().find(|standing| self.units.contains(&standing.unit)) else {
             return;
         };
-        let Numbers { quota, remaining } = Numbers::of(scarcest);
-        out.insert(&self.limit, HeaderValue::from(quota));
-        out.insert(&self.remaining, HeaderValue::from(remaining));
+        out.insert(&self.limit, HeaderValue::from(scarcest.quota));
+        out.insert(&self.remaining, HeaderValue::from(scarcest.remaining));
         let reset = reset(scarcest, refused).map(written).map(HeaderValue::try_from);
         if let Some(Ok(reset)) = reset {
             out.insert(&self.reset, reset);

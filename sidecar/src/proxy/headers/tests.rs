@@ -13,6 +13,7 @@ fn standing(unit: Unit, quota: u64, remaining: u64, full: Nanos) -> Standing {
         unit,
         quota,
         window_seconds: unit.is_over_time().then_some(60),
+        used: quota.saturating_sub(remaining),
         remaining,
         capacity: quota,
         next: Nanos::ZERO,
@@ -41,7 +42,7 @@ fn how_the_client_stands_is_a_structured_list_in_the_order_given() {
         standing(Unit::Requests, 60, 0, Nanos::from_secs(10)),
         standing(Unit::Concurrency, 4, 3, Nanos::ZERO),
         standing(Unit::InputTokens, 4000, 17, Nanos::from_millis(1500)),
-        standing(Unit::SlotSeconds, 30_000, 1999, Nanos::from_secs(9)),
+        standing(Unit::SlotSeconds, 30, 1, Nanos::from_secs(9)),
         standing(Unit::Queued, 4, 3, Nanos::ZERO),
     ];
     let headers = told(&standings, Some(&exact(1970)), Family::Ollama);
