@@ -36,6 +36,8 @@ impl Limiter {
     ///
     /// Of what becomes of an exceeded limit, refusing comes first; then the longest delay is the ticket's, and limits
     /// that queue are asked when there is a slot. Whether it is deprioritized holds beside both.
+    /// A limit that delays is booked for when it alone would let the request start: one that another limit makes wait
+    /// longer holds nobody up here.
     ///
     /// Call it once a ticket, and [`Self::standing`] after it for the headers. After an `Err` the ticket is empty: every
     /// guard is given back, and handing it back changes nothing.
