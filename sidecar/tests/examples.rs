@@ -33,10 +33,3 @@ fn every_example_says_what_it_is_for() {
         assert!(fs::read_to_string(&path).unwrap().starts_with("# "), "{}", path.display());
     }
 }
-
-#[test]
-fn all_examples_work_together() {
-    let standalone = open(examples()).unwrap();
-    assert_eq!(standalone.slots_per_model, NonZeroU32::new(4));
-    assert_eq!(standalone.doc.limits.len(), 5);
-}

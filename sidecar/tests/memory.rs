@@ -49,7 +49,7 @@ fn limiter() -> Limiter {
 fn ask(limiter: &mut Limiter, client: u32, now: Nanos) {
     let head = HeadFacts::new(Ipv4Addr::from(client).into(), EndpointClass::Chat, "/api/chat");
     let mut ticket = limiter.enter(&head, now).unwrap();
-    limiter.commit(&mut ticket, &BodyFacts::default(), now, || Ok::<_, ()>(())).unwrap();
+    limiter.commit(&mut ticket, &BodyFacts::default(), now, |_| Ok::<_, ()>(())).unwrap();
     limiter.finish(ticket, None, now);
 }
 

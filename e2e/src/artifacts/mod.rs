@@ -1,5 +1,6 @@
 //! What a cluster is made of: each part built or fetched once, kept by version, checked before use.
 
+pub mod api_clients;
 pub mod engine;
 pub mod gguf;
 pub mod go;
@@ -27,6 +28,8 @@ pub struct Parts {
     pub coredns: PathBuf,
     /// kubectl and helm.
     pub clients: kubectl::Clients,
+    /// The published clients of the three APIs.
+    pub api_clients: api_clients::ApiClients,
     /// Prometheus' own judge of metrics.
     pub promtool: PathBuf,
     /// A read-only Ollama model store with the tiny models.
@@ -46,6 +49,7 @@ impl Parts {
             kubernetes: go::kubernetes(&cache, settings)?,
             coredns: go::coredns(&cache, settings)?.join("coredns"),
             clients: kubectl::fetch(&cache)?,
+            api_clients: api_clients::fetch(&cache)?,
             promtool: promtool::fetch(&cache)?,
             models: models::store(&cache)?,
             images: images::build_all(&cache, settings)?,

@@ -12,7 +12,7 @@ use super::command::Cmd;
 use super::console::long_step;
 
 /// A package and a file that shows it is there, from whatever source.
-const NEEDED: [(&str, &str); 14] = [
+const NEEDED: [(&str, &str); 15] = [
     ("etcd-server", "/usr/bin/etcd"),
     ("containerd", "/usr/bin/containerd"),
     ("runc", "/usr/sbin/runc"),
@@ -24,6 +24,7 @@ const NEEDED: [(&str, &str); 14] = [
     ("busybox-static", "/usr/bin/busybox"),
     ("util-linux", "/usr/bin/nsenter"),
     ("mount", "/usr/bin/mount"),
+    ("nginx", "/usr/sbin/nginx"),
     ("gcc", "/usr/bin/gcc"),
     ("g++", "/usr/bin/g++"),
     ("libc6-dev", "/usr/include/features.h"),

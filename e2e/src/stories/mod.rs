@@ -15,8 +15,10 @@ pub mod full_disk;
 pub mod gpu_fallback_seen;
 pub mod in_flight;
 pub mod install;
+pub mod keys_and_tiers;
 pub mod limit_is_exact;
 pub mod metrics_are_sound;
+pub mod nginx_beside_ours;
 pub mod no_way_around;
 pub mod ollama_answers;
 pub mod ollama_killed;
@@ -26,9 +28,11 @@ pub mod operator_upgrade_restarts_nothing;
 pub mod operators;
 pub mod outage;
 pub mod overloaded_pod_leaves_service;
+pub mod policies_combine;
 pub mod policy_change_in_two_seconds;
 pub mod pool;
 pub mod pool_runs_on_gpus;
+pub mod published_clients_obey;
 pub mod rest;
 pub mod rolling_update_under_load;
 pub mod rollout;
@@ -40,6 +44,7 @@ pub mod sidecar_killed;
 pub mod single_replica_update;
 pub mod stream_through_service;
 pub mod streams;
+pub mod tokens_are_exact;
 pub mod traffic;
 pub mod two_clusters_side_by_side;
 pub mod two_operators;
@@ -107,6 +112,11 @@ pub const ALL: &[Story] = &[
     story("two_policies_one_pool", Lane::Parallel, 45, two_policies_one_pool::run),
     story("limit_is_exact", Lane::Parallel, 120, limit_is_exact::run),
     story("metrics_are_sound", Lane::Parallel, 45, metrics_are_sound::run),
+    story("tokens_are_exact", Lane::Parallel, 60, tokens_are_exact::run),
+    story("keys_and_tiers", Lane::Parallel, 60, keys_and_tiers::run),
+    story("policies_combine", Lane::Parallel, 60, policies_combine::run),
+    story("nginx_beside_ours", Lane::Parallel, 60, nginx_beside_ours::run),
+    story("published_clients_obey", Lane::Parallel, 75, published_clients_obey::run),
     story("update_with_pending_replica", Lane::Parallel, 90, update_with_pending_replica::run),
     story("single_replica_update", Lane::Parallel, 75, single_replica_update::run),
     story("bad_policy", Lane::Cluster, 60, bad_policy::run),

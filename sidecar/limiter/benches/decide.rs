@@ -53,7 +53,7 @@ fn decide(limiter: &mut Limiter, client: u32, model: &ModelName, now: Nanos) -> 
         return false;
     };
     let body = BodyFacts { model: Some(model), ..BodyFacts::default() };
-    let admitted = limiter.commit(&mut ticket, &body, now, || Ok::<_, ()>(())).is_ok();
+    let admitted = limiter.commit(&mut ticket, &body, now, |_| Ok::<_, ()>(())).is_ok();
     limiter.finish(ticket, None, now);
     admitted
 }

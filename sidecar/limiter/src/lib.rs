@@ -30,7 +30,7 @@
 //! let now = Nanos::from_secs(1);
 //! for _ in 0..2 {
 //!     let mut ticket = limiter.enter(&head, now).expect("the burst is two");
-//!     let queued = limiter.commit(&mut ticket, &BodyFacts { model: Some(&model), ..BodyFacts::default() }, now, || Ok::<_, ()>("started"));
+//!     let queued = limiter.commit(&mut ticket, &BodyFacts { model: Some(&model), ..BodyFacts::default() }, now, |_| Ok::<_, ()>("started"));
 //!     assert_eq!(queued, Ok("started"));
 //!     limiter.finish(ticket, None, now);
 //! }
@@ -66,6 +66,6 @@ pub use limiter::{LimitStats, Limiter, LimiterSettings, SwapSummary};
 pub use model_name::{BadModelName, ModelName};
 pub use plan::{BUILT_IN_POLICY, Bound, CompileError, CompileErrors, Limit, LimitInfo, Plan, Rate, compile};
 pub use queue::QueueBounds;
-pub use reserve::{BodyFacts, CommitError, HeadFacts, KnownClient, Ticket, Usage};
+pub use reserve::{BodyFacts, CommitError, HeadFacts, KnownClient, Terms, Ticket, Usage};
 pub use standing::Standing;
 pub use time::Nanos;

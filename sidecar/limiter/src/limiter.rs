@@ -5,8 +5,8 @@ use std::{mem, num::NonZeroU32, sync::Arc};
 use corral_wire::Mode;
 
 use crate::{
-    BodyFacts, CommitError, HeadFacts, Limit, LimitInfo, ModelName, Nanos, Plan, Refusal, Standing, Ticket,
-    Unit, Usage,
+    BodyFacts, CommitError, HeadFacts, Limit, LimitInfo, ModelName, Nanos, Plan, Refusal, Standing, Terms,
+    Ticket, Unit, Usage,
     judge::{Asked, Body, Judge, Seens},
     key::KeyHasher,
     reserve::{Held, Phase},
@@ -147,7 +147,7 @@ impl Limiter {
         ticket: &mut Ticket,
         body: &BodyFacts<'_>,
         now: Nanos,
-        arrival: impl FnOnce() -> Result<T, E>,
+        arrival: impl FnOnce(&Terms) -> Result<T, E>,
     ) -> Result<T, CommitError<E>> {
         let now = self.advance(now);
         let head = ticket.head.clone();
@@ -155,7 +155,9 @@ impl Limiter {
         let judged =
             self.judge().map_or_else(|| Ok(Seens::new()), |judge| judge.enforced(asked, &ticket.held));
         let arrived = match judged {
-            Ok(seens) => arrival().map(|arrived| (arrived, seens)).map_err(CommitError::Arrival),
+            Ok(seens) => {
+                arrival(&Terms::default()).map(|arrived| (arrived, seens)).map_err(CommitError::Arrival)
+            }
             Err(refusal) => Err(CommitError::Refused(self.counted(refusal))),
         };
         match arrived {

@@ -60,6 +60,18 @@ pub struct Usage {
     pub slot: Nanos,
 }
 
+/// On what terms a request is let in.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub struct Terms {
+    /// How long from now it must wait before it may join the queue.
+    pub delay: Nanos,
+    /// It may only have a slot that nobody else wants.
+    pub is_deprioritized: bool,
+    /// Limits are still to be asked when a slot is there for it, by [`crate::Limiter::dispatch`]; for so long from now at
+    /// most. None: all have been asked.
+    pub asks_again_for: Option<Nanos>,
+}
+
 /// What one request holds. Hand it back by [`crate::Limiter::finish`], `abandon` or `bad_request`, exactly one of
 /// them: a ticket that is dropped keeps its place in every concurrency limit for ever.
 #[derive(Debug)]
@@ -99,22 +111,6 @@ pub(crate) enum Holding {
 impl Ticket {
     pub(crate) fn new(head: HeadFacts) -> Self {
         Self { head, phase: Phase::Entered, held: SmallVec::new(), would_refuse: SmallVec::new() }
-    }
-
-    /// After a commit that went through: how long from then it must wait before it may join the queue.
-    pub fn delay(&self) -> Nanos {
-        Nanos::ZERO
-    }
-
-    /// After a commit that went through: whether a limit lets it run only when nobody else wants the slot.
-    pub fn is_deprioritized(&self) -> bool {
-        false
-    }
-
-    /// After a commit that went through: whether limits are still to be asked when a slot is there for it, by
-    /// [`crate::Limiter::dispatch`].
-    pub fn is_pending(&self) -> bool {
-        false
     }
 
     /// What the head said.

@@ -28,6 +28,7 @@ mod respond;
 mod route;
 mod settings;
 mod tokens;
+mod trouble;
 mod upstream;
 mod vigil;
 mod wording;
@@ -80,7 +81,7 @@ impl Proxy {
 
     /// Watches Ollama's runners, until it is dropped.
     pub(crate) async fn watch(self: &Arc<Self>) {
-        tokio::join!(lookout::watch(self), vigil::watch(self));
+        tokio::join!(lookout::watch(self), vigil::watch(self), admission::recall(&self.core));
     }
 }
 

@@ -12,7 +12,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use corral_limiter::{HeadFacts, Plan, Standing};
+use corral_limiter::{BodyFacts, HeadFacts, Plan, Standing};
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -217,9 +217,11 @@ impl Life<'_> {
     /// Decides every limit, and waits for a slot where one is needed.
     async fn admit(&mut self, entered: Entered) -> Result<Hold, Refused> {
         let Some(reckoning) = self.reckoning.take() else {
-            return entered.pass(self.record.model.as_ref()).map(Hold::Passed).map_err(Refused::Limit);
+            let body = BodyFacts { model: self.record.model.as_ref(), ..BodyFacts::default() };
+            return entered.pass(body).await.map(Hold::Passed).map_err(Refused::from);
         };
-        let (model, estimate) = (reckoning.model(), reckoning.estimate());
+        let model = reckoning.model();
+        let body = BodyFacts { model: Some(model), estimate: reckoning.estimate() };
         let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
         let health = &self.proxy.core.health;
         let permit = tokio::select! {
@@ -229,7 +231,7 @@ impl Life<'_> {
                 let why = health.unavailable().unwrap_or(Unavailable::Stalled);
                 return Err(Refused::Unavailable(why));
             }
-            permit = entered.queue(model, estimate)?.slot() => permit?,
+            permit = entered.queue(body, model)?.slot() => permit?,
         };
         self.record.waited = permit.waited();
         self.proxy.core.metrics.queue_wait(permit.waited().into());

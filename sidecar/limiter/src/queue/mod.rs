@@ -213,8 +213,10 @@ impl SlotQueue {
 
     /// A request may come only later: it takes a place now, so that it is not refused then, or is refused and leaves no
     /// trace. It comes by [`Self::join`] or goes by [`Self::leave`].
-    pub fn book(&mut self, id: WaiterId, wish: Wish<'_>) -> Result<(), QueueRefusal> {
-        self.check_depth(wish)?;
+    pub fn book(&mut self, id: WaiterId) -> Result<(), QueueRefusal> {
+        if self.is_full() {
+            return Err(self.refusal(QueueFull::Depth, None));
+        }
         self.booked.insert(id);
         Ok(())
     }
@@ -295,23 +297,25 @@ impl SlotQueue {
     }
 
     fn check_bounds(&self, wish: Wish<'_>) -> Result<(), QueueRefusal> {
-        self.check_depth(wish)?;
-        match self.estimate_behind(wish.model, wish.rank) {
+        let estimate = self.estimate_behind(wish.model, wish.rank);
+        if self.is_full() {
+            return Err(self.refusal(QueueFull::Depth, estimate));
+        }
+        match estimate {
             Some(wait) if wait > self.bounds.max_wait && self.somebody_waits_for(wish.model) => {
-                Err(self.refusal(QueueFull::Wait, wish))
+                Err(self.refusal(QueueFull::Wait, estimate))
             }
             _ => Ok(()),
         }
     }
 
-    fn check_depth(&self, wish: Wish<'_>) -> Result<(), QueueRefusal> {
-        let places = usize::try_from(self.bounds.max_depth).unwrap_or(usize::MAX);
+    fn is_full(&self) -> bool {
         let taken = self.waiting.len().saturating_add(self.booked.len());
-        if taken < places { Ok(()) } else { Err(self.refusal(QueueFull::Depth, wish)) }
+        taken >= usize::try_from(self.bounds.max_depth).unwrap_or(usize::MAX)
     }
 
-    fn refusal(&self, reason: QueueFull, wish: Wish<'_>) -> QueueRefusal {
-        let estimated_wait = self.estimate_behind(wish.model, wish.rank).unwrap_or(UNKNOWN_WAIT);
+    fn refusal(&self, reason: QueueFull, estimate: Option<Nanos>) -> QueueRefusal {
+        let estimated_wait = estimate.unwrap_or(UNKNOWN_WAIT);
         QueueRefusal { reason, estimated_wait, max_wait: self.bounds.max_wait }
     }
 

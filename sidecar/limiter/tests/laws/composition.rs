@@ -108,7 +108,7 @@ fn limits_without_endpoints_leave_metadata_alone_which_has_a_cap_of_its_own() {
             Err(refusal) => break refusal,
             Ok(mut ticket) => {
                 let body = corral_limiter::BodyFacts::default();
-                assert_eq!(limiter.commit(&mut ticket, &body, Nanos(0), || Ok::<_, ()>(())), Ok(()));
+                assert_eq!(limiter.commit(&mut ticket, &body, Nanos(0), |_| Ok::<_, ()>(())), Ok(()));
                 limiter.finish(ticket, None, Nanos(0));
                 admitted += 1;
             }
@@ -127,7 +127,7 @@ fn a_limit_on_models_never_covers_a_request_without_one_and_the_model_key_counts
     let ask_without = |limiter: &mut Limiter| {
         let mut ticket = limiter.enter(&head(1), Nanos(0)).unwrap();
         let body = corral_limiter::BodyFacts { model: None, ..Default::default() };
-        let came = limiter.commit(&mut ticket, &body, Nanos(0), || Ok::<_, ()>(()));
+        let came = limiter.commit(&mut ticket, &body, Nanos(0), |_| Ok::<_, ()>(()));
         limiter.finish(ticket, None, Nanos(0));
         came
     };

@@ -103,7 +103,7 @@ fn perform(limiter: &mut Limiter, tickets: &mut Tickets, deed: &Deed) -> Result<
         }
         Act::Commit(has_place) => {
             let (model, ticket) = (model(deed.model), tickets.get_mut(&deed.request).unwrap());
-            let arrival = || has_place.then_some(()).ok_or(());
+            let arrival = |_: &_| has_place.then_some(()).ok_or(());
             limiter.commit(
                 ticket,
                 &BodyFacts { model: Some(&model), ..BodyFacts::default() },

@@ -92,7 +92,7 @@ pub(crate) fn ask_through(
     queue_admits: bool,
 ) -> Result<Ticket, Option<Refusal>> {
     let mut ticket = limiter.enter(&head(client), Nanos(now)).map_err(Some)?;
-    let arrival = || if queue_admits { Ok(()) } else { Err(()) };
+    let arrival = |_: &_| if queue_admits { Ok(()) } else { Err(()) };
     match limiter.commit(
         &mut ticket,
         &BodyFacts { model: Some(model), ..BodyFacts::default() },

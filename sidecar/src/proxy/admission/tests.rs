@@ -62,7 +62,11 @@ fn model(name: &str) -> ModelName {
 }
 
 fn place(core: &Arc<Core>, name: &str) -> Result<Place, Denied> {
-    Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(&model(name), Usage::default())
+    {
+        let model = model(name);
+        let body = BodyFacts { model: Some(&model), ..BodyFacts::default() };
+        Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(body, &model)
+    }
 }
 
 fn remaining(core: &Core) -> Vec<u64> {
@@ -211,7 +215,7 @@ async fn what_was_served_stays_charged_and_what_was_not_does_not() {
     assert_eq!(remaining(&core).iter().sum::<u64>(), 19);
     Entered::enter(&core, &CLIENT).unwrap().bad_request();
     assert_eq!(remaining(&core).iter().sum::<u64>(), 18);
-    drop(Entered::enter(&core, &CLIENT).unwrap().pass(None).unwrap());
+    drop(Entered::enter(&core, &CLIENT).unwrap().pass(BodyFacts::default()).await.unwrap());
     assert_eq!(remaining(&core).iter().sum::<u64>(), 17);
 }
 
@@ -257,7 +261,7 @@ proptest! {
                 done.unwrap();
             }
             assert_eq!(load(&core), (0, 0));
-            assert!(core.lock().hall.waiting.is_empty());
+            assert!(core.lock().hall.is_empty());
             let concurrency = core.standing(&CLIENT, None).into_iter().find(|s| s.window_seconds.is_none());
             assert_eq!(concurrency.map(|standing| standing.remaining), Some(1000));
         });

@@ -1,0 +1,233 @@
+//! Every example does what its first lines say, seen from a client.
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+
+use std::path::PathBuf;
+use std::time::Duration;
+
+use corral_tests::client::{Answer, Client};
+use corral_tests::ollama::{Pace, ScriptedOllama, Settings};
+use corral_tests::sidecar::{Running, Sidecar};
+use futures::future::join_all;
+use http::StatusCode;
+use serde_json::{Value, json};
+use tokio::time::Instant;
+
+struct World {
+    ollama: ScriptedOllama,
+    sidecar: Running,
+}
+
+async fn example(name: &str) -> World {
+    let settings = Settings { num_parallel: 64, max_queue: 512, ..Settings::default() };
+    let ollama = ScriptedOllama::start(settings).await.unwrap();
+    let file = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples")).join(name);
+    let sidecar = Sidecar::with_file(&ollama, &file).await.unwrap();
+    sidecar.readyz(StatusCode::OK).await.unwrap();
+    World { ollama, sidecar }
+}
+
+impl World {
+    fn client(&self) -> Client {
+        self.sidecar.client()
+    }
+
+    fn with_key(&self, key: &str) -> Client {
+        self.client().with("authorization", &format!("Bearer {key}"))
+    }
+
+    /// The names of the limits that the caller is shown, `policy/limit`.
+    async fn limits(&self) -> Vec<String> {
+        let shown = self.client().get("/corral/v1/limits").await.unwrap().json();
+        let limits = shown.get("limits").and_then(Value::as_array).unwrap();
+        let text = |limit: &Value, key: &str| limit.get(key).and_then(Value::as_str).unwrap().to_owned();
+        let name = |limit: &Value| format!("{}/{}", text(limit, "policy"), text(limit, "limit"));
+        limits.iter().map(name).collect()
+    }
+}
+
+async fn generate(client: &Client) -> Answer {
+    let body = json!({ "model": "tiny", "prompt": "a", "stream": false, "options": { "num_predict": 1 } });
+    client.post("/api/generate", &body).await.unwrap()
+}
+
+async fn chat(client: &Client) -> Answer {
+    let messages = [json!({ "role": "user", "content": "a" })];
+    let body =
+        json!({ "model": "tiny", "messages": messages, "stream": false, "options": { "num_predict": 1 } });
+    client.post("/api/chat", &body).await.unwrap()
+}
+
+async fn embed(client: &Client) -> Answer {
+    client.post("/api/embed", &json!({ "model": "tinybert", "input": "a" })).await.unwrap()
+}
+
+async fn tags(client: &Client) -> Answer {
+    client.get("/api/tags").await.unwrap()
+}
+
+/// How many of so many requests, one after the other, are served; the others are refused, and every one that follows a
+/// refusal is, too.
+async fn served<F: Future<Output = Answer>>(count: usize, mut ask: impl FnMut() -> F) -> usize {
+    let mut statuses = Vec::new();
+    for _ in 0..count {
+        statuses.push(ask().await.status);
+    }
+    let served = statuses.iter().take_while(|status| **status == StatusCode::OK).count();
+    assert!(statuses[served..].iter().all(|status| *status == StatusCode::TOO_MANY_REQUESTS), "{statuses:?}");
+    served
+}
+
+fn wait(answer: &Answer) -> Duration {
+    assert_eq!(answer.status, StatusCode::TOO_MANY_REQUESTS, "{}", answer.text());
+    Duration::from_millis(answer.header("retry-after-ms").parse().unwrap())
+}
+
+fn nearly(wait: Duration, whole: Duration) -> bool {
+    wait <= whole && wait + Duration::from_secs(1) > whole
+}
+
+#[tokio::test]
+async fn fair_use_is_ten_at_once_and_then_one_a_second() {
+    let world = example("fair-use.yaml").await;
+    let client = world.client();
+    assert_eq!(served(12, || generate(&client)).await, 10);
+}
+
+#[tokio::test]
+async fn nginx_per_ip_lets_the_burst_and_one_more_through_on_each_location() {
+    let world = example("nginx-per-ip.yaml").await;
+    let client = world.client();
+    assert_eq!(served(15, || generate(&client)).await, 4);
+    assert_eq!(served(15, || chat(&client)).await, 6);
+    assert_eq!(served(25, || embed(&client)).await, 21);
+    assert_eq!(served(15, || tags(&client)).await, 11);
+    assert!(nearly(wait(&generate(&client).await), Duration::from_secs(6)));
+}
+
+#[tokio::test]
+async fn nginx_per_ip_takes_five_at_one_time() {
+    let world = example("nginx-per-ip.yaml").await;
+    world.ollama.set_pace(Pace { prompt: Duration::from_millis(300), ..Pace::default() });
+    let client = world.client();
+    let answers = join_all((0..6).map(|_| chat(&client))).await;
+    let refused: Vec<_> = answers.iter().filter(|answer| answer.status != StatusCode::OK).collect();
+    assert_eq!(refused.len(), 1);
+    assert!(refused[0].header("x-corral-limit").ends_with("/connections"), "{}", refused[0].text());
+}
+
+#[tokio::test]
+async fn nginx_per_api_key_knows_three_classes_and_takes_the_unknown_for_the_first() {
+    let world = example("nginx-per-api-key.yaml").await;
+    let (nobody, unknown) = (world.client(), world.with_key("nobodys-key"));
+    assert_eq!(served(3, || generate(&nobody)).await, 1);
+    assert_eq!(
+        served(1, || generate(&unknown)).await,
+        0,
+        "the address is the client, whatever key it makes up"
+    );
+    assert!(nearly(wait(&generate(&nobody).await), Duration::from_secs(12)));
+    let alice = world.with_key("change-me-to-alices-key");
+    assert_eq!(served(8, || generate(&alice)).await, 6);
+    assert!(nearly(wait(&generate(&alice).await), Duration::from_secs(2)));
+    let report = world.with_key("change-me-to-the-reports-key");
+    assert_eq!(served(15, || generate(&report)).await, 12);
+    let (bob, bobs_next) =
+        (world.with_key("change-me-to-bobs-key"), world.with_key("change-me-to-bobs-next-key"));
+    assert_eq!(served(4, || generate(&bob)).await, 4);
+    assert_eq!(served(4, || generate(&bobs_next)).await, 2, "two keys of one client share its bucket");
+}
+
+#[tokio::test]
+async fn a_team_has_five_at_once_each_and_lets_nobody_else_in() {
+    let world = example("team.yaml").await;
+    let ada = world.with_key("change-me-to-adas-key");
+    assert_eq!(served(7, || chat(&ada)).await, 5);
+    let brian = world.with_key("change-me-to-brians-key");
+    assert_eq!(served(7, || chat(&brian)).await, 5);
+    assert_eq!(chat(&world.client()).await.status, StatusCode::UNAUTHORIZED);
+}
+
+#[tokio::test]
+async fn a_gateways_users_have_sixty_in_a_window_and_a_refusal_costs_the_others_nothing() {
+    let world = example("llm-gateway.yaml").await;
+    let client = world.client();
+    let count = served(70, || generate(&client)).await;
+    // The window may turn while the requests are on their way; then some more are let in.
+    assert!((60..=66).contains(&count), "{count}");
+    let refused = generate(&client).await;
+    assert!(refused.header("x-corral-limit").ends_with("/per-user"), "{}", refused.text());
+    let shown = world.client().get("/corral/v1/limits").await.unwrap().text();
+    assert!(shown.contains("at-one-time"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_clients_defaults_begin_at_their_fastest() {
+    let world = example("llm-client.yaml").await;
+    let client = world.client();
+    assert_eq!(served(12, || generate(&client)).await, 10);
+    let metrics = world.sidecar.admin().get("/metrics").await.unwrap().text();
+    let ratio = metrics.lines().find(|line| line.starts_with("corral_limit_adaptive_ratio{"));
+    assert!(ratio.is_some_and(|line| line.ends_with(" 1") || line.ends_with(" 1.0")), "{ratio:?}");
+}
+
+#[tokio::test]
+async fn an_exchanges_buckets_let_requests_wait_and_refuse_none() {
+    let world = example("exchange-endpoints.yaml").await;
+    let client = world.client();
+    let began = Instant::now();
+    let answers = join_all((0..14).map(|_| generate(&client))).await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
+    assert!(
+        began.elapsed() >= Duration::from_millis(380),
+        "four came too early, one each 100 ms: {:?}",
+        began.elapsed()
+    );
+    let shown = world.client().get("/corral/v1/limits").await.unwrap().text();
+    assert!(shown.contains("ercent"), "{shown}");
+}
+
+#[tokio::test]
+async fn a_quota_counts_every_request_of_an_hour() {
+    let world = example("quota-by-day.yaml").await;
+    let client = world.client();
+    assert_eq!(served(203, || generate(&client)).await, 200);
+    let refused = generate(&client).await;
+    assert!(refused.header("x-corral-limit").ends_with("/any-hour"), "{}", refused.text());
+    assert!(nearly(wait(&refused), Duration::from_hours(1)) || wait(&refused) > Duration::from_mins(59));
+}
+
+#[tokio::test]
+async fn waiting_instead_spaces_embeddings_evenly() {
+    let world = example("wait-instead.yaml").await;
+    let client = world.client();
+    let began = Instant::now();
+    let answers = join_all((0..4).map(|_| embed(&client))).await;
+    assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
+    let took = began.elapsed();
+    assert!(took >= Duration::from_millis(590), "one each 200 ms, and four took {took:?}");
+}
+
+#[tokio::test]
+async fn a_trial_refuses_nobody_and_counts_what_it_would() {
+    let world = example("trial.yaml").await;
+    let client = world.client();
+    assert_eq!(served(20, || generate(&client)).await, 20);
+    let metrics = world.sidecar.admin().get("/metrics").await.unwrap().text();
+    let counted = metrics.lines().any(|line| {
+        line.starts_with("corral_limit_decisions_total{")
+            && line.contains("tomorrow")
+            && line.contains("would_refuse")
+            && line.ends_with(" 15")
+    });
+    assert!(counted, "{metrics}");
+    assert!(!world.limits().await.iter().any(|name| name.ends_with("/tomorrow")));
+}
+
+#[tokio::test]
+async fn environments_replace_the_default_and_keep_the_ceiling() {
+    let world = example("environments.yaml").await;
+    let limits = world.limits().await;
+    let has = |name: &str| limits.iter().any(|limit| limit.ends_with(name));
+    assert!(has("production/per-client") && has("ceiling/everybody"), "{limits:?}");
+    assert!(!has("everywhere/per-client"), "{limits:?}");
+}
