@@ -146,10 +146,10 @@ impl Known {
             let seen = ((real - words) / to_f64(prompts)).clamp(0.0, 4096.0);
             self.habits.template = moved(self.habits.template, seen, step);
         } else {
-            let read = (real - around).max(1.0);
-            let step = STEP * (read / LONG_PROMPT).min(1.0);
+            let seen = (real - around).max(1.0);
+            let step = STEP * (seen / LONG_PROMPT).min(1.0);
             let ratio = &mut self.habits.bytes_per_token;
-            *ratio = moved(*ratio, (text / read).clamp(1.0, 8.0), step);
+            *ratio = moved(*ratio, (text / seen).clamp(1.0, 8.0), step);
         }
     }
 
