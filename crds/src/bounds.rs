@@ -42,8 +42,26 @@ pub const MAX_QUANTITY: usize = 32;
 pub const MAX_QUEUE_DEPTH: u32 = 10_000;
 /// Seconds in the queue.
 pub const MAX_QUEUE_WAIT: u32 = 3600;
-/// Trusted networks of a pool.
-pub const MAX_PROXIES: usize = 64;
+/// Networks in one list: the trusted ones of a pool, those that a limit covers, those that a policy exempts.
+pub const MAX_NETWORKS: usize = 64;
+/// Secrets with API keys that a pool names.
+pub const MAX_KEY_SECRETS: usize = 16;
+/// API keys of a pool.
+pub const MAX_API_KEYS: usize = 4096;
+/// Characters of a client's name: the entry of a Secret.
+pub const MAX_CLIENT_NAME: usize = 63;
+/// Characters of an API key.
+pub const API_KEY_LENGTH: std::ops::RangeInclusive<usize> = 8..=512;
+/// API keys of one entry of a Secret: the one in use, and the one before or after it.
+pub const MAX_KEYS_OF_ENTRY: usize = 2;
+/// Trusted headers of a pool, and headers that one limit asks for.
+pub const MAX_HEADERS: usize = 16;
+/// Characters of a header's name.
+pub const MAX_HEADER_NAME: usize = 64;
+/// Characters of a header's value.
+pub const MAX_HEADER_VALUE: usize = 256;
+/// Tokens of one answer.
+pub const MAX_OUTPUT_CAP: u32 = 1_000_000;
 /// Characters of a CIDR.
 pub const MAX_CIDR: usize = 43;
 /// Named resources of a container, in requests and in limits.
@@ -74,6 +92,32 @@ pub const MAX_MODELS: usize = 64;
 pub const MAX_MODEL: usize = 512;
 /// Endpoint classes that one limit names: all of them.
 pub const MAX_ENDPOINTS: usize = 4;
+/// Paths that one limit names.
+pub const MAX_PATHS: usize = 16;
+/// Characters of a request's path.
+pub const MAX_REQUEST_PATH: usize = 256;
+/// Tiers of one policy.
+pub const MAX_TIERS: usize = 16;
+/// Clients that one policy exempts.
+pub const MAX_EXEMPT_CLIENTS: usize = 64;
+/// Labels, and requirements on labels, of one selector.
+pub const MAX_SELECTOR: usize = 16;
+/// Values of one requirement on a label.
+pub const MAX_SELECTOR_VALUES: usize = 16;
+/// Characters of a part of a key: `Header:` and a name.
+pub const MAX_KEY_PART: usize = 71;
+/// Characters of a tier's scale: `1000.000`.
+pub const MAX_SCALE: usize = 8;
+/// Characters of a time of day.
+pub const MAX_TIME_OF_DAY: usize = 5;
+/// Characters of a time zone's name.
+pub const MAX_TIME_ZONE: usize = 64;
+/// Characters of a wait.
+pub const MAX_WAIT_TEXT: usize = 8;
+/// Milliseconds of a wait: ten minutes.
+pub const MAX_WAIT_MS: u64 = 600_000;
+/// Requests in a window that a sliding log remembers one by one.
+pub const MAX_LOG: u32 = 10_000;
 /// Parts of a key.
 pub const MAX_PER: usize = 4;
 /// Characters of a rate.

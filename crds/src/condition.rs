@@ -22,6 +22,8 @@ pub enum ConditionType {
     GPUFallback,
     /// The operator would render the pool's pods otherwise than they are, and waits to be asked.
     UpdateAvailable,
+    /// The policy has more pools than its status lists.
+    AncestorsTruncated,
 }
 
 impl ConditionType {
@@ -35,6 +37,7 @@ impl ConditionType {
             Self::Reconciling => "Reconciling",
             Self::GPUFallback => "GPUFallback",
             Self::UpdateAvailable => "UpdateAvailable",
+            Self::AncestorsTruncated => "AncestorsTruncated",
         }
     }
 }
@@ -72,8 +75,12 @@ reasons! {
     PlanTooLarge,
     /// Resolved: everything named is there.
     ResolvedRefs,
-    /// Not resolved: a pool that is named does not exist.
+    /// Not resolved: a pool that is named does not exist, or none is selected.
     TargetNotFound,
+    /// Not resolved: a Secret with API keys does not exist; the message names it. The keys of the others count.
+    SecretNotFound,
+    /// Not resolved: API keys do not count; the message names Secret and entry. The others count.
+    InvalidApiKeys,
     /// Programmed: every pod has acknowledged it.
     Programmed,
     /// Not programmed: a pod does not answer; the message names it.
@@ -82,6 +89,10 @@ reasons! {
     Reconciling,
     /// Programmed: there is no pod to enforce it.
     NoPods,
+    /// Not programmed: limits of other policies are in force in place of all of its own; the message names them.
+    Overridden,
+    /// Truncated: there are more pools than a status lists.
+    TooManyAncestors,
     /// Not programmed: a pod's sidecar does not know this version of plan.
     SidecarTooOld,
     /// Not programmed: a pod refused the plan; the message says why.

@@ -9,6 +9,7 @@
     expect(clippy::duplicated_attributes, reason = "every printer column has its own type and path")
 )]
 
+pub mod api_keys;
 mod blame;
 pub mod bounds;
 #[cfg(feature = "kube")]
@@ -32,7 +33,7 @@ pub mod value;
 #[cfg(feature = "kube")]
 pub mod yaml;
 
-pub use policy::{Burst, Endpoint, KeyPart, Limit, Match, Mode, RateLimitPolicySpec, Scope, TargetRef};
+pub use policy::{Burst, Endpoint, Limit, Match, Mode, Precedence, RateLimitPolicySpec, Scope, TargetRef};
 pub use pool::OllamaPoolSpec;
 pub use value::IntOrString;
 #[cfg(feature = "kube")]

@@ -22,6 +22,44 @@ const fn rule_at(field: &'static str, cel: &'static str, message: &'static str) 
     Rule { cel, message, field }
 }
 
+/// Whether a limit counts days by the clock.
+macro_rules! days {
+    () => {
+        "(has(self.algorithm) && self.algorithm == 'FixedWindow' && \
+         ((has(self.requests) && self.requests.matches('/(1?d|24h|1440m|86400s)$')) || \
+         (has(self.tokens) && self.tokens.matches('/(1?d|24h|1440m|86400s)$')) || \
+         (has(self.inputTokens) && self.inputTokens.matches('/(1?d|24h|1440m|86400s)$')) || \
+         (has(self.outputTokens) && self.outputTokens.matches('/(1?d|24h|1440m|86400s)$')) || \
+         (has(self.slotSeconds) && self.slotSeconds.matches('/(1?d|24h|1440m|86400s)$'))))"
+    };
+}
+
+macro_rules! burst_needs_rate {
+    ($unit:literal) => {
+        rule_at(
+            concat!(".burst.", $unit),
+            concat!("!has(self.burst) || !has(self.burst.", $unit, ") || has(self.", $unit, ")"),
+            concat!("burst.", $unit, " needs ", $unit, ": a burst is how much of a rate may come at once"),
+        )
+    };
+}
+
+macro_rules! window_by_the_clock {
+    ($unit:literal) => {
+        rule_at(
+            concat!(".", $unit),
+            concat!(
+                "!has(self.algorithm) || self.algorithm != 'FixedWindow' || !has(self.",
+                $unit,
+                ") || self.",
+                $unit,
+                ".matches('/(1?[mhd]|60s|60m|3600s|24h|1440m|86400s)$')"
+            ),
+            "FixedWindow counts minutes, hours or days by the clock: end the rate in /m, /h or /d",
+        )
+    };
+}
+
 /// A pool's name makes the names of its objects.
 pub const POOL_NAME: Rule = rule(
     "size(self.metadata.name) <= 40 && self.metadata.name.matches('^[a-z]([-a-z0-9]*[a-z0-9])?$')",
@@ -135,10 +173,133 @@ pub const TARGET_KIND: Rule =
 /// And it is in our group.
 pub const TARGET_GROUP: Rule =
     rule_at(".group", "!has(self.group) || self.group == 'corral.dev'", "group is corral.dev, or left out");
+/// A policy names its pools or selects them.
+pub const ONE_AIM: Rule = rule(
+    "has(self.targetRefs) != has(self.targetSelector)",
+    "a policy has either targetRefs or targetSelector: it names its pools, or selects them by their labels",
+);
+/// Whether a requirement on labels has values.
+pub const SELECTOR_VALUES: Rule = rule_at(
+    ".values",
+    "(self.operator in ['In', 'NotIn']) == (has(self.values) && size(self.values) > 0)",
+    "In and NotIn need one value or more, Exists and DoesNotExist none",
+);
+/// A limit names tiers of its own policy.
+pub const TIERS_KNOWN: Rule = rule_at(
+    ".limits",
+    "self.limits.all(l, !has(l.match) || !has(l.match.tiers) || l.match.tiers.all(t, has(self.tiers) && \
+     self.tiers.exists(x, x.name == t)))",
+    "match.tiers names tiers of this policy: each of them stands in tiers",
+);
+/// So does the policy itself.
+pub const DEFAULT_TIER_KNOWN: Rule = rule_at(
+    ".defaultTier",
+    "!has(self.defaultTier) || (has(self.tiers) && self.tiers.exists(x, x.name == self.defaultTier))",
+    "defaultTier is a tier of this policy: it stands in tiers",
+);
+/// How a tier is called.
+pub const TIER_NAME: Rule = rule(
+    "self.matches('^[a-z0-9]([-a-z0-9]*[a-z0-9])?$')",
+    "a tier's name has lower-case letters, digits and dashes, and begins and ends with no dash",
+);
+/// What the numbers of limits are multiplied by.
+pub const SCALE: Rule = rule(
+    "self.matches('^(0[.](00[1-9]|0[1-9][0-9]?|[1-9][0-9]{0,2})|[1-9][0-9]{0,2}([.][0-9]{1,3})?|1000([.]0{1,3})?)$')",
+    "a scale is a decimal text from \"0.001\" to \"1000\" with at most three places",
+);
+/// How a client is called.
+pub const CLIENT_NAME: Rule = rule(
+    "self.matches('^[-A-Za-z0-9_.]{1,63}$')",
+    "a client's name is that of an entry in a key Secret: 1 to 63 letters, digits, -, _ and .",
+);
+/// How a header is called.
+pub const HEADER_NAME: Rule = rule(
+    "self.matches('^[a-z0-9][-a-z0-9_]{0,63}$')",
+    "a header's name is written in lower case: letters, digits, - and _, at most 64 of them",
+);
+/// Whoever has a credential is told apart by the pool's key Secrets.
+pub const HEADER_NO_CREDENTIAL: Rule = rule(
+    "!(self in ['authorization', 'cookie', 'proxy-authorization', 'x-api-key'])",
+    "this header holds a credential, and no limit goes by it: name clients in apiKeys, and limit per ApiKey",
+);
+/// A path of a request.
+pub const REQUEST_PATH: Rule = rule(
+    "self.matches('^/[!-~]*$') && !self.contains('?') && !self.contains('%')",
+    "a path begins with / and is written as clients send it, without a query, escapes and spaces",
+);
+/// A part of a key.
+pub const KEY_PART: Rule = rule(
+    "self.matches('^(Client|ApiKey|ClientIP|Tier|Model|Endpoint|Global|Header:[a-z0-9][-a-z0-9_]{0,63})$')",
+    "per has Client, ApiKey, ClientIP, Tier, Model, Endpoint, Global, or Header: and a header's name in lower case, such as \
+     Header:x-team",
+);
 /// A limit limits something.
 pub const ONE_UNIT: Rule = rule(
-    "has(self.requests) || has(self.concurrency)",
-    "a limit needs at least one unit: requests or concurrency",
+    "has(self.requests) || has(self.tokens) || has(self.inputTokens) || has(self.outputTokens) || \
+     has(self.slotSeconds) || has(self.concurrency) || has(self.queued) || has(self.queuedTokens)",
+    "a limit needs at least one unit: requests, tokens, inputTokens, outputTokens, slotSeconds, concurrency, queued or \
+     queuedTokens",
+);
+/// What a sliding log counts.
+pub const LOG_OF_REQUESTS: Rule = rule_at(
+    ".algorithm",
+    "!has(self.algorithm) || self.algorithm != 'SlidingLog' || (has(self.requests) && !has(self.tokens) && \
+     !has(self.inputTokens) && !has(self.outputTokens) && !has(self.slotSeconds))",
+    "SlidingLog remembers requests one by one: it needs requests, and takes no other rate",
+);
+/// How many it remembers.
+pub const LOG_BOUND: Rule = rule_at(
+    ".requests",
+    "!has(self.algorithm) || self.algorithm != 'SlidingLog' || !has(self.requests) || \
+     self.requests.matches('^([1-9][0-9]{0,3}([.][0-9]{1,3})?|10000([.]0{1,3})?|([1-9]([.][0-9]{1,3})?|10([.]0{1,3})?)k)/')",
+    "SlidingLog remembers at most 10000 requests in a window: SlidingWindow counts more of them in less memory",
+);
+/// When days begin.
+pub const TIME_OF_DAY: Rule = rule(
+    "self.matches('^([01][0-9]|2[0-3]):[0-5][0-9]$')",
+    "resetAt is a time of day such as 00:00 or 23:30",
+);
+/// A time zone, by its form.
+pub const TIME_ZONE: Rule = rule(
+    "self.matches('^[A-Za-z][-+A-Za-z0-9_]*(/[-+A-Za-z0-9_]+)*$')",
+    "timeZone is the name of a time zone in the IANA database, such as Europe/Kyiv or UTC",
+);
+/// Only days begin at a time that one can choose.
+pub const RESET_OF_DAYS: Rule = rule_at(
+    ".resetAt",
+    concat!("!has(self.resetAt) || ", days!()),
+    "resetAt is for algorithm FixedWindow with a window of a day, such as requests: 1k/d",
+);
+/// Only days hang on a time zone.
+pub const ZONE_OF_DAYS: Rule = rule_at(
+    ".timeZone",
+    concat!("!has(self.timeZone) || ", days!()),
+    "timeZone is for algorithm FixedWindow with a window of a day, such as requests: 1k/d",
+);
+/// Windows that are counted take no burst.
+pub const NO_BURST_OF_WINDOWS: Rule = rule_at(
+    ".burst",
+    "!has(self.burst) || !has(self.algorithm) || !(self.algorithm in ['SlidingWindow', 'SlidingLog', 'FixedWindow'])",
+    "SlidingWindow, SlidingLog and FixedWindow take no burst: what a window has may come at any instant of it",
+);
+/// Pacing needs a pace.
+pub const DELAY_NEEDS_PACE: Rule = rule_at(
+    ".onExceed.action",
+    "!has(self.onExceed) || !has(self.onExceed.action) || self.onExceed.action != 'Delay' || \
+     ((!has(self.algorithm) || self.algorithm in ['TokenBucket', 'LeakyBucket']) && (has(self.requests) || \
+     has(self.tokens) || has(self.inputTokens) || has(self.outputTokens) || has(self.slotSeconds)))",
+    "Delay paces a rate of algorithm TokenBucket or LeakyBucket: choose one of these, and a rate, or the action Queue",
+);
+/// A wait has an end.
+pub const MAX_WAIT_WHERE_WAITING: Rule = rule_at(
+    ".maxWait",
+    "(has(self.action) && self.action in ['Queue', 'Delay']) == has(self.maxWait)",
+    "the actions Queue and Delay need maxWait, and the others have none",
+);
+/// How long a wait may be.
+pub const MAX_WAIT: Rule = rule(
+    "self.matches('^([1-9][0-9]?|[1-5][0-9]{2}|600)s$|^([1-9]|10)m$')",
+    "maxWait is whole seconds or minutes from 1s to 10m, such as 30s or 2m",
 );
 /// How a limit is called.
 pub const LIMIT_NAME: Rule = rule(
@@ -156,15 +317,56 @@ pub const RATE: Rule = rule(
     "this is no rate: write a count from 1 to 999999999 (with k, M or G if you like), a slash and a window in s, m, h or \
      d, of 31d at most, such as 60/m, 1.5/s, 2k/6h",
 );
-/// A burst is a burst of something.
-pub const BURST_NEEDS_RATE: Rule = rule_at(
-    ".burst.requests",
-    "!has(self.burst) || !has(self.burst.requests) || has(self.requests)",
-    "burst.requests needs requests: a burst is how much of a rate may come at once",
-);
+/// A burst is a burst of something: one rule for each unit, in the order of [`crate::policy::Limit::rates`].
+pub const BURST_NEEDS_RATE: [Rule; 5] = [
+    burst_needs_rate!("requests"),
+    burst_needs_rate!("tokens"),
+    burst_needs_rate!("inputTokens"),
+    burst_needs_rate!("outputTokens"),
+    burst_needs_rate!("slotSeconds"),
+];
+/// The clock has minutes, hours and days: one rule for each unit, in the same order.
+pub const WINDOW_BY_THE_CLOCK: [Rule; 5] = [
+    window_by_the_clock!("requests"),
+    window_by_the_clock!("tokens"),
+    window_by_the_clock!("inputTokens"),
+    window_by_the_clock!("outputTokens"),
+    window_by_the_clock!("slotSeconds"),
+];
+
+const fn of_limit() -> [Rule; 17] {
+    let [b1, b2, b3, b4, b5] = BURST_NEEDS_RATE;
+    let [w1, w2, w3, w4, w5] = WINDOW_BY_THE_CLOCK;
+    [
+        ONE_UNIT,
+        LOG_OF_REQUESTS,
+        LOG_BOUND,
+        RESET_OF_DAYS,
+        ZONE_OF_DAYS,
+        NO_BURST_OF_WINDOWS,
+        DELAY_NEEDS_PACE,
+        b1,
+        b2,
+        b3,
+        b4,
+        b5,
+        w1,
+        w2,
+        w3,
+        w4,
+        w5,
+    ]
+}
+
+/// Those that a limit as a whole keeps.
+pub const LIMIT: [Rule; 17] = of_limit();
 
 /// All of them, for tests that each has its cases.
-pub const ALL: [Rule; 22] = [
+pub fn all() -> Vec<Rule> {
+    [&OTHERS[..], &LIMIT[..]].concat()
+}
+
+const OTHERS: [Rule; 35] = [
     POOL_NAME,
     DEADLINE_ABOVE_DRAIN,
     NO_COUNT_WITHOUT_GPU,
@@ -182,11 +384,24 @@ pub const ALL: [Rule; 22] = [
     ROLLOUT_MOVES,
     TARGET_KIND,
     TARGET_GROUP,
-    ONE_UNIT,
+    ONE_AIM,
+    SELECTOR_VALUES,
+    TIERS_KNOWN,
+    DEFAULT_TIER_KNOWN,
+    TIER_NAME,
+    SCALE,
+    CLIENT_NAME,
+    HEADER_NAME,
+    HEADER_NO_CREDENTIAL,
+    REQUEST_PATH,
+    KEY_PART,
+    TIME_OF_DAY,
+    TIME_ZONE,
+    MAX_WAIT_WHERE_WAITING,
+    MAX_WAIT,
     LIMIT_NAME,
     GLOBAL_ALONE,
     RATE,
-    BURST_NEEDS_RATE,
 ];
 
 /// The rules as a schema carries them.

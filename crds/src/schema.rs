@@ -33,16 +33,56 @@ pub(crate) fn pods_or_percent(_: &mut SchemaGenerator) -> Schema {
     Schema::try_from(schema).unwrap_or_default()
 }
 
+/// Networks that are trusted, in CIDR notation.
+pub(crate) fn trusted_networks(_: &mut SchemaGenerator) -> Schema {
+    texts(bounds::MAX_CIDR, &[rules::CIDR, rules::NOT_EVERYBODY])
+}
+
 /// Networks in CIDR notation.
 pub(crate) fn networks(_: &mut SchemaGenerator) -> Schema {
+    texts(bounds::MAX_CIDR, &[rules::CIDR])
+}
+
+/// Names of headers that are trusted.
+pub(crate) fn header_names(_: &mut SchemaGenerator) -> Schema {
+    let mut schema = texts(bounds::MAX_HEADER_NAME, &[rules::HEADER_NAME, rules::HEADER_NO_CREDENTIAL]);
+    schema.insert("maxItems".to_owned(), bounds::MAX_HEADERS.into());
+    schema
+}
+
+/// Names of clients.
+pub(crate) fn client_names(_: &mut SchemaGenerator) -> Schema {
+    texts(bounds::MAX_CLIENT_NAME, &[rules::CLIENT_NAME])
+}
+
+/// The parts of a key.
+pub(crate) fn key_parts(_: &mut SchemaGenerator) -> Schema {
+    let mut schema = texts(bounds::MAX_KEY_PART, &[rules::KEY_PART]);
+    schema.insert("minItems".to_owned(), 1.into());
+    schema.insert("maxItems".to_owned(), bounds::MAX_PER.into());
+    schema.insert("x-kubernetes-validations".to_owned(), rules::cel(&[rules::GLOBAL_ALONE]));
+    schema
+}
+
+/// Labels, some of them.
+pub(crate) fn labels(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({
+        "type": "object",
+        "maxProperties": bounds::MAX_SELECTOR,
+        "additionalProperties": { "type": "string", "maxLength": bounds::MAX_LABEL_VALUE },
+    })
+}
+
+/// A set of texts that keep rules, as many as there may be networks.
+fn texts(longest: usize, rules: &[rules::Rule]) -> Schema {
     json_schema!({
         "type": "array",
-        "maxItems": bounds::MAX_PROXIES,
+        "maxItems": bounds::MAX_NETWORKS,
         "x-kubernetes-list-type": "set",
         "items": {
             "type": "string",
-            "maxLength": bounds::MAX_CIDR,
-            "x-kubernetes-validations": rules::cel(&[rules::CIDR, rules::NOT_EVERYBODY]),
+            "maxLength": longest,
+            "x-kubernetes-validations": rules::cel(rules),
         },
     })
 }

@@ -38,14 +38,15 @@ pub struct OllamaPoolStatus {
     pub endpoint: Option<String>,
     /// How it stands. `Ready`: it serves as asked. `Reconciling`: that is being brought about. `UpdateAvailable`: this
     /// operator would render the pods otherwise; it changes them with the next change of the spec that concerns them, or
-    /// when the annotation `corral.dev/update` of the pool gets a value that it never had, such as the time.
+    /// when the annotation `corral.dev/update` of the pool gets a value that it never had, such as the time. `ResolvedRefs`, where
+    /// the pool names Secrets with API keys: each is there, and all that stands in it counts.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
     /// The limits in force on this pool, of all policies; there are at most 256.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    #[schemars(length(max = bounds::MAX_POOL_LIMITS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"]))]
-    pub effective_limits: Vec<LimitStatus>,
+    #[schemars(length(max = bounds::MAX_POOL_LIMITS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["policy", "name"]))]
+    pub effective_limits: Vec<EffectiveLimit>,
 }
 
 /// What the operator says about a policy.
@@ -62,11 +63,12 @@ pub struct RateLimitPolicyStatus {
     /// How many limits it has.
     #[serde(default)]
     pub limit_count: i32,
-    /// The worst of each condition over all its pools: `Accepted`, `ResolvedRefs`, `Programmed`.
+    /// The worst of each condition over all its pools: `Accepted`, `ResolvedRefs`, `Programmed`. `AncestorsTruncated` where it
+    /// has more pools than `ancestors` has room for: they are enforced as the others, and their own statuses tell of them.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,
-    /// How it stands with each pool.
+    /// How it stands with each pool, at most 16 of them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[schemars(length(max = bounds::MAX_TARGETS), extend("x-kubernetes-list-type" = "atomic"))]
     pub ancestors: Vec<PolicyAncestorStatus>,
@@ -117,22 +119,43 @@ impl AncestorRef {
     }
 }
 
-/// One limit, and what it bounds.
+/// One limit of a policy, and what it bounds.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "camelCase")]
 pub struct LimitStatus {
-    /// In a policy's status the limit's name, in a pool's `policy/limit`.
-    #[schemars(length(max = 320))]
+    /// The limit's name.
+    #[schemars(length(max = bounds::MAX_LIMIT_NAME))]
     pub name: String,
-    /// Whether it refuses.
+    /// What becomes of it.
     pub state: LimitState,
+    /// The policy whose limit of the same name is in force instead, where another is; with the pool where pools differ.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub by: Option<String>,
     /// The most that it lets through, in words, with the pods that serve now.
     #[schemars(length(max = 1024))]
     pub bound: String,
 }
 
-/// Whether a limit refuses.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
+/// One limit in force on a pool.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "camelCase")]
+pub struct EffectiveLimit {
+    /// The name of its policy.
+    #[schemars(length(max = bounds::MAX_NAME))]
+    pub policy: String,
+    /// Its name in that policy.
+    #[schemars(length(max = bounds::MAX_LIMIT_NAME))]
+    pub name: String,
+    /// Whether it refuses.
+    pub state: LimitState,
+    /// The most that it lets through, in words, with the pods that serve now.
+    #[schemars(length(max = 1024))]
+    pub summary: String,
+}
+
+/// What becomes of a limit.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
 pub enum LimitState {
     /// It refuses what exceeds it.
     Enforced,
@@ -140,4 +163,8 @@ pub enum LimitState {
     Shadow,
     /// Its policy is not accepted as it is now: what was last accepted of it stays in force.
     Stale,
+    /// It is a default, and another policy has a limit of the same name.
+    Replaced,
+    /// A policy of precedence Override has a limit of the same name.
+    Overridden,
 }

@@ -11,9 +11,12 @@ use std::{fmt, str::FromStr};
 use corral_wire::RateDoc;
 
 const MILLI: u64 = 1000;
-const MINUTE: u64 = 60;
-const HOUR: u64 = 60 * MINUTE;
-const DAY: u64 = 24 * HOUR;
+/// Seconds of a minute.
+pub const MINUTE: u64 = 60;
+/// Seconds of an hour.
+pub const HOUR: u64 = 60 * MINUTE;
+/// Seconds of a day.
+pub const DAY: u64 = 24 * HOUR;
 /// The longest window, in seconds.
 pub const MAX_WINDOW_SECONDS: u64 = 31 * DAY;
 /// The fastest rate, per second.
@@ -55,18 +58,19 @@ impl Rate {
         self.window_seconds
     }
 
-    /// How many may come at one instant when the policy does not say: a sixth of the count as written, rounded up.
-    pub fn default_burst(self) -> u64 {
+    /// A sixth of the count as written, rounded up: how many requests may come at one instant when the policy does not say.
+    pub fn sixth(self) -> u64 {
         self.count_milli.div_ceil(BURST_SHARE * MILLI)
     }
 
+    /// The count as written, rounded up: how much of another unit may come at one instant when the policy does not say.
+    pub fn whole(self) -> u64 {
+        self.count_milli.div_ceil(MILLI)
+    }
+
     /// With its burst, as a plan carries it.
-    pub fn with_burst(self, burst: Option<u32>) -> RateDoc {
-        RateDoc {
-            count_milli: self.count_milli,
-            window_seconds: self.window_seconds,
-            burst: burst.map_or_else(|| self.default_burst(), u64::from),
-        }
+    pub fn with_burst(self, burst: u64) -> RateDoc {
+        RateDoc { count_milli: self.count_milli, window_seconds: self.window_seconds, burst }
     }
 }
 
@@ -178,7 +182,7 @@ mod tests {
 
     #[test]
     fn rates_are_read_as_they_are_written() {
-        let read = |text| rate(text).map(|r| (r.count_milli, r.window_seconds, r.default_burst()));
+        let read = |text| rate(text).map(|r| (r.count_milli, r.window_seconds, r.sixth()));
         assert_eq!(read("60/m"), Ok((60_000, 60, 10)));
         assert_eq!(read("1/s"), Ok((1_000, 1, 1)));
         assert_eq!(read("3600/h"), Ok((3_600_000, 3600, 600)));

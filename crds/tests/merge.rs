@@ -4,7 +4,8 @@
 use std::{collections::BTreeMap, num::NonZeroU32};
 
 use corral_crds::{
-    Burst, KeyPart, Limit, Match, Mode, OllamaPoolSpec, RateLimitPolicySpec, Scope, TargetRef,
+    Burst, Limit, Match, Mode, OllamaPoolSpec, RateLimitPolicySpec, TargetRef,
+    api_keys::KeyRing,
     bounds::{MAX_LIMITS, MAX_POOL_LIMITS},
     merge::{Merged, PolicyInput, PoolInputs, bounds, merge},
 };
@@ -14,25 +15,24 @@ use proptest::prelude::*;
 fn limit(name: &str) -> Limit {
     Limit {
         name: name.to_owned(),
-        matches: None,
-        per: vec![KeyPart::Client],
-        scope: Scope::Pool,
+        per: vec!["Client".to_owned()],
         requests: Some("60/m".to_owned()),
-        concurrency: None,
-        burst: None,
+        ..Limit::default()
     }
 }
 
 fn policy(limits: Vec<Limit>) -> RateLimitPolicySpec {
     let chat = TargetRef { group: None, kind: "OllamaPool".to_owned(), name: "chat".to_owned() };
-    RateLimitPolicySpec { target_refs: vec![chat], mode: Mode::Enforce, limits }
+    RateLimitPolicySpec { target_refs: Some(vec![chat]), limits, ..RateLimitPolicySpec::default() }
 }
 
 fn merged_into(pool: &OllamaPoolSpec, policies: &[(&str, &RateLimitPolicySpec)]) -> Merged {
-    let inputs =
-        PoolInputs { namespace: "llm", name: "chat", identity: &pool.identity, capacity: &pool.capacity };
-    let policies: Vec<_> =
-        policies.iter().map(|(name, spec)| PolicyInput { namespace: "llm", name, spec }).collect();
+    let keys = KeyRing::default();
+    let inputs = PoolInputs { namespace: "llm", name: "chat", spec: pool, keys: &keys };
+    let policies: Vec<_> = policies
+        .iter()
+        .map(|(name, spec)| PolicyInput { namespace: "llm", name, created: 0, spec })
+        .collect();
     merge(&inputs, &policies, 7)
 }
 
@@ -72,7 +72,7 @@ fn limits_of_the_same_name_in_two_policies_both_apply() {
 fn spellings_of_one_model_are_one_model() {
     let mut tiny = limit("tiny");
     let models = ["library/Tiny", "tiny:latest", "me/other:7B"].map(str::to_owned).to_vec();
-    tiny.matches = Some(Match { endpoints: Vec::new(), models });
+    tiny.matches = Some(Match { models, ..Match::default() });
     let merged = merged(&[("p", &policy(vec![tiny]))]);
     assert_eq!(merged.doc.limits[0].models, ["me/other:7b", "tiny:latest"]);
 }
@@ -92,8 +92,8 @@ fn a_faulty_policy_contributes_nothing_and_the_others_all() {
 #[test]
 fn every_mistake_is_told_at_once_by_the_field_that_was_written() {
     let mut one = limit("one");
-    one.matches = Some(Match { endpoints: Vec::new(), models: vec!["ok".to_owned(), "tiny:".to_owned()] });
-    one.burst = Some(Burst { requests: Some(0) });
+    one.matches = Some(Match { models: vec!["ok".to_owned(), "tiny:".to_owned()], ..Match::default() });
+    one.burst = Some(Burst { requests: Some(0), ..Burst::default() });
     let mut two = limit("two");
     two.requests = Some("2G/s".to_owned());
     let merged = merged(&[("p", &policy(vec![one, two]))]);
@@ -183,17 +183,17 @@ prop_compose! {
         rate in prop_oneof![Just("60/m"), Just("1.5k/6h"), Just("7/90s"), Just("no rate")],
         concurrency in proptest::option::of(0u32..5),
         burst in proptest::option::of(0u32..5),
-        per in proptest::sample::subsequence(vec![KeyPart::Client, KeyPart::Model, KeyPart::Global], 0..=2),
+        per in proptest::sample::subsequence(vec!["Client", "Model", "Global"], 0..=2),
         models in proptest::collection::vec("[a-c:/]{1,4}", 0..2),
     ) -> Limit {
         Limit {
             name: name.clone(),
-            matches: Some(Match { endpoints: Vec::new(), models }),
-            per,
-            scope: Scope::Pool,
+            matches: Some(Match { models, ..Match::default() }),
+            per: per.into_iter().map(str::to_owned).collect(),
             requests: Some(rate.to_owned()),
             concurrency,
-            burst: Some(Burst { requests: burst }),
+            burst: Some(Burst { requests: burst, ..Burst::default() }),
+            ..Limit::default()
         }
     }
 }

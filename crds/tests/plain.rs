@@ -40,7 +40,7 @@ fn everything_has_a_case_that_is_accepted_and_one_that_is_refused() {
 #[test]
 fn every_rule_has_a_case_that_breaks_it() {
     let cases = case::all();
-    for rule in rules::ALL {
+    for rule in rules::all() {
         let broken = cases.iter().any(|case| match &case.expect {
             Expect::Refused { message, .. } => !message.is_empty() && rule.message.contains(message.as_str()),
             Expect::Word(_) => false,

@@ -7,6 +7,7 @@ use std::future::ready;
 use std::sync::Arc;
 use std::time::Duration;
 
+use corral_crds::RateLimitPolicySpec;
 use corral_wire::PoolRef;
 use futures::StreamExt;
 use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
@@ -17,7 +18,7 @@ use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
 use kube::api::{Api, PartialObjectMeta};
 use kube::runtime::controller::{self, Controller};
-use kube::runtime::reflector::{ObjectRef, Store};
+use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
 use kube::{Client, Resource, ResourceExt};
 use tokio::time::interval;
@@ -25,6 +26,7 @@ use tokio::time::interval;
 use crate::config::{DEBOUNCE, PARALLEL_RECONCILES};
 use crate::context::{Context, GuardedPolicy, GuardedPool, Stores};
 use crate::error::Error;
+use crate::key_watches::KeyWatches;
 use crate::names::POOL_LABEL;
 use crate::watches::{self, Seen, Watch, Watched};
 use crate::{policy, pool};
@@ -89,7 +91,9 @@ pub async fn run(scope: Scope, watches: Watches, ctx: Arc<Context>) {
     let Watches { stores, pools, policies, pods } = watches;
     let (wake_pool, woken_pools) = unbounded();
     let (wake_policy, woken_policies) = unbounded();
-    let wake = Wake { stores, pools: wake_pool, policies: wake_policy };
+    let (key_watches, keyed_pools) = (KeyWatches::default(), stores.pools.clone());
+    let wake = Wake { stores, pools: wake_pool, policies: wake_policy, keys: key_watches.clone() };
+    let wake_keyed = wake.clone();
     tokio::join!(
         run_pools(wake.by_pools(pools), woken_pools, &ctx),
         run_policies(wake.by_policies(policies), woken_policies, &ctx),
@@ -97,6 +101,7 @@ pub async fn run(scope: Scope, watches: Watches, ctx: Arc<Context>) {
         wake.by_owned(noticed::<Deployment>(&scope)),
         wake.by_owned(noticed::<Service>(&scope)),
         wake.by_owned(noticed::<PodDisruptionBudget>(&scope)),
+        key_watches.run(scope.client.clone(), keyed_pools, move |pool| wake_keyed.pool(pool)),
         sweep(&ctx, scope.namespace.as_deref()),
     );
 }
@@ -137,9 +142,8 @@ async fn run_policies(
         policy::after_error(&policy, error, &ctx)
     };
     let changed = futures::stream::select(ctx.exchange.changes(), ctx.records.changes());
-    let store = ctx.stores.policies.clone();
-    let told = changed
-        .flat_map(move |pool| futures::stream::iter(targeting(&store, Some(&pool.namespace), &pool.name)));
+    let stores = ctx.stores.clone();
+    let told = changed.flat_map(move |pool| futures::stream::iter(targeting(&stores, &pool)));
     Controller::for_stream(policies, ctx.stores.policies.clone())
         .with_config(config())
         .reconcile_on(woken)
@@ -171,15 +175,23 @@ fn pool_ref(pool: &PoolRef) -> ObjectRef<GuardedPool> {
     ObjectRef::new(&pool.name).within(&pool.namespace)
 }
 
-fn targeting(
-    store: &Store<GuardedPolicy>,
+/// The policies that target a pool as it was last seen.
+fn targeting(stores: &Stores, pool: &PoolRef) -> Vec<ObjectRef<GuardedPolicy>> {
+    let seen = stores.pools.get(&pool_ref(pool));
+    let labels = seen.and_then(|pool| pool.meta().labels.clone()).unwrap_or_default();
+    near(stores, Some(&pool.namespace), |spec| spec.targets(&pool.name, &labels))
+}
+
+/// The policies of a namespace that are aimed so.
+fn near(
+    stores: &Stores,
     namespace: Option<&str>,
-    pool: &str,
+    is_aimed: impl Fn(&RateLimitPolicySpec) -> bool,
 ) -> Vec<ObjectRef<GuardedPolicy>> {
-    let all = store.state().into_iter();
+    let all = stores.policies.state().into_iter();
     let aimed = all.filter(|policy| {
         policy.meta().namespace.as_deref() == namespace
-            && policy.0.as_ref().is_ok_and(|policy| policy.spec.targets(pool))
+            && policy.0.as_ref().is_ok_and(|policy| is_aimed(&policy.spec))
     });
     aimed.map(|policy| ObjectRef::from_obj(&*policy)).collect()
 }
@@ -190,16 +202,18 @@ struct Wake {
     stores: Stores,
     pools: UnboundedSender<ObjectRef<GuardedPool>>,
     policies: UnboundedSender<ObjectRef<GuardedPolicy>>,
+    keys: KeyWatches,
 }
 
 impl Wake {
-    /// A pool that comes or goes changes what its policies resolve to.
+    /// A pool that comes or goes, or whose labels change, changes what policies resolve to; it may have had other labels before.
     fn by_pools(&self, pools: Watch<GuardedPool>) -> Touched<GuardedPool> {
         let wake = self.clone();
         self.by(pools, move |pool| {
-            let targeting =
-                targeting(&wake.stores.policies, pool.meta().namespace.as_deref(), &pool.name_any());
-            for policy in targeting {
+            wake.keys.look_again();
+            let name = pool.name_any();
+            let is_aimed = |spec: &RateLimitPolicySpec| spec.target_selector.is_some() || spec.names(&name);
+            for policy in near(&wake.stores, pool.meta().namespace.as_deref(), is_aimed) {
                 wake.policy(policy);
             }
         })
@@ -245,6 +259,7 @@ impl Wake {
     }
 
     fn all(&self) {
+        self.keys.look_again();
         let (pools, policies) = (self.stores.pools.state(), self.stores.policies.state());
         for pool in pools {
             self.pool(ObjectRef::from_obj(&*pool));

@@ -20,6 +20,7 @@ pub mod error;
 pub mod events;
 pub mod exchange;
 pub mod freshness;
+pub mod key_watches;
 pub mod lease;
 pub mod listmap;
 pub mod metrics;

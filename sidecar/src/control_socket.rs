@@ -1,40 +1,63 @@
 //! The sidecar's own commands: a Unix socket in the state folder, which no other container mounts.
 //!
-//! A drain must not be begun by whoever can reach the pod's network, so it is not on the admin port. One line comes in,
-//! one line goes out; `drain` is the only one there is.
+//! A drain must not be begun, nor another's limits be looked at, by whoever can reach the pod's network, so none of this
+//! is on the admin port. One line comes in, one line goes out: `drain`, or a [`Question`] as JSON. A question changes
+//! nothing. Both lines are bounded, and so are the time that an exchange takes and how many there are at one time.
 
-use std::io::{self, Read, Write};
-use std::os::unix::net::UnixStream as StdUnixStream;
+mod asking;
+mod words;
+
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{UnixListener, UnixStream};
+use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 use tracing::{info, warn};
 
-use crate::health::Health;
+pub use self::asking::{AskError, ask, drain};
+pub use self::words::{Question, Reply, Top};
+use crate::core::Core;
+use crate::explain;
 
 const DRAIN: &[u8] = b"drain\n";
 const DRAINING: &[u8] = b"draining\n";
-const PATIENCE: Duration = Duration::from_secs(5);
+/// The longest line that comes in, its end counted.
+const MAX_QUESTION_BYTES: usize = 64 * 1024;
+/// The longest line that goes out.
+const MAX_REPLY_BYTES: usize = 1024 * 1024;
+/// Exchanges at one time; whoever comes then waits for one of them to end.
+const MAX_EXCHANGES: usize = 8;
+/// For a whole exchange.
+const PATIENCE: Duration = Duration::from_secs(2);
 
 fn socket(state_dir: &Path) -> PathBuf {
     state_dir.join("control.sock")
 }
 
 /// Serves until it is dropped. Without the socket the sidecar works on, and drains at SIGTERM.
-pub async fn serve(state_dir: &Path, health: Arc<Health>) {
-    match listen(state_dir) {
-        Ok(listener) => loop {
-            match listener.accept().await {
-                // One at a time: each is over in a moment, and only this pod's own commands come here.
-                Ok((stream, _)) => answer(stream, &health).await,
-                Err(_) => sleep(Duration::from_millis(20)).await,
+pub async fn serve(state_dir: &Path, core: Arc<Core>) {
+    let listener = match listen(state_dir) {
+        Ok(listener) => listener,
+        Err(error) => return warn!(%error, "no control socket; a drain begins at SIGTERM only"),
+    };
+    let mut exchanges = JoinSet::new();
+    loop {
+        while exchanges.len() >= MAX_EXCHANGES {
+            exchanges.join_next().await;
+        }
+        match listener.accept().await {
+            Ok((stream, _)) => {
+                let core = Arc::clone(&core);
+                // Whoever leaves early, or says nothing, is not waited for.
+                exchanges.spawn(async move { timeout(PATIENCE, answer(stream, &core)).await.is_ok() });
             }
-        },
-        Err(error) => warn!(%error, "no control socket; a drain begins at SIGTERM only"),
+            Err(_) => sleep(Duration::from_millis(20)).await,
+        }
+        while exchanges.try_join_next().is_some() {}
     }
 }
 
@@ -48,59 +71,46 @@ fn listen(state_dir: &Path) -> io::Result<UnixListener> {
     }
 }
 
-async fn answer(mut stream: UnixStream, health: &Health) {
-    let mut line = [0; DRAIN.len()];
-    let talk = async {
-        stream.read_exact(&mut line).await?;
-        if line == DRAIN {
-            info!("told to drain");
-            health.begin_drain();
-            stream.write_all(DRAINING).await?;
-        }
-        Ok::<(), io::Error>(())
-    };
-    // Whoever leaves early is not waited for.
-    let _ = timeout(PATIENCE, talk).await;
+async fn answer(mut stream: UnixStream, core: &Core) -> io::Result<()> {
+    let mut line = Vec::new();
+    let (reading, mut writing) = stream.split();
+    BufReader::new(reading.take(MAX_QUESTION_BYTES as u64)).read_until(b'\n', &mut line).await?;
+    if line == DRAIN {
+        info!("told to drain");
+        core.health.begin_drain();
+        return writing.write_all(DRAINING).await;
+    }
+    writing.write_all(&reply(&line, core)).await
 }
 
-/// Tells the sidecar of this pod to drain; returns when it has begun.
-pub fn drain(state_dir: &Path) -> io::Result<()> {
-    let mut stream = StdUnixStream::connect(socket(state_dir))?;
-    stream.set_read_timeout(Some(PATIENCE))?;
-    stream.write_all(DRAIN)?;
-    let mut answer = [0; DRAINING.len()];
-    stream.read_exact(&mut answer)?;
-    if answer == DRAINING { Ok(()) } else { Err(io::ErrorKind::InvalidData.into()) }
+/// The line that answers a question. What was asked may hold a key, so nothing of it is said again.
+fn reply(line: &[u8], core: &Core) -> Vec<u8> {
+    let reply = if line.ends_with(b"\n") {
+        match serde_json::from_slice(line) {
+            Ok(Question::Explain(ask)) => {
+                explain::explain(core, &ask).map_or_else(Reply::Error, Reply::Explain)
+            }
+            Ok(Question::Top { most }) => Reply::Top(Top::of(core, most)),
+            Err(_) => {
+                Reply::Error("this sidecar does not understand the question: is it another version?".into())
+            }
+        }
+    } else {
+        Reply::Error(format!("a question is one line of at most {MAX_QUESTION_BYTES} bytes"))
+    };
+    written(&reply)
+}
+
+fn written(reply: &Reply) -> Vec<u8> {
+    let mut line = serde_json::to_vec(reply).unwrap_or_default();
+    if line.len() >= MAX_REPLY_BYTES {
+        let error = Reply::Error(format!("the answer is longer than {MAX_REPLY_BYTES} bytes"));
+        line = serde_json::to_vec(&error).unwrap_or_default();
+    }
+    line.push(b'\n');
+    line
 }
 
 #[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::health::Drain;
-
-    #[tokio::test]
-    async fn the_drain_command_begins_a_drain_also_after_a_restart() {
-        let dir = tempfile::tempdir().unwrap();
-        for _life in 0..2 {
-            let (health, path) = (Arc::new(Health::new()), dir.path().to_owned());
-            let serving = tokio::spawn({
-                let (health, path) = (Arc::clone(&health), path.clone());
-                async move { serve(&path, health).await }
-            });
-            let told = tokio::task::spawn_blocking(move || {
-                while drain(&path).is_err() {
-                    std::thread::yield_now();
-                }
-            });
-            timeout(PATIENCE, told).await.unwrap().unwrap();
-            assert_eq!(health.drain(), Drain::Closing);
-            serving.abort();
-        }
-    }
-
-    #[test]
-    fn without_a_sidecar_the_command_fails() {
-        let dir = tempfile::tempdir().unwrap();
-        assert!(drain(dir.path()).is_err());
-    }
-}
+#[path = "control_socket/tests.rs"]
+mod tests;

@@ -10,15 +10,19 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use corral_limiter::queue::{QueueLoad, SlotBounds, SlotQueue};
 use corral_limiter::{
-    HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Standing, SwapSummary, Usage,
+    BodyFacts, Explained, HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Standing,
+    SwapSummary, Usage,
 };
 use corral_wire::{Counters, Gauges};
 use parking_lot::{Mutex, MutexGuard};
 
-use crate::clock::Clock;
+use crate::api_keys::Digesters;
+use crate::clients::{Clients, Had};
+use crate::clock::{Clock, unix_nanos};
 use crate::health::Health;
 use crate::health::desk::Desk;
 use crate::metrics::Metrics;
+use crate::proxy::Learned;
 
 /// What a [`Core`] is made with.
 #[derive(Clone, Copy)]
@@ -40,6 +44,12 @@ pub struct Core {
     pub health: Arc<Health>,
     /// The permission to leave the Service for load, and the load.
     pub desk: Desk,
+    /// How API keys are recognised.
+    pub digesters: Digesters,
+    /// Who takes how much.
+    pub clients: Clients,
+    /// What models make of tokens, as their answers have shown.
+    pub(crate) learned: Mutex<Learned>,
     /// Every metric of this sidecar.
     pub metrics: Arc<Metrics>,
 }
@@ -66,6 +76,9 @@ impl Core {
             clock: Clock::start(),
             health,
             desk: Desk::default(),
+            digesters: Digesters::default(),
+            clients: Clients::default(),
+            learned: Mutex::default(),
             metrics,
         }
     }
@@ -86,6 +99,7 @@ impl Core {
     ) -> SwapSummary {
         let now = self.clock.now();
         let mut state = self.lock();
+        state.limiter.tell_wall(now, unix_nanos());
         let summary = state.limiter.swap(Arc::clone(&plan), divisor, now);
         state.queue.set_bounds(plan.queue());
         if let Some(slots) = slots {
@@ -94,6 +108,18 @@ impl Core {
         }
         self.plan.store(Some(plan));
         summary
+    }
+
+    /// Sees what the wall clock says: windows by the clock go by it, and it may be set at any time.
+    pub(crate) fn look_at_the_wall(&self) {
+        let now = self.clock.now();
+        self.lock().limiter.tell_wall(now, unix_nanos());
+    }
+
+    /// Ollama fares badly: limits that adapt themselves are lowered.
+    pub(crate) fn trouble(&self) {
+        let now = self.clock.now();
+        self.lock().limiter.trouble(now);
     }
 
     /// Changes the number of pods that share the pool-wide limits.
@@ -121,6 +147,12 @@ impl Core {
     pub fn standing(&self, head: &HeadFacts, model: Option<&ModelName>) -> Vec<Standing> {
         let now = self.clock.now();
         self.lock().limiter.standing(head, model, now)
+    }
+
+    /// What every limit of the plan would say to a request, in the order of the plan. Consumes nothing.
+    pub fn explain(&self, head: &HeadFacts, body: &BodyFacts<'_>) -> Vec<Explained> {
+        let now = self.clock.now();
+        self.lock().limiter.explain(head, body, now)
     }
 
     /// What each limit in force has done, for metrics.
@@ -170,9 +202,17 @@ impl Core {
     }
 
     /// A request is over for which tokens were reserved, and it cost so many.
-    pub(crate) fn settled(&self, reserved: Usage, cost: Usage) {
+    pub(crate) fn settled(&self, head: &HeadFacts, reserved: Usage, cost: Usage) {
         self.tally.spent(cost);
         self.metrics.tokens.settled(reserved, cost);
+        if cost != Usage::default() {
+            self.count_for(head, &Had::from(cost));
+        }
+    }
+
+    /// Counts what a client had.
+    pub(crate) fn count_for(&self, head: &HeadFacts, had: &Had) {
+        self.clients.count(head, had, self.clock.now());
     }
 
     pub(crate) fn tally(&self) -> &Tally {

@@ -14,7 +14,7 @@
 //! A plan that this build cannot read or compile does not spoil the rest of its directive: D and `serve` are obeyed,
 //! the last good plan stays, and the report says why.
 
-mod keys;
+pub mod keys;
 
 use std::num::NonZeroU32;
 use std::path::PathBuf;
@@ -102,6 +102,7 @@ impl Exchange {
             warn!(error = %e, "the keys of the pool cannot be read");
             (StatusCode::SERVICE_UNAVAILABLE, "this pod has no keys yet".to_owned())
         })?;
+        self.store.core().digesters.replace(keys.digesters());
         let received: Received = keys.open(&self.pod_uid, None, &signed).map_err(|error| refusal(&error))?;
         if received.pool != *self.store.pool() {
             let line = format!("this pod belongs to pool {}", named(self.store.pool()));

@@ -10,11 +10,14 @@
 //! [`core`] is the seam: the data path asks it for decisions, the control side hands it plans and reads its gauges.
 
 pub mod admin;
+pub mod api_keys;
+pub mod clients;
 pub mod clock;
 pub mod config;
 pub mod control_socket;
 pub mod core;
 pub mod exchange;
+pub mod explain;
 pub mod health;
 pub mod metrics;
 pub mod plan;
@@ -23,3 +26,4 @@ pub mod run;
 pub mod selftest;
 pub mod server;
 pub mod shutdown;
+pub mod top;

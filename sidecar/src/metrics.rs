@@ -8,7 +8,8 @@
 //! | --- | --- | --- |
 //! | `corral_requests_total` | requests, each with exactly one outcome | `endpoint`: chat, generate, embed, metadata, none (no such endpoint, a head in doubt, or a preflight); `outcome`: see [`Outcome`] |
 //! | `corral_request_duration_seconds` | from the end of the head to the end of the answer, or until the client left | `endpoint` |
-//! | `corral_refusals_total` | requests refused by something other than a limit | `reason`: `queue_full`, `wait_too_long`, `queue_timeout`, unavailable, `bad_request` |
+//! | `corral_refusals_total` | requests refused by something other than a limit | `reason`: `queue_full`, `wait_too_long`, `queue_timeout`, unavailable, unauthenticated, `bad_request` |
+//! | `corral_unauthenticated_total` | requests without a known API key, refused or not, where keys are known or needed | `key`: none, unknown |
 //! | `corral_limit_decisions_total` | decisions of each limit in force | `policy`, `limit`; `decision`: admitted, refused, `would_refuse` (shadow) |
 //! | `corral_limit_overflow_total` | admissions counted in a bucket that several clients share | `policy`, `limit` |
 //! | `corral_limit_keys` | buckets kept | `policy`, `limit` |
@@ -55,6 +56,8 @@ use prometheus_client::registry::Registry;
 pub use standing::Standing;
 pub use tokens::TokenMetrics;
 
+use crate::proxy::NoClient;
+
 /// What became of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Outcome {
@@ -70,6 +73,8 @@ pub enum Outcome {
     QueueTimeout,
     /// `invalid`: the request itself was wrong, in the eyes of the sidecar or of Ollama.
     Invalid,
+    /// `unauthenticated`: it had no known API key, and needed one.
+    Unauthenticated,
     /// `unavailable`: 503.
     Unavailable,
     /// `failed`: Ollama answered with an error of its own, or its answer ended before its end.
@@ -100,6 +105,7 @@ impl Outcome {
             Self::WaitTooLong => "wait_too_long",
             Self::QueueTimeout => "queue_timeout",
             Self::Invalid => "invalid",
+            Self::Unauthenticated => "unauthenticated",
             Self::Unavailable => "unavailable",
             Self::Failed => "failed",
             Self::ClientGone => "client_gone",
@@ -119,6 +125,8 @@ pub enum RefusedBy {
     QueueTimeout,
     /// Ollama is down or starting, no plan is in force, or the sidecar drains.
     Unavailable,
+    /// It had no known API key, and needed one.
+    Unauthenticated,
     /// The request itself: its path, head, body or model.
     BadRequest,
 }
@@ -184,6 +192,7 @@ macro_rules! labels {
 labels!(ByEndpoint { endpoint });
 labels!(ByOutcome { endpoint, outcome });
 labels!(ByReason { reason });
+labels!(ByKey { key });
 labels!(ByKind { kind });
 labels!(BySource { source });
 labels!(ByResult { result });
@@ -197,6 +206,7 @@ pub struct Metrics {
     requests: Family<ByOutcome, Counter>,
     durations: Family<ByEndpoint, Histogram, NewHistogram>,
     refusals: Family<ByReason, Counter>,
+    unauthenticated: Family<ByKey, Counter>,
     queue_wait: Histogram,
     first_byte: Histogram,
     upstream_failures: Family<ByKind, Counter>,
@@ -230,6 +240,7 @@ impl Metrics {
             requests: Family::default(),
             durations: Family::new_with_constructor(long_times),
             refusals: Family::default(),
+            unauthenticated: Family::default(),
             queue_wait: long_times(),
             first_byte: long_times(),
             upstream_failures: Family::default(),
@@ -263,6 +274,11 @@ impl Metrics {
             "refusals",
             "Requests refused by something other than a limit",
             self.refusals.clone(),
+        );
+        registry.register(
+            "unauthenticated",
+            "Requests without a known API key, refused or not, where keys are known or needed",
+            self.unauthenticated.clone(),
         );
         registry.register(
             "queue_wait_seconds",
@@ -331,9 +347,19 @@ impl Metrics {
             RefusedBy::WaitTooLong => "wait_too_long",
             RefusedBy::QueueTimeout => "queue_timeout",
             RefusedBy::Unavailable => "unavailable",
+            RefusedBy::Unauthenticated => "unauthenticated",
             RefusedBy::BadRequest => "bad_request",
         };
         self.refusals.get_or_create(&ByReason { reason }).inc();
+    }
+
+    /// A request came without a known API key, where keys are known or needed.
+    pub(crate) fn unauthenticated(&self, why: NoClient) {
+        let key = match why {
+            NoClient::Keyless => "none",
+            NoClient::UnknownKey => "unknown",
+        };
+        self.unauthenticated.get_or_create(&ByKey { key }).inc();
     }
 
     /// A request was dispatched after waiting this long for its slot.

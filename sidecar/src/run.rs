@@ -11,16 +11,17 @@ use std::thread;
 use std::time::Duration;
 
 use corral_limiter::LimiterSettings;
-use corral_wire::ports;
+use corral_wire::{KeyDigester, ports};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
 use tokio::task::JoinHandle;
 use tracing::{info, warn};
 
 use crate::admin::{self, Admin};
+use crate::api_keys;
 use crate::config::{DrainSettings, HealthSettings, Mode, PodSettings, Policies, Settings};
 use crate::core::{Core, CoreSettings};
-use crate::exchange::Exchange;
+use crate::exchange::{Exchange, keys};
 use crate::health::overload::{self, OverloadSettings};
 use crate::health::{Drain, Health, probe};
 use crate::metrics::{Metrics, PlanSource};
@@ -211,12 +212,17 @@ impl Prepared {
     fn from(settings: &Settings) -> Result<Self, RunError> {
         match &settings.mode {
             Mode::Pod(pod) => Self::pod(settings, pod),
-            Mode::Standalone(Policies::Files(paths)) => {
-                let (files, first) = PolicyFiles::open(paths.clone(), settings.slots)?;
-                Self::standalone(settings, first, Source::Files(files))
-            }
-            Mode::Standalone(Policies::Text(text)) => {
-                Self::standalone(settings, files::from_text(text)?, Source::Fixed)
+            Mode::Standalone(policies) => {
+                let digester = api_keys::random().map_err(RunError::Random)?;
+                let (first, source) = match policies {
+                    Policies::Files(paths) => {
+                        let (files, first) =
+                            PolicyFiles::open(paths.clone(), settings.slots, digester.clone())?;
+                        (first, Source::Files(files))
+                    }
+                    Policies::Text(text) => (files::from_text(text, &digester)?, Source::Fixed),
+                };
+                Self::standalone(settings, first, source, digester)
             }
         }
     }
@@ -225,14 +231,21 @@ impl Prepared {
         info!(pool = ?pod.pool, pod = pod.pod_name, uid = pod.pod_uid, "sidecar of a pool pod");
         let disk = StateDir::new(pod.state_dir.clone(), pod.pod_uid.clone());
         let core = core(settings, None)?;
+        keys::recognise(&pod.keys_dir, &core);
         let store = Arc::new(PlanStore::open(core, pod.pool.clone(), Some(disk)));
         let epoch = getrandom::u64().map_err(RunError::Random)?;
         let exchange = Exchange::new(pod.keys_dir.clone(), pod.pod_uid.clone(), Arc::clone(&store), epoch);
         Ok(Self { store, source: Source::Pod(Box::new(pod.clone())), exchange: Some(exchange) })
     }
 
-    fn standalone(settings: &Settings, first: Standalone, source: Source) -> Result<Self, RunError> {
+    fn standalone(
+        settings: &Settings,
+        first: Standalone,
+        source: Source,
+        digester: KeyDigester,
+    ) -> Result<Self, RunError> {
         let core = core(settings, first.slots_per_model)?;
+        core.digesters.replace([digester]);
         let store = Arc::new(PlanStore::open(core, files::own_pool(), None));
         store.offer(Ok(first.doc), NonZeroU32::MIN, PlanSource::File);
         store.serve_untold();
@@ -335,11 +348,12 @@ async fn follow(source: Source, store: Arc<PlanStore>) {
         Source::Fixed => {}
         Source::Files(files) => files::watch(files, store).await,
         Source::Pod(pod) => {
-            let health = Arc::clone(&store.core().health);
+            let core = Arc::clone(store.core());
             tokio::join!(
                 mount::watch(pod.plan_file.clone(), Arc::clone(&store)),
+                keys::watch(pod.keys_dir.clone(), Arc::clone(store.core())),
                 serve_when_undirected(store, pod.serve_without_directive),
-                control_socket::serve(&pod.state_dir, health),
+                control_socket::serve(&pod.state_dir, core),
             );
         }
     }

@@ -5,6 +5,7 @@ use std::{fs, num::NonZeroU32, path::PathBuf};
 
 use corral_sidecar::config::SlotSettings;
 use corral_sidecar::plan::files::{FileError, PolicyFiles, Standalone};
+use corral_wire::KeyDigester;
 
 fn examples() -> Vec<PathBuf> {
     let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/../examples");
@@ -16,7 +17,7 @@ fn examples() -> Vec<PathBuf> {
 
 fn open(paths: Vec<PathBuf>) -> Result<Standalone, FileError> {
     let slots = SlotSettings { per_model: None, loaded_models: NonZeroU32::MIN };
-    PolicyFiles::open(paths, slots).map(|(_, standalone)| standalone)
+    PolicyFiles::open(paths, slots, KeyDigester::derive(&[7; 32])).map(|(_, standalone)| standalone)
 }
 
 #[test]

@@ -26,6 +26,9 @@ pub struct PolicyFile {
     max_depth: u32,
     max_wait_seconds: u32,
     trusted_proxies: Vec<String>,
+    identity: String,
+    policy: String,
+    documents: String,
 }
 
 impl Default for PolicyFile {
@@ -38,6 +41,9 @@ impl Default for PolicyFile {
             max_depth: 100,
             max_wait_seconds: 30,
             trusted_proxies: Vec::new(),
+            identity: String::new(),
+            policy: String::new(),
+            documents: String::new(),
         }
     }
 }
@@ -78,6 +84,30 @@ impl PolicyFile {
         Self { trusted_proxies: networks.iter().map(ToString::to_string).collect(), ..self }
     }
 
+    /// With more of the pool's identity, as in `unauthenticated: Reject`.
+    #[must_use]
+    pub fn identity(self, fields: &str) -> Self {
+        Self { identity: format!(", {fields}"), ..self }
+    }
+
+    /// With more of the policy, as in `defaultTier: free`.
+    #[must_use]
+    pub fn policy(self, field: &str) -> Self {
+        Self { policy: format!("{}\n  {field}", self.policy), ..self }
+    }
+
+    /// With a Secret of API keys; each line of an entry is one.
+    #[must_use]
+    pub fn keys(self, secret: &str, entries: &[(&str, &str)]) -> Self {
+        let data: Vec<String> =
+            entries.iter().map(|(client, keys)| format!("  {client}: {keys:?}")).collect();
+        let document = format!(
+            "---\napiVersion: v1\nkind: Secret\nmetadata: {{ name: {secret} }}\nstringData:\n{}\n",
+            data.join("\n")
+        );
+        Self { documents: self.documents + &document, ..self }
+    }
+
     /// The file.
     pub fn yaml(&self) -> String {
         let limits = self.limits.replace('\n', "\n  ");
@@ -87,7 +117,7 @@ kind: RateLimitPolicy
 metadata: {{ name: fair-use }}
 spec:
   mode: {}
-  targetRefs: [{{ kind: OllamaPool, name: chat }}]
+  targetRefs: [{{ kind: OllamaPool, name: chat }}]{}
   limits:
   {limits}
 ---
@@ -97,9 +127,16 @@ metadata: {{ name: chat }}
 spec:
   ollama: {{ numParallel: {} }}
   capacity: {{ queue: {{ maxDepth: {}, maxWaitSeconds: {} }} }}
-  identity: {{ trustedProxies: {:?} }}
-",
-            self.mode, self.num_parallel, self.max_depth, self.max_wait_seconds, self.trusted_proxies
+  identity: {{ trustedProxies: {:?}{} }}
+{}",
+            self.mode,
+            self.policy,
+            self.num_parallel,
+            self.max_depth,
+            self.max_wait_seconds,
+            self.trusted_proxies,
+            self.identity,
+            self.documents
         )
     }
 }

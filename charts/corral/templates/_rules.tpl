@@ -5,7 +5,7 @@
   verbs: [list, watch]
 - apiGroups: [""]
   resources: [secrets]
-  verbs: [create, get, patch]
+  verbs: [create, get, patch, watch]
 - apiGroups: [""]
   resources: [services]
   verbs: [create, get, list, patch, watch]

@@ -5,16 +5,21 @@
 
 mod error;
 mod locate;
+mod secret;
 mod unknown;
 mod weight;
+
+use std::fmt;
 
 use serde::Deserialize;
 use serde::de::{DeserializeOwned, DeserializeSeed};
 
 pub use self::error::{ReadError, ReadErrors};
+use self::secret::SecretDocument;
 use crate::{
     API_VERSION,
-    policy::RateLimitPolicySpec,
+    api_keys::Entries,
+    policy::{Labels, RateLimitPolicySpec},
     pool::OllamaPoolSpec,
     valid::{Problem, check_policy, check_pool},
 };
@@ -37,6 +42,16 @@ pub struct Metadata {
     /// Its namespace; [`DEFAULT_NAMESPACE`] where the file has none.
     #[serde(default = "default_namespace")]
     pub namespace: String,
+    /// Its labels.
+    #[serde(default)]
+    pub labels: Labels,
+}
+
+impl Metadata {
+    /// Whether both name one object, given that they are of one kind.
+    pub fn names_the_same(&self, other: &Self) -> bool {
+        (&self.namespace, &self.name) == (&other.namespace, &other.name)
+    }
 }
 
 /// One document.
@@ -56,7 +71,20 @@ pub enum Spec {
     /// An `OllamaPool`.
     Pool(Box<OllamaPoolSpec>),
     /// A `RateLimitPolicy`.
-    Policy(RateLimitPolicySpec),
+    Policy(Box<RateLimitPolicySpec>),
+    /// A `v1` Secret: API keys.
+    Secret(Secret),
+}
+
+/// The content of a Secret.
+#[derive(Clone, PartialEq, Eq)]
+pub struct Secret(pub Entries);
+
+/// What it holds is for nobody's log.
+impl fmt::Debug for Secret {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "Secret({} entries)", self.0.len())
+    }
 }
 
 #[derive(Deserialize)]
@@ -148,6 +176,9 @@ fn one(source: Source<'_>, head: &Head) -> Result<Manifest, Vec<ReadError>> {
     let fault = |path: &str, message: String| {
         vec![ReadError::of_problem(text, document, &Problem { path: path.to_owned(), message })]
     };
+    if (head.api_version.as_deref(), head.kind.as_deref()) == (Some("v1"), Some("Secret")) {
+        return secret(source);
+    }
     if head.api_version.as_deref() != Some(API_VERSION) {
         return Err(fault("apiVersion", format!("is not {API_VERSION}")));
     }
@@ -155,7 +186,7 @@ fn one(source: Source<'_>, head: &Head) -> Result<Manifest, Vec<ReadError>> {
         Some("RateLimitPolicy") => {
             let (metadata, spec) = typed::<RateLimitPolicySpec>(source)?;
             refuse_if(text, document, check_policy(&spec))?;
-            Ok(Manifest { document, metadata, spec: Spec::Policy(spec) })
+            Ok(Manifest { document, metadata, spec: Spec::Policy(Box::new(spec)) })
         }
         Some("OllamaPool") => {
             let (metadata, spec) = typed::<OllamaPoolSpec>(source)?;
@@ -166,35 +197,49 @@ fn one(source: Source<'_>, head: &Head) -> Result<Manifest, Vec<ReadError>> {
     }
 }
 
-fn refuse_if(text: &str, document: usize, problems: Vec<Problem>) -> Result<(), Vec<ReadError>> {
-    if problems.is_empty() {
-        return Ok(());
+fn secret(source: Source<'_>) -> Result<Manifest, Vec<ReadError>> {
+    let (text, document) = (source.text, source.document);
+    let read: SecretDocument = whole(source)?;
+    match read.entries() {
+        Ok(entries) => {
+            Ok(Manifest { document, metadata: read.metadata, spec: Spec::Secret(Secret(entries)) })
+        }
+        Err(problems) => Err(told(text, document, problems)),
     }
-    Err(problems
-        .into_iter()
-        .take(MAX_ERRORS)
-        .map(|problem| ReadError::of_problem(text, document, &problem))
-        .collect())
+}
+
+fn refuse_if(text: &str, document: usize, problems: Vec<Problem>) -> Result<(), Vec<ReadError>> {
+    if problems.is_empty() { Ok(()) } else { Err(told(text, document, problems)) }
+}
+
+fn told(text: &str, document: usize, problems: Vec<Problem>) -> Vec<ReadError> {
+    let few = problems.into_iter().take(MAX_ERRORS);
+    few.map(|problem| ReadError::of_problem(text, document, &problem)).collect()
 }
 
 /// Reads a document as an object with this spec, leaving nothing unread.
 fn typed<S: DeserializeOwned>(source: Source<'_>) -> Result<(Metadata, S), Vec<ReadError>> {
+    let read: Document<S> = whole(source)?;
+    Ok((read.metadata, read.spec))
+}
+
+/// Reads a document, leaving nothing unread.
+fn whole<D: DeserializeOwned>(source: Source<'_>) -> Result<D, Vec<ReadError>> {
     let Source { text, document, whole } = source;
     let (mut track, mut unread) = (serde_path_to_error::Track::new(), Vec::new());
     let tracked = serde_path_to_error::Deserializer::new(whole, &mut track);
-    let read: Result<Document<S>, _> =
-        serde_ignored::deserialize(tracked, |path| unread.extend(unknown::path(&path)));
+    let read: Result<D, _> = serde_ignored::deserialize(tracked, |path| unread.extend(unknown::path(&path)));
     let read = read.map_err(|error| vec![ReadError::of_yaml(document, &track.path().to_string(), &error)])?;
     let problem = |path| Problem { path, message: "unknown field".to_owned() };
     refuse_if(text, document, unread.into_iter().map(problem).collect())?;
-    Ok((read.metadata, read.spec))
+    Ok(read)
 }
 
 /// The same name twice is one object to a cluster, and the last would win there in silence.
 fn repeated(manifests: &[Manifest]) -> Vec<ReadError> {
     let same = |a: &Manifest, b: &Manifest| {
-        matches!((&a.spec, &b.spec), (Spec::Pool(_), Spec::Pool(_)) | (Spec::Policy(_), Spec::Policy(_)))
-            && a.metadata == b.metadata
+        std::mem::discriminant(&a.spec) == std::mem::discriminant(&b.spec)
+            && a.metadata.names_the_same(&b.metadata)
     };
     let twin = |(place, manifest): (usize, &Manifest)| {
         let earlier = manifests.iter().take(place).find(|earlier| same(earlier, manifest))?;
@@ -269,9 +314,9 @@ spec:
     #[test]
     fn errors_of_shape_name_the_field_in_the_words_of_the_api_server() {
         assert_eq!(
-            errors(&POLICY.replace("per: [Client]", "per: [Clients]")),
+            errors(&POLICY.replace("spec:", "spec:\n  mode: Audit")),
             [
-                "document 1, line 8: spec.limits[0].per[0]: Unsupported value: \"Clients\": supported values: \"Client\", \"ClientIP\", \"Model\", \"Endpoint\", \"Global\""
+                "document 1, line 5: spec.mode: Unsupported value: \"Audit\": supported values: \"Enforce\", \"Shadow\""
             ]
         );
         assert_eq!(

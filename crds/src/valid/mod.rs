@@ -3,14 +3,20 @@
 //! A standalone sidecar refuses with it what `kubectl apply` would refuse. Words for bounds are those of the API server,
 //! words for rules those of [`crate::rules`].
 
+mod limit;
 mod policy;
 mod pool;
-mod text;
+pub(crate) mod text;
 
 use std::{fmt, ops::RangeInclusive};
 
+use ipnet::IpNet;
+
 pub use self::{policy::check_policy, pool::check_pool};
-use crate::rules::Rule;
+use crate::{
+    bounds,
+    rules::{self, Rule},
+};
 
 /// One thing that is wrong, and where.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -54,6 +60,13 @@ impl Checks {
                 checks.at(&format!("[{place}]"), |checks| look(checks, item));
             }
         });
+    }
+
+    /// Looks at each item of a list that holds each item once, and at most so many.
+    fn set(&mut self, step: &str, items: &[String], most: usize, look: impl Fn(&mut Self, &str)) {
+        self.items(step, items.len(), 0..=most);
+        self.distinct(step, items);
+        self.each(step, items, |checks, item| look(checks, item));
     }
 
     fn refuse(&mut self, message: impl Into<String>) {
@@ -131,4 +144,24 @@ impl Checks {
             self.at(step, |checks| checks.refuse(format!("should match '{pattern}'")));
         }
     }
+}
+
+/// A network, wherever it stands.
+fn network(checks: &mut Checks, network: &str) {
+    checks.own_length(network, 0..=bounds::MAX_CIDR);
+    checks.rule(&rules::CIDR, is_cidr(network));
+}
+
+/// As Kubernetes reads it: an IPv4 network is not written as an IPv6 one.
+fn is_cidr(network: &str) -> bool {
+    network.parse::<IpNet>().is_ok_and(|network| match network {
+        IpNet::V4(_) => true,
+        IpNet::V6(network) => network.addr().to_ipv4_mapped().is_none(),
+    })
+}
+
+/// The name of a header, wherever it stands.
+fn header_name(checks: &mut Checks, name: &str) {
+    checks.own_length(name, 0..=bounds::MAX_HEADER_NAME);
+    checks.rule(&rules::HEADER_NAME, text::is_header_name(name));
 }

@@ -1,25 +1,40 @@
 //! `RateLimitPolicy`, against its schema and rules.
 
-use super::{Checks, Problem, text};
+use super::{Checks, Problem, limit::limit, network, text};
 use crate::{
     GROUP, bounds,
-    policy::{KeyPart, Limit, Match, RateLimitPolicySpec, TARGET_KIND, TargetRef},
+    policy::{
+        Exempt, LabelRequirement, LabelSelector, RateLimitPolicySpec, Scale, TARGET_KIND, TargetRef, Tier,
+    },
     rules,
-    units::{BadRate, Rate},
 };
 
 /// Everything that is wrong with a policy, in the order of its fields; also what no schema can say of a rate.
 pub fn check_policy(spec: &RateLimitPolicySpec) -> Vec<Problem> {
     let mut checks = Checks::of("spec");
-    checks.items(".targetRefs", spec.target_refs.len(), 1..=bounds::MAX_TARGETS);
-    let targets: Vec<_> = spec.target_refs.iter().map(|target| (&target.kind, &target.name)).collect();
-    checks.distinct(".targetRefs", &targets);
-    checks.each(".targetRefs", &spec.target_refs, target);
+    aim(&mut checks, spec);
+    tiers(&mut checks, spec);
+    if let Some(exempt) = &spec.exempt {
+        checks.at(".exempt", |checks| exemption(checks, exempt));
+    }
     checks.items(".limits", spec.limits.len(), 1..=bounds::MAX_LIMITS);
     let names: Vec<_> = spec.limits.iter().map(|limit| &limit.name).collect();
     checks.distinct(".limits", &names);
     checks.each(".limits", &spec.limits, limit);
     checks.problems
+}
+
+fn aim(checks: &mut Checks, spec: &RateLimitPolicySpec) {
+    checks.rule(&rules::ONE_AIM, spec.target_refs.is_some() != spec.target_selector.is_some());
+    if let Some(refs) = &spec.target_refs {
+        checks.items(".targetRefs", refs.len(), 1..=bounds::MAX_TARGETS);
+        let targets: Vec<_> = refs.iter().map(|target| (&target.kind, &target.name)).collect();
+        checks.distinct(".targetRefs", &targets);
+        checks.each(".targetRefs", refs, target);
+    }
+    if let Some(chosen) = &spec.target_selector {
+        checks.at(".targetSelector", |checks| selector(checks, chosen));
+    }
 }
 
 fn target(checks: &mut Checks, target: &TargetRef) {
@@ -28,49 +43,58 @@ fn target(checks: &mut Checks, target: &TargetRef) {
     checks.length(".name", &target.name, 1..=bounds::MAX_NAME);
 }
 
-fn limit(checks: &mut Checks, limit: &Limit) {
-    checks.at(".name", |checks| {
-        checks.own_length(&limit.name, 1..=bounds::MAX_LIMIT_NAME);
-        checks.rule(&rules::LIMIT_NAME, text::is_label(&limit.name));
+fn selector(checks: &mut Checks, selector: &LabelSelector) {
+    checks.properties(".matchLabels", selector.match_labels.len(), bounds::MAX_SELECTOR);
+    for (key, value) in &selector.match_labels {
+        checks.length(&format!(".matchLabels.{key}"), value, 0..=bounds::MAX_LABEL_VALUE);
+    }
+    checks.items(".matchExpressions", selector.match_expressions.len(), 0..=bounds::MAX_SELECTOR);
+    checks.each(".matchExpressions", &selector.match_expressions, requirement);
+}
+
+fn requirement(checks: &mut Checks, requirement: &LabelRequirement) {
+    checks.length(".key", &requirement.key, 1..=bounds::MAX_LABEL_KEY);
+    checks.items(".values", requirement.values.len(), 0..=bounds::MAX_SELECTOR_VALUES);
+    checks.each(".values", &requirement.values, |checks, value| {
+        checks.own_length(value, 0..=bounds::MAX_LABEL_VALUE);
     });
-    if let Some(matches) = &limit.matches {
-        checks.at(".match", |checks| coverage(checks, matches));
-    }
-    checks.items(".per", limit.per.len(), 1..=bounds::MAX_PER);
-    checks.distinct(".per", &limit.per);
-    let alone = limit.per.len() == 1 || !limit.per.contains(&KeyPart::Global);
-    checks.at(".per", |checks| checks.rule(&rules::GLOBAL_ALONE, alone));
-    units(checks, limit);
+    let fits = requirement.operator.takes_values() != requirement.values.is_empty();
+    checks.rule(&rules::SELECTOR_VALUES, fits);
 }
 
-fn coverage(checks: &mut Checks, matches: &Match) {
-    checks.items(".endpoints", matches.endpoints.len(), 0..=bounds::MAX_ENDPOINTS);
-    checks.distinct(".endpoints", &matches.endpoints);
-    checks.items(".models", matches.models.len(), 0..=bounds::MAX_MODELS);
-    checks.distinct(".models", &matches.models);
-    checks.each(".models", &matches.models, |checks, model| checks.own_length(model, 1..=bounds::MAX_MODEL));
+fn tiers(checks: &mut Checks, spec: &RateLimitPolicySpec) {
+    checks.items(".tiers", spec.tiers.len(), 0..=bounds::MAX_TIERS);
+    let names: Vec<_> = spec.tiers.iter().map(|tier| &tier.name).collect();
+    checks.distinct(".tiers", &names);
+    checks.each(".tiers", &spec.tiers, tier);
+    if let Some(tier) = &spec.default_tier {
+        checks.length(".defaultTier", tier, 1..=bounds::MAX_LIMIT_NAME);
+        checks.rule(&rules::DEFAULT_TIER_KNOWN, names.contains(&tier));
+    }
+    let mut named = spec.limits.iter().filter_map(|limit| limit.matches.as_ref()).flat_map(|m| &m.tiers);
+    checks.rule(&rules::TIERS_KNOWN, named.all(|tier| names.contains(&tier)));
 }
 
-fn units(checks: &mut Checks, limit: &Limit) {
-    checks.rule(&rules::ONE_UNIT, limit.requests.is_some() || limit.concurrency.is_some());
-    if let Some(rate) = &limit.requests {
-        checks.at(".requests", |checks| requests(checks, rate));
-    }
-    if let Some(concurrency) = limit.concurrency {
-        checks.within(".concurrency", concurrency, 1..=bounds::MAX_CONCURRENCY);
-    }
-    let burst = limit.burst.as_ref().and_then(|burst| burst.requests);
-    checks.rule(&rules::BURST_NEEDS_RATE, burst.is_none() || limit.requests.is_some());
-    if let Some(burst) = burst {
-        checks.within(".burst.requests", burst, 1..=bounds::MAX_BURST);
+fn tier(checks: &mut Checks, tier: &Tier) {
+    checks.at(".name", |checks| tier_name(checks, &tier.name));
+    if let Some(scale) = &tier.scale {
+        checks.at(".scale", |checks| {
+            checks.own_length(scale, 0..=bounds::MAX_SCALE);
+            checks.rule(&rules::SCALE, scale.parse::<Scale>().is_ok());
+        });
     }
 }
 
-fn requests(checks: &mut Checks, rate: &str) {
-    checks.own_length(rate, 0..=bounds::MAX_RATE);
-    match rate.parse::<Rate>() {
-        Ok(_) => {}
-        Err(BadRate::Grammar) => checks.rule(&rules::RATE, false),
-        Err(bad) => checks.refuse(bad.to_string()),
-    }
+/// The name of a tier, whoever says it.
+pub(super) fn tier_name(checks: &mut Checks, name: &str) {
+    checks.own_length(name, 1..=bounds::MAX_LIMIT_NAME);
+    checks.rule(&rules::TIER_NAME, text::is_label(name));
+}
+
+fn exemption(checks: &mut Checks, exempt: &Exempt) {
+    checks.set(".cidrs", &exempt.cidrs, bounds::MAX_NETWORKS, network);
+    checks.set(".apiKeys", &exempt.api_keys, bounds::MAX_EXEMPT_CLIENTS, |checks, name| {
+        checks.own_length(name, 0..=bounds::MAX_CLIENT_NAME);
+        checks.rule(&rules::CLIENT_NAME, text::is_client_name(name));
+    });
 }

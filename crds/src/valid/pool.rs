@@ -2,14 +2,12 @@
 
 use std::collections::BTreeMap;
 
-use ipnet::IpNet;
-
-use super::{Checks, Problem, text};
+use super::{Checks, Problem, header_name, network, policy::tier_name, text};
 use crate::{
     bounds, patterns,
     pool::{
         Drain, EnvVar, Gpu, GpuVendor, Identity, KvCacheType, NodeOperator, NodeRequirement, Ollama,
-        OllamaPoolSpec, Queue, Rollout, Service, Sidecar, Storage,
+        OllamaPoolSpec, Queue, Rollout, Service, Sidecar, Storage, Tokens,
     },
     rules,
     value::IntOrString,
@@ -29,6 +27,7 @@ pub fn check_pool(name: &str, spec: &OllamaPoolSpec) -> Vec<Problem> {
     checks.at(".storage", |checks| storage(checks, &spec.storage));
     checks.at(".capacity.queue", |checks| queue(checks, &spec.capacity.queue));
     checks.at(".identity", |checks| identity(checks, &spec.identity));
+    checks.at(".tokens", |checks| tokens(checks, &spec.tokens));
     checks.at(".sidecar", |checks| sidecar(checks, &spec.sidecar));
     checks.at(".drain", |checks| drain(checks, &spec.drain));
     checks.at(".rollout", |checks| rollout(checks, &spec.rollout));
@@ -131,21 +130,30 @@ fn queue(checks: &mut Checks, queue: &Queue) {
 }
 
 fn identity(checks: &mut Checks, identity: &Identity) {
-    checks.items(".trustedProxies", identity.trusted_proxies.len(), 0..=bounds::MAX_PROXIES);
-    checks.distinct(".trustedProxies", &identity.trusted_proxies);
-    checks.each(".trustedProxies", &identity.trusted_proxies, |checks, network| {
-        checks.own_length(network, 0..=bounds::MAX_CIDR);
-        checks.rule(&rules::CIDR, is_cidr(network));
-        checks.rule(&rules::NOT_EVERYBODY, !network.ends_with("/0"));
+    checks.set(".trustedProxies", &identity.trusted_proxies, bounds::MAX_NETWORKS, |checks, proxies| {
+        network(checks, proxies);
+        checks.rule(&rules::NOT_EVERYBODY, !proxies.ends_with("/0"));
+    });
+    checks.items(".apiKeys", identity.api_keys.len(), 0..=bounds::MAX_KEY_SECRETS);
+    let names: Vec<_> = identity.api_keys.iter().map(|secret| &secret.secret_name).collect();
+    checks.distinct(".apiKeys", &names);
+    checks.each(".apiKeys", &identity.api_keys, |checks, secret| {
+        checks.length(".secretName", &secret.secret_name, 1..=bounds::MAX_NAME);
+        if let Some(tier) = &secret.tier {
+            checks.at(".tier", |checks| tier_name(checks, tier));
+        }
+    });
+    checks.set(".trustedHeaders", &identity.trusted_headers, bounds::MAX_HEADERS, |checks, name| {
+        header_name(checks, name);
+        checks.rule(&rules::HEADER_NO_CREDENTIAL, !text::is_credential(name));
     });
 }
 
-/// As Kubernetes reads it: an IPv4 network is not written as an IPv6 one.
-fn is_cidr(network: &str) -> bool {
-    network.parse::<IpNet>().is_ok_and(|network| match network {
-        IpNet::V4(_) => true,
-        IpNet::V6(network) => network.addr().to_ipv4_mapped().is_none(),
-    })
+fn tokens(checks: &mut Checks, tokens: &Tokens) {
+    if let Some(cap) = tokens.output_cap {
+        checks.within(".outputCap", cap, 1..=bounds::MAX_OUTPUT_CAP);
+    }
+    checks.within(".cachedTokenPercent", tokens.cached_token_percent, 0..=100);
 }
 
 fn sidecar(checks: &mut Checks, sidecar: &Sidecar) {

@@ -8,6 +8,53 @@ pub(super) fn is_label(text: &str) -> bool {
         && text.bytes().all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-')
 }
 
+/// `^[-A-Za-z0-9_.]{1,63}$`
+pub(super) fn is_client_name(text: &str) -> bool {
+    (1..=63).contains(&text.len())
+        && text.bytes().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.'))
+}
+
+/// `^[a-z0-9][-a-z0-9_]{0,63}$`
+pub(super) fn is_header_name(text: &str) -> bool {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit();
+    text.bytes().next().is_some_and(plain)
+        && text.len() <= 64
+        && text.bytes().all(|byte| plain(byte) || matches!(byte, b'-' | b'_'))
+}
+
+/// The names of [`crate::rules::HEADER_NO_CREDENTIAL`].
+pub(super) fn is_credential(name: &str) -> bool {
+    ["authorization", "cookie", "proxy-authorization", "x-api-key"].contains(&name)
+}
+
+/// A path as [`crate::rules::REQUEST_PATH`] has it.
+pub(super) fn is_request_path(text: &str) -> bool {
+    text.starts_with('/') && text.bytes().all(|byte| byte.is_ascii_graphic() && !matches!(byte, b'?' | b'%'))
+}
+
+/// The grammar of [`crate::rules::KEY_PART`].
+pub(super) fn is_key_part(text: &str) -> bool {
+    match text.strip_prefix("Header:") {
+        Some(name) => is_header_name(name),
+        None => ["Client", "ApiKey", "ClientIP", "Tier", "Model", "Endpoint", "Global"].contains(&text),
+    }
+}
+
+/// The minute of a day that begins at `HH:MM`.
+pub(crate) fn minute_of_day(text: &str) -> Option<u16> {
+    let (hour, minute) = text.split_once(':')?;
+    let number = |part: &str| (part.len() == 2 && is_digits(part)).then(|| part.parse::<u16>().ok())?;
+    let (hour, minute) = (number(hour)?, number(minute)?);
+    (hour < 24 && minute < 60).then_some(hour * 60 + minute)
+}
+
+/// The grammar of [`crate::rules::TIME_ZONE`].
+pub(super) fn is_time_zone(text: &str) -> bool {
+    let mark = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'_');
+    text.starts_with(|first: char| first.is_ascii_alphabetic())
+        && text.split('/').all(|part| !part.is_empty() && part.bytes().all(mark))
+}
+
 /// A label that begins with a letter: what a Service can be called.
 pub(super) fn is_service_name(text: &str) -> bool {
     is_label(text) && text.starts_with(|first: char| first.is_ascii_lowercase())

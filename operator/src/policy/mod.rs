@@ -1,5 +1,6 @@
 //! The policy's reconciler: it says how a policy stands. What the policy does is done by its pools' reconcilers.
 
+pub mod key_room;
 pub mod plan;
 pub mod record;
 pub mod room;
@@ -9,6 +10,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corral_crds::RateLimitPolicy;
+use corral_crds::policy::Labels;
 use corral_wire::PoolRef;
 use kube::Resource;
 use kube::runtime::controller::Action;
@@ -64,7 +66,7 @@ async fn attempt(guarded: &GuardedPolicy, ctx: &Context) -> Result<(), Error> {
     Ok(())
 }
 
-/// The pools that a policy names, and what is known of each.
+/// The pools that a policy names, whether they are there or not, or those that it selects, and what is known of each.
 fn targets(policy: &RateLimitPolicy, ctx: &Context) -> Vec<Target> {
     let namespace = policy.metadata.namespace.clone().unwrap_or_default();
     let target = |name: &str| {
@@ -78,5 +80,23 @@ fn targets(policy: &RateLimitPolicy, ctx: &Context) -> Vec<Target> {
             standing: ctx.exchange.standing(&reference),
         }
     };
-    policy.spec.target_refs.iter().map(|wanted| target(&wanted.name)).collect()
+    let named = policy.spec.target_refs.iter().flatten().map(|wanted| wanted.name.clone());
+    let mut names: Vec<String> = named.chain(selected(policy, ctx)).collect();
+    if policy.spec.target_refs.is_none() {
+        names.sort();
+    }
+    names.iter().map(|name| target(name)).collect()
+}
+
+/// The names of the pools that a policy selects.
+fn selected(policy: &RateLimitPolicy, ctx: &Context) -> Vec<String> {
+    let Some(selector) = &policy.spec.target_selector else { return Vec::new() };
+    let no_labels = Labels::new();
+    let near = ctx.stores.pools.state().into_iter().filter(|pool| {
+        let meta = pool.meta();
+        meta.namespace == policy.metadata.namespace
+            && meta.deletion_timestamp.is_none()
+            && selector.matches(meta.labels.as_ref().unwrap_or(&no_labels))
+    });
+    near.filter_map(|pool| pool.meta().name.clone()).collect()
 }

@@ -32,11 +32,14 @@ pub struct Record {
     pub policies: BTreeMap<String, Share>,
     /// What is wrong with the pool's part of it, or with the whole; the last plan stays then.
     pub problems: Vec<Problem>,
+    /// What of the pool's API keys does not count, and why.
+    pub unresolved: Vec<Problem>,
 }
 
 impl Record {
     fn says_the_same(&self, other: &Self) -> bool {
-        (&self.state, &self.policies, &self.problems) == (&other.state, &other.policies, &other.problems)
+        let told = |record: &Self| (record.state.clone(), record.problems.clone(), record.unresolved.clone());
+        told(self) == told(other) && self.policies == other.policies
     }
 }
 

@@ -6,7 +6,7 @@
 use std::collections::BTreeMap;
 
 use corral_crds::bounds::MAX_POOL_LIMITS;
-use corral_wire::{LimitDoc, PlanDoc};
+use corral_wire::{ExemptDoc, LimitDoc, PlanDoc};
 
 use crate::pool::build::secrets::MAX_PLAN_BYTES;
 
@@ -46,6 +46,8 @@ struct Share<'a> {
     held: Vec<&'a LimitDoc>,
     /// What it asks for; what it has, where that is faulty.
     asked: Vec<&'a LimitDoc>,
+    /// Whom it exempts from its own limits, as `held` and `asked`.
+    exempt: [Vec<&'a ExemptDoc>; 2],
 }
 
 /// The policies that there is no room for, and why. `wanted` is the plan with all that the sound ones ask for, `last`
@@ -60,17 +62,17 @@ pub fn without_room(
     let mut used = frame(wanted)?;
     let mut all = used;
     for share in &shares {
-        used = used.plus(size(&share.held)?);
-        all = all.plus(size(&share.asked)?);
+        used = used.plus(share.held()?);
+        all = all.plus(share.asked()?);
     }
     let mut refused = BTreeMap::new();
     if all.is_within(Size::WHOLE) {
         return Ok(refused);
     }
-    shares.retain(|share| share.asked != share.held);
+    shares.retain(|share| share.asked != share.held || share.exempt[0] != share.exempt[1]);
     let mut steps = Vec::with_capacity(shares.len());
     for share in shares {
-        steps.push((share.policy, size(&share.held)?, size(&share.asked)?));
+        steps.push((share.policy, share.held()?, share.asked()?));
     }
     steps.sort_by_key(|(_, held, asked)| !asked.is_within(*held));
     for (policy, held, asked) in steps {
@@ -89,20 +91,38 @@ fn share<'a>(wanted: &'a PlanDoc, last: Option<&'a PlanDoc>, policy: &'a str, is
         |plan: &'a PlanDoc| plan.limits.iter().filter(|limit| limit.policy == policy).collect::<Vec<_>>();
     let held = last.map(of).unwrap_or_default();
     let asked = if is_sound { of(wanted) } else { held.clone() };
-    Share { policy, held, asked }
+    let exempt =
+        |plan: &'a PlanDoc| plan.exempt.iter().filter(|exempt| exempt.policy.as_deref() == Some(policy));
+    let exempted: Vec<&ExemptDoc> = last.into_iter().flat_map(exempt).collect();
+    let asked_exempt = if is_sound { exempt(wanted).collect() } else { exempted.clone() };
+    Share { policy, held, asked, exempt: [exempted, asked_exempt] }
 }
 
-/// The plan without its limits, with the longest sequence.
+impl Share<'_> {
+    fn held(&self) -> Result<Size, serde_json::Error> {
+        size(&self.held, &self.exempt[0])
+    }
+
+    fn asked(&self) -> Result<Size, serde_json::Error> {
+        size(&self.asked, &self.exempt[1])
+    }
+}
+
+/// The plan without what belongs to one policy, with the longest sequence.
 fn frame(plan: &PlanDoc) -> Result<Size, serde_json::Error> {
-    let frame = PlanDoc { limits: Vec::new(), sequence: u64::MAX, ..plan.clone() };
+    let mut frame = PlanDoc { limits: Vec::new(), sequence: u64::MAX, ..plan.clone() };
+    frame.exempt.retain(|exempt| exempt.policy.is_none());
     Ok(Size { limits: 0, bytes: serde_json::to_vec(&frame)?.len() })
 }
 
-/// Each limit has a comma.
-fn size(limits: &[&LimitDoc]) -> Result<Size, serde_json::Error> {
+/// Each item has a comma, and the list of exemptions a name.
+fn size(limits: &[&LimitDoc], exempt: &[&ExemptDoc]) -> Result<Size, serde_json::Error> {
     let mut size = Size { limits: limits.len(), bytes: limits.len() };
     for limit in limits {
         size.bytes = size.bytes.saturating_add(serde_json::to_vec(limit)?.len());
+    }
+    for exempt in exempt {
+        size.bytes = size.bytes.saturating_add(serde_json::to_vec(exempt)?.len()).saturating_add(16);
     }
     Ok(size)
 }

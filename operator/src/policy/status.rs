@@ -1,9 +1,12 @@
 //! What is said of a policy: per pool, and the worst of it at the top. Pure.
 
 use corral_crds::RateLimitPolicy;
+use corral_crds::bounds::MAX_TARGETS;
 use corral_crds::condition::{ConditionType, NewCondition, Reason, set_condition, worst_of};
-use corral_crds::merge::PolicyOutcome;
-use corral_crds::status::{AncestorRef, LimitStatus, PolicyAncestorStatus, RateLimitPolicyStatus};
+use corral_crds::merge::{Fate, LimitOutcome, PolicyOutcome};
+use corral_crds::status::{
+    AncestorRef, LimitState, LimitStatus, PolicyAncestorStatus, RateLimitPolicyStatus,
+};
 use corral_crds::valid::{Problem, check_policy};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::{Condition, Time};
 
@@ -12,6 +15,11 @@ use crate::exchange::Standing;
 use crate::exchange::programmed::Programmed;
 use crate::names::MANAGER;
 use crate::pool::status::limits;
+
+/// The bound of a limit that is not in force.
+const NOT_IN_FORCE: &str = "not in force";
+/// The most bytes of a limit's bound in a status.
+const MAX_TEXT: usize = 1024;
 
 /// What is known of one pool that a policy names.
 #[derive(Debug, Clone)]
@@ -30,7 +38,7 @@ pub struct Target {
 pub fn status(policy: &RateLimitPolicy, targets: &[Target], now: &Time) -> RateLimitPolicyStatus {
     let generation = policy.metadata.generation.unwrap_or(0);
     let old = ordered(policy.status.clone().unwrap_or_default());
-    let mut ancestors = Vec::new();
+    let mut ancestors = Vec::with_capacity(targets.len());
     for target in targets {
         let reference = AncestorRef::pool(&target.pool);
         let before = old.ancestors.iter().find(|ancestor| ancestor.ancestor_ref == reference);
@@ -41,14 +49,65 @@ pub fn status(policy: &RateLimitPolicy, targets: &[Target], now: &Time) -> RateL
         let controller_name = MANAGER.to_owned();
         ancestors.push(PolicyAncestorStatus { ancestor_ref: reference, controller_name, conditions });
     }
+    let mut conditions = old.conditions.clone();
+    conditions.retain(|condition| condition.type_ != ConditionType::AncestorsTruncated.as_str());
+    if targets.is_empty() {
+        for condition in judge_untargeted(policy) {
+            set_condition(&mut conditions, condition, generation, now);
+        }
+    } else {
+        conditions = since(&old.conditions, worst(&ancestors));
+    }
+    if ancestors.len() > MAX_TARGETS {
+        let before = old.conditions.iter().filter(|c| c.type_ == ConditionType::AncestorsTruncated.as_str());
+        conditions.extend(before.cloned());
+        set_condition(&mut conditions, truncated(&ancestors), generation, now);
+        ancestors.truncate(MAX_TARGETS);
+    }
     RateLimitPolicyStatus {
         observed_generation: policy.metadata.generation,
         targets: Some(policy.spec.targets_in_short()),
         limit_count: i32::try_from(policy.spec.limits.len()).unwrap_or(i32::MAX),
-        conditions: worst(&ancestors),
+        conditions,
         limits: own_limits(policy, targets),
         ancestors,
     }
+}
+
+/// What is at the top flips when it flips there: the pool that it is about may be another, or one that is not listed.
+fn since(before: &[Condition], now: Vec<Condition>) -> Vec<Condition> {
+    let same = |new: &Condition| before.iter().find(|old| old.type_ == new.type_ && old.status == new.status);
+    let kept = |new: Condition| match same(&new) {
+        Some(old) => Condition { last_transition_time: old.last_transition_time.clone(), ..new },
+        None => new,
+    };
+    now.into_iter().map(kept).collect()
+}
+
+/// Of a policy that selects no pool.
+fn judge_untargeted(policy: &RateLimitPolicy) -> Vec<NewCondition> {
+    let nowhere =
+        format!("targetSelector selects no OllamaPool of its namespace: {}", policy.spec.targets_in_short());
+    let of = |kind| NewCondition::new(kind, false, Reason::TargetNotFound, nowhere.clone());
+    vec![untried(policy), of(ConditionType::Programmed), of(ConditionType::ResolvedRefs)]
+}
+
+/// Where no pool tries it, it is taken if it breaks no rule.
+fn untried(policy: &RateLimitPolicy) -> NewCondition {
+    let problems = check_policy(&policy.spec);
+    let reason = if problems.is_empty() { Reason::Accepted } else { Reason::Invalid };
+    NewCondition::new(ConditionType::Accepted, problems.is_empty(), reason, words(&problems))
+}
+
+fn truncated(ancestors: &[PolicyAncestorStatus]) -> NewCondition {
+    let more = ancestors.iter().skip(MAX_TARGETS);
+    let names: Vec<&str> = more.map(|ancestor| ancestor.ancestor_ref.name.as_str()).collect();
+    let message = format!(
+        "it has {} pools, and room for {MAX_TARGETS} of them here; not listed: {}",
+        ancestors.len(),
+        names.join(", ")
+    );
+    NewCondition::new(ConditionType::AncestorsTruncated, true, Reason::TooManyAncestors, message)
 }
 
 /// A status in our order: a server that merges lists by key may keep them in another.
@@ -83,9 +142,7 @@ fn accepted(policy: &RateLimitPolicy, target: &Target, share: Option<&Share>) ->
         Some(NewCondition::new(ConditionType::Accepted, is, reason, message))
     };
     if !target.exists {
-        let problems = check_policy(&policy.spec);
-        let reason = if problems.is_empty() { Reason::Accepted } else { Reason::Invalid };
-        return of(problems.is_empty(), reason, words(&problems));
+        return Some(untried(policy));
     }
     let outcome = &share?.outcome;
     if outcome.is_taken() {
@@ -133,17 +190,24 @@ fn programmed(target: &Target, share: Option<&Share>) -> NewCondition {
         let message = "it is not accepted as it is written now".to_owned();
         return of(false, why_not(&share.outcome), message);
     }
+    let lost = share.outcome.lost_in_words();
+    if share.outcome.is_overridden() {
+        return of(false, Reason::Overridden, lost);
+    }
+    let and_lost = if lost.is_empty() { lost } else { format!("; {lost}") };
     let standing = target.standing.as_ref().filter(|standing| standing.plan == record.state);
     let Some(standing) = standing else {
         return of(false, Reason::Reconciling, "the pods have not been told yet".to_owned());
     };
     match &standing.programmed {
         Programmed::NoPods => {
-            of(true, Reason::NoPods, "no pod runs; the first will start with it".to_owned())
+            of(true, Reason::NoPods, format!("no pod runs; the first will start with it{and_lost}"))
         }
-        Programmed::All { pods } => of(true, Reason::Programmed, format!("{pods}/{pods} pods enforce it")),
+        Programmed::All { pods } => {
+            of(true, Reason::Programmed, format!("{pods}/{pods} pods enforce it{and_lost}"))
+        }
         Programmed::Reconciling { done, pods } => {
-            of(false, Reason::Reconciling, format!("{done}/{pods} pods enforce it"))
+            of(false, Reason::Reconciling, format!("{done}/{pods} pods enforce it{and_lost}"))
         }
         Programmed::Partial { done, pods, too_old, refused, causes, .. } => {
             let reason = match (too_old, refused) {
@@ -151,7 +215,7 @@ fn programmed(target: &Target, share: Option<&Share>) -> NewCondition {
                 (_, true) => Reason::PlanRefused,
                 _ => Reason::PartiallyProgrammed,
             };
-            of(false, reason, format!("{done}/{pods} pods enforce it: {causes}"))
+            of(false, reason, format!("{done}/{pods} pods enforce it: {causes}{and_lost}"))
         }
     }
 }
@@ -164,7 +228,13 @@ fn own_limits(policy: &RateLimitPolicy, targets: &[Target]) -> Vec<LimitStatus> 
         // A pool that is gone enforces nothing, whatever is still known of it.
         let Some(record) = target.record.as_ref().filter(|_| target.exists) else { continue };
         let all = limits(record, target.standing.as_ref()).into_iter();
-        found.extend(all.filter(|(of, _)| of == name).map(|(_, limit)| (limit, target.pool.clone())));
+        let own = all.filter(|(of, _)| of == name).map(|(_, limit)| limit);
+        let lost = record
+            .policies
+            .get(name)
+            .into_iter()
+            .flat_map(|share| share.outcome.limits.iter().filter_map(lost));
+        found.extend(own.chain(lost).map(|limit| (limit, target.pool.clone())));
     }
     let mut names: Vec<String> = found.iter().map(|(limit, _)| limit.name.clone()).collect();
     names.sort();
@@ -173,17 +243,34 @@ fn own_limits(policy: &RateLimitPolicy, targets: &[Target]) -> Vec<LimitStatus> 
     names.iter().filter_map(|name| one_limit(name, &found)).collect()
 }
 
+/// A limit that is not in force, and which policy's is.
+fn lost(limit: &LimitOutcome) -> Option<LimitStatus> {
+    let state = match &limit.fate {
+        Fate::Enforced | Fate::Shadow => return None,
+        Fate::Replaced { .. } => LimitState::Replaced,
+        Fate::Overridden { .. } => LimitState::Overridden,
+    };
+    let by = limit.fate.by().map(|by| by.split_once('/').map_or(by, |(_, name)| name).to_owned());
+    Some(LimitStatus { name: limit.name.clone(), state, by, bound: NOT_IN_FORCE.to_owned() })
+}
+
 fn one_limit(name: &str, found: &[(LimitStatus, String)]) -> Option<LimitStatus> {
     let alike: Vec<&(LimitStatus, String)> = found.iter().filter(|(limit, _)| limit.name == name).collect();
-    let (first, _) = alike.first()?;
-    let same = alike.iter().all(|(limit, _)| limit.bound == first.bound);
-    if same {
-        return Some(first.clone());
+    // Where pools differ, what it is where it counts most.
+    let (most, pool) = alike.iter().min_by_key(|(limit, _)| limit.state)?;
+    let by = by_pool(&alike, |limit| limit.by.as_deref());
+    let bound = by_pool(&alike, |limit| Some(&limit.bound));
+    let shortened = format!("by pool; {pool}: {}", most.bound);
+    let bound = bound.filter(|bound| bound.len() <= MAX_TEXT).unwrap_or(shortened);
+    Some(LimitStatus { bound, by: by.filter(|by| by.len() <= MAX_TEXT), ..most.clone() })
+}
+
+/// What all pools have in common, or what each has.
+fn by_pool(alike: &[&(LimitStatus, String)], what: impl Fn(&LimitStatus) -> Option<&str>) -> Option<String> {
+    let first = what(&alike.first()?.0);
+    if alike.iter().all(|(limit, _)| what(limit) == first) {
+        return first.map(str::to_owned);
     }
-    let all: Vec<String> = alike.iter().map(|(limit, pool)| format!("{pool}: {}", limit.bound)).collect();
-    let mut bound = all.join("; ");
-    if bound.len() > 1024 {
-        bound = format!("by pool; {}: {}", alike.first()?.1, first.bound);
-    }
-    Some(LimitStatus { bound, ..first.clone() })
+    let each = alike.iter().filter_map(|(limit, pool)| Some(format!("{pool}: {}", what(limit)?)));
+    Some(each.collect::<Vec<_>>().join("; "))
 }

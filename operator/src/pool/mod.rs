@@ -5,6 +5,7 @@
 //! Keys and plan come first and by themselves: whatever is wrong with the pods, a change of a policy reaches those that
 //! run. Here is only the order; each step has a file.
 
+pub mod api_keys;
 pub mod apply;
 pub mod build;
 pub mod observe;
@@ -134,7 +135,8 @@ async fn offer_plan(pool: &ValidPool, ctx: &Context) -> Result<Arc<Record>, Erro
     let last = live.as_ref().and_then(secrets::plan);
     let policies = policies_of(pool, ctx);
     let candidates: Vec<Candidate<'_>> = policies.iter().filter_map(|policy| candidate(policy)).collect();
-    let next = next(pool, &candidates, last.as_ref(), standing.as_ref().and_then(|s| s.outrun_by))?;
+    let ring = api_keys::read(&ctx.writer, pool, &keys).await?;
+    let next = next(pool, &ring, &candidates, last.as_ref(), standing.as_ref().and_then(|s| s.outrun_by))?;
     // New pods may have to go by the Secret alone, so it never says fewer than will be there.
     let stored = live.as_ref().map_or(0, secrets::divisor);
     let counted = standing.as_ref().map_or(stored, |standing| standing.divisor);
@@ -171,7 +173,7 @@ fn policies_of(pool: &ValidPool, ctx: &Context) -> Vec<Arc<GuardedPolicy>> {
     all.retain(|policy| {
         policy.meta().namespace.as_deref() == Some(pool.namespace.as_str())
             && policy.meta().deletion_timestamp.is_none()
-            && policy.0.as_ref().map_or(true, |policy| policy.spec.targets(&pool.name))
+            && policy.0.as_ref().map_or(true, |policy| policy.spec.targets(&pool.name, &pool.labels))
     });
     let place = |policy: &GuardedPolicy| {
         let meta = policy.meta();
@@ -184,7 +186,8 @@ fn policies_of(pool: &ValidPool, ctx: &Context) -> Vec<Arc<GuardedPolicy>> {
 fn candidate(policy: &GuardedPolicy) -> Option<Candidate<'_>> {
     let DeserializeGuard(read) = policy;
     let spec = read.as_ref().map(|policy| &policy.spec).map_err(|broken| broken.error.as_str());
-    Some(Candidate { name: policy.meta().name.as_deref()?, spec })
+    let created = policy.meta().creation_timestamp.as_ref().map_or(0, |time| time.0.as_second());
+    Some(Candidate { name: policy.meta().name.as_deref()?, created, spec })
 }
 
 fn record(next: Next, policies: &[Arc<GuardedPolicy>]) -> Record {
@@ -200,6 +203,7 @@ fn record(next: Next, policies: &[Arc<GuardedPolicy>]) -> Record {
         policies: shares.collect(),
         plan: Arc::new(next.plan),
         problems: next.problems,
+        unresolved: next.unresolved,
     }
 }
 

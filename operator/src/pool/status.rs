@@ -4,9 +4,10 @@ use std::num::NonZeroU32;
 use std::time::Duration;
 
 use corral_crds::OllamaPool;
+use corral_crds::api_keys::NO_SECRET;
 use corral_crds::condition::{ConditionType, NewCondition, Reason, set_condition};
 use corral_crds::merge::bounds;
-use corral_crds::status::{LimitState, LimitStatus, OllamaPoolStatus};
+use corral_crds::status::{EffectiveLimit, LimitState, LimitStatus, OllamaPoolStatus};
 use corral_wire::{Mode, OffGpu};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
@@ -70,7 +71,24 @@ pub fn of_applied(pool: &OllamaPool, valid: &ValidPool, facts: &Facts<'_>, now: 
         let (fallen, reason, message) = gpu_fallback(facts.standing);
         set(&mut status, pool, now, (ConditionType::GPUFallback, fallen, reason, message));
     }
+    let keyed = !valid.spec.identity.api_keys.is_empty();
+    status.conditions.retain(|condition| condition.type_ != ConditionType::ResolvedRefs.as_str() || keyed);
+    if keyed {
+        let (resolved, reason, message) = resolved(facts.record);
+        set(&mut status, pool, now, (ConditionType::ResolvedRefs, resolved, reason, message));
+    }
     status
+}
+
+/// Whether every Secret with API keys is there, and all that stands in it counts.
+fn resolved(record: Option<&Record>) -> (bool, Reason, String) {
+    let problems = record.map(|record| record.unresolved.as_slice()).unwrap_or_default();
+    if problems.is_empty() {
+        return (true, Reason::ResolvedRefs, String::new());
+    }
+    let missing = problems.iter().any(|problem| problem.message.starts_with(NO_SECRET));
+    let reason = if missing { Reason::SecretNotFound } else { Reason::InvalidApiKeys };
+    (false, reason, problems.iter().map(ToString::to_string).collect::<Vec<_>>().join("; "))
 }
 
 /// Whether a pod that has GPUs runs a model beside them: slowly, and without any other sign of it.
@@ -128,7 +146,7 @@ fn old_conditions(pool: &OllamaPool) -> Vec<k8s_openapi::apimachinery::pkg::apis
 /// A status in our order: a server that merges lists by key may keep them in another.
 pub fn ordered(mut status: OllamaPoolStatus) -> OllamaPoolStatus {
     status.conditions.sort_by(|a, b| a.type_.cmp(&b.type_));
-    status.effective_limits.sort_by(|a, b| a.name.cmp(&b.name));
+    status.effective_limits.sort_by(|a, b| (&a.policy, &a.name).cmp(&(&b.policy, &b.name)));
     status
 }
 
@@ -191,17 +209,23 @@ fn is_complete(deployment: &Deployment, status: &DeploymentStatus, asked: i32) -
         && is(status.available_replicas)
 }
 
-fn effective_limits(facts: &Facts<'_>) -> Vec<LimitStatus> {
+fn effective_limits(facts: &Facts<'_>) -> Vec<EffectiveLimit> {
     let Some(record) = facts.record else { return Vec::new() };
     let all = limits(record, facts.standing).into_iter();
-    let named = all.map(|(policy, limit)| LimitStatus { name: format!("{policy}/{}", limit.name), ..limit });
-    let mut named: Vec<LimitStatus> = named.collect();
-    named.sort_by(|a, b| a.name.cmp(&b.name));
+    let mut named: Vec<EffectiveLimit> = all
+        .map(|(policy, LimitStatus { name, state, bound, .. })| EffectiveLimit {
+            policy,
+            name,
+            state,
+            summary: bound,
+        })
+        .collect();
+    named.sort_by(|a, b| (&a.policy, &a.name).cmp(&(&b.policy, &b.name)));
     named.truncate(MAX_LIMITS);
     named
 }
 
-/// The limits of a plan by the name of their policy, with what they bound while as many pods serve as do now.
+/// The limits in a plan by the name of their policy, with what they bound while as many pods serve as do now.
 pub fn limits(record: &Record, standing: Option<&Standing>) -> Vec<(String, LimitStatus)> {
     let pods = standing.and_then(|standing| NonZeroU32::new(standing.divisor)).unwrap_or(NonZeroU32::MIN);
     let all = bounds(&record.plan, pods).into_iter();
@@ -213,7 +237,7 @@ pub fn limits(record: &Record, standing: Option<&Standing>) -> Vec<(String, Limi
             Mode::Enforce => LimitState::Enforced,
             Mode::Shadow => LimitState::Shadow,
         };
-        (policy, LimitStatus { name: bound.limit, state, bound: bound.text })
+        (policy, LimitStatus { name: bound.limit, state, by: None, bound: bound.text })
     })
     .collect()
 }

@@ -1,5 +1,6 @@
 //! From a pool as it was read to one that builders can trust.
 
+use corral_crds::policy::Labels;
 use corral_crds::pool::OllamaPoolSpec;
 use corral_crds::valid::{Problem, check_pool};
 use corral_crds::{API_VERSION, OllamaPool};
@@ -17,6 +18,8 @@ pub struct ValidPool {
     pub namespace: String,
     /// Its UID.
     pub uid: String,
+    /// Its labels.
+    pub labels: Labels,
     /// What it asks for.
     pub spec: OllamaPoolSpec,
     /// The last update of its pods that was asked for, by the annotation.
@@ -54,7 +57,8 @@ impl ValidPool {
             return Err(InvalidPool::Spec(problems));
         }
         let update = meta.annotations.unwrap_or_default().remove(UPDATE);
-        Ok(Self { name, namespace, uid, spec: pool.spec.clone(), update })
+        let labels = meta.labels.unwrap_or_default();
+        Ok(Self { name, namespace, uid, labels, spec: pool.spec.clone(), update })
     }
 
     /// The pool as the wire names it.

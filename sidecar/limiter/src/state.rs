@@ -1,20 +1,20 @@
 //! The state of one limit: its buckets, its guards, and what it has done.
 
-use std::num::NonZeroU32;
+use corral_wire::Action;
+use smallvec::SmallVec;
 
 use crate::{
-    Limit, Nanos,
-    algo::{concurrency::Guards, gcra::Pace},
+    Limit, Nanos, Unit, Usage,
+    adaptive::Aimd,
+    algo::concurrency::Guards,
     key::BucketKey,
-    plan::share_of,
-    reserve::{Held, Holding},
-    store::{Look, Place, Store},
+    meter::{Meter, Share, Wall},
+    plan::{Factor, Scaled},
+    reserve::{Held, Ticket},
+    store::{Look, Place},
 };
 
-/// What every request costs in requests.
-pub(crate) const ONE: u64 = 1;
-
-/// Numbers stores and guards: a new one is never taken for an old one of the same limit.
+/// Numbers meters and guards: a new one is never taken for an old one of the same limit.
 #[derive(Debug, Default)]
 pub(crate) struct Births(u64);
 
@@ -25,19 +25,30 @@ impl Births {
     }
 }
 
+/// What is counted at one time.
 #[derive(Debug)]
-struct Born<T> {
+pub(crate) struct Guard {
+    pub(crate) unit: Unit,
     birth: u64,
-    it: T,
+    counts: Guards,
+    /// How much this pod allows.
+    pub(crate) allowed: u64,
+}
+
+/// The state for clients of one scale.
+#[derive(Debug, Default)]
+struct Group {
+    scaled: Option<Scaled>,
+    meters: SmallVec<[Meter; 1]>,
+    guards: SmallVec<[Guard; 1]>,
 }
 
 /// The state of one limit.
 #[derive(Debug, Default)]
 pub(crate) struct LimitState {
-    store: Option<Born<Store>>,
-    guards: Option<Born<Guards>>,
-    /// The concurrency that this pod allows.
-    allowed: u32,
+    /// In the order of the limit's scales.
+    groups: SmallVec<[Group; 1]>,
+    pub(crate) aimd: Option<Aimd>,
     pub(crate) tally: Tally,
 }
 
@@ -47,138 +58,426 @@ pub(crate) struct Tally {
     pub(crate) admitted: u64,
     pub(crate) refused: u64,
     pub(crate) would_refuse: u64,
+    pub(crate) delayed: u64,
+    pub(crate) queued: u64,
+    pub(crate) deprioritized: u64,
+    pub(crate) exempt: u64,
     pub(crate) overflowed: u64,
+    /// Refusals in which a unit was exceeded, in the order of units.
+    refused_of: [u64; Unit::ALL.len()],
+}
+
+impl Tally {
+    /// One more.
+    pub(crate) fn add(count: &mut u64) {
+        *count = count.saturating_add(1);
+    }
+
+    /// A refusal in which a unit was exceeded: of one more request, or one more unit of the same.
+    pub(crate) fn add_refused(&mut self, unit: Unit, is_new: bool) {
+        self.refused = self.refused.saturating_add(u64::from(is_new));
+        if let Some(count) = self.refused_of.get_mut(unit as usize) {
+            Self::add(count);
+        }
+    }
+
+    pub(crate) fn refused_of(&self, unit: Unit) -> u64 {
+        self.refused_of.get(unit as usize).copied().unwrap_or(0)
+    }
 }
 
 /// How a limit sees a request; it holds until the state next changes.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(crate) struct Seen {
     /// Place of the limit in the plan.
     pub(crate) place: usize,
+    /// Place of the request's scale in the limit.
+    pub(crate) scale: usize,
     pub(crate) key: BucketKey,
-    pub(crate) rate: Option<Look>,
-    /// The request does not hold a guard yet.
-    pub(crate) needs_guard: bool,
+    /// One for each meter that is asked.
+    pub(crate) looks: SmallVec<[Looked; 2]>,
+    pub(crate) verdict: Verdict,
+}
+
+/// A meter that is asked, by its place.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Looked {
+    pub(crate) meter: usize,
+    pub(crate) cost: u64,
+    pub(crate) look: Look,
+}
+
+/// What a limit has to say.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Verdict {
+    /// It admits, and is charged.
+    Admit,
+    /// It admits for later, and is charged now.
+    Delay(Nanos),
+    /// It is asked, and charged, when there is a slot; whether it would have said yes now.
+    Later { fits: bool },
+    /// It is exceeded, is not charged, and lets the request run when nobody else wants to.
+    Deprioritize,
+    /// It refuses.
+    Refuse,
+}
+
+/// When a limit is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Moment {
+    /// Before the body is read.
+    Head,
+    /// With the body read; whether the request will wait for a slot.
+    Body { waits: bool },
+    /// A slot is there.
+    Slot,
+}
+
+/// A number that is exceeded: of a meter or of a guard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Exceeded {
+    pub(crate) unit: Unit,
+    /// In the unit.
+    pub(crate) used: u64,
+    pub(crate) allowed: u64,
+    pub(crate) asked: u64,
+    /// None for a guard.
+    pub(crate) wait: Option<Nanos>,
+    pub(crate) birth: u64,
+    pub(crate) bucket: BucketKey,
+    pub(crate) overflowed: bool,
+}
+
+/// What a state is carried by.
+pub(crate) struct Carrier<'a> {
+    pub(crate) births: &'a mut Births,
+    pub(crate) pods: std::num::NonZeroU32,
+    pub(crate) keys: usize,
+    pub(crate) wall: Wall,
+    pub(crate) now: Nanos,
 }
 
 impl LimitState {
-    /// The state of `limit` when `pods` pods share it: `old` carried over, what it lacks begun anew.
-    pub(crate) fn carried(
-        old: Self,
-        limit: &Limit,
-        pods: NonZeroU32,
-        (keys, now): (usize, Nanos),
-        births: &mut Births,
-    ) -> Self {
-        let mut state = Self { tally: old.tally, ..Self::default() };
-        if let Some(rate) = &limit.info().rate {
-            let pace = Pace::share(rate, limit.sharers(pods));
-            let mut store =
-                old.store.unwrap_or_else(|| Born { birth: births.next(), it: Store::new(pace, keys) });
-            store.it.swap(pace, now);
-            state.store = Some(store);
-        }
-        if let Some(most) = limit.info().concurrency {
-            let new = || Born { birth: births.next(), it: Guards::default() };
-            state.guards = Some(old.guards.unwrap_or_else(new));
-            state.allowed = share_of(most, limit.sharers(pods));
+    /// The state of `limit`: `old` carried over, what it lacks begun anew.
+    pub(crate) fn carried(mut old: Self, limit: &Limit, carrier: &mut Carrier<'_>) -> Self {
+        let aimd = limit.adaptive_min_milli().map(|min| {
+            let mut aimd = old.aimd.take().unwrap_or_else(|| Aimd::new(min));
+            aimd.set_least(min);
+            aimd
+        });
+        let mut state = Self { tally: old.tally, aimd, groups: SmallVec::new() };
+        let milli = state.adaptive_milli();
+        for scaled in limit.scales() {
+            let group = old.take_group(scaled);
+            let share = Share { pods: limit.sharers(carrier.pods), factor: Factor::of(scaled.milli, milli) };
+            state.groups.push(group.carried(limit, scaled, share, carrier));
         }
         state
     }
 
+    /// What is left of its numbers, in thousandths.
+    pub(crate) fn adaptive_milli(&self) -> u32 {
+        self.aimd.as_ref().map_or(1000, Aimd::milli)
+    }
+
     /// This state without its buckets and guards.
     pub(crate) fn emptied(self) -> Self {
-        Self { tally: self.tally, ..Self::default() }
+        Self { tally: self.tally, aimd: self.aimd, groups: SmallVec::new() }
     }
 
-    pub(crate) fn store(&self) -> Option<&Store> {
-        self.store.as_ref().map(|store| &store.it)
+    /// What clients of a scale had: those of the same one, else those of one of its tiers.
+    fn take_group(&mut self, scaled: &Scaled) -> Group {
+        let of = |group: &Group, is_it: &dyn Fn(&Scaled) -> bool| group.scaled.as_ref().is_some_and(is_it);
+        let same = |group: &Group| of(group, &|was| was.milli == scaled.milli);
+        let tiers =
+            |group: &Group| of(group, &|was| was.tiers.iter().any(|tier| scaled.tiers.contains(tier)));
+        let place = self.groups.iter().position(same).or_else(|| self.groups.iter().position(tiers));
+        let group = place.and_then(|place| self.groups.get_mut(place));
+        group.map(std::mem::take).unwrap_or_default()
     }
 
-    pub(crate) fn has_guards(&self) -> bool {
-        self.guards.is_some()
-    }
-
-    /// The concurrency that this pod allows, and how much of it a key uses.
-    pub(crate) fn concurrency(&self, key: BucketKey) -> Option<(u32, u32)> {
-        self.guards.as_ref().map(|guards| (self.allowed, guards.it.count(key)))
+    /// Whether buckets of a unit would go on under `limit`.
+    pub(crate) fn goes_on(&self, limit: &Limit, unit: Unit) -> bool {
+        let Some(group) = self.groups.first() else { return false };
+        match limit.info().rate(unit) {
+            Some(rate) => group.meters.iter().any(|meter| meter.is_for(limit, unit, &rate)),
+            None => group.guards.iter().any(|guard| guard.unit == unit),
+        }
     }
 
     /// How many buckets and counts are kept.
     pub(crate) fn keys(&self) -> usize {
-        let guards = self.guards.as_ref().map_or(0, |guards| guards.it.keys());
-        self.store().map_or(0, Store::keys).saturating_add(guards)
+        let meters = self.groups.iter().flat_map(|group| &group.meters).map(Meter::keys);
+        let guards = self.groups.iter().flat_map(|group| &group.guards).map(|guard| guard.counts.keys());
+        meters.chain(guards).fold(0, usize::saturating_add)
+    }
+
+    /// The meters for clients of a scale.
+    pub(crate) fn meters(&self, scale: usize) -> &[Meter] {
+        self.groups.get(scale).map_or(&[], |group| &group.meters)
+    }
+
+    /// The guards for clients of a scale.
+    pub(crate) fn guards(&self, scale: usize) -> &[Guard] {
+        self.groups.get(scale).map_or(&[], |group| &group.guards)
+    }
+
+    /// Every meter.
+    pub(crate) fn all_meters(&mut self) -> impl Iterator<Item = &mut Meter> {
+        self.groups.iter_mut().flat_map(|group| &mut group.meters)
+    }
+
+    /// Puts in force what is left of its numbers.
+    pub(crate) fn adapt(&mut self, limit: &Limit, pods: std::num::NonZeroU32, now: Nanos) {
+        let milli = self.adaptive_milli();
+        for (group, scaled) in self.groups.iter_mut().zip(limit.scales()) {
+            let share = Share { pods: limit.sharers(pods), factor: Factor::of(scaled.milli, milli) };
+            group.share(limit, share, now);
+        }
     }
 
     /// Looks, and changes nothing.
-    pub(crate) fn look(&self, place: usize, key: BucketKey, held: &[Held], now: Nanos) -> Seen {
-        let rate = self.store().map(|store| store.look(key, now));
-        let needs_guard = self.guards.as_ref().is_some_and(|guards| !holds(held, guards.birth, key));
-        Seen { place, key, rate, needs_guard }
+    pub(crate) fn look(
+        &self,
+        limit: &Limit,
+        (place, scale, key): (usize, usize, BucketKey),
+        (usage, ticket): (&Usage, Option<&Ticket>),
+        (moment, now): (Moment, Nanos),
+    ) -> Seen {
+        let holds = |birth| ticket.is_some_and(|ticket| ticket.holds(birth));
+        let meters = self.meters(scale).iter().enumerate().filter(|(_, meter)| !holds(meter.birth));
+        let looks = meters.map(|(at, meter)| {
+            let cost = usage.permits(meter.unit);
+            Looked { meter: at, cost, look: meter.look(key, cost, now) }
+        });
+        let mut seen = Seen { place, scale, key, looks: looks.collect(), verdict: Verdict::Admit };
+        seen.verdict = self.verdict(limit, &seen, (usage, ticket), moment);
+        seen
     }
 
-    /// How long the rate alone makes the request wait; zero if it admits it.
-    pub(crate) fn wait(&self, seen: &Seen, now: Nanos) -> Nanos {
-        match (&seen.rate, self.store()) {
-            (Some(look), Some(store)) => look.bucket.wait(store.pace(), ONE, now),
-            _ => Nanos::ZERO,
+    fn verdict(
+        &self,
+        limit: &Limit,
+        seen: &Seen,
+        (usage, ticket): (&Usage, Option<&Ticket>),
+        moment: Moment,
+    ) -> Verdict {
+        let wait = seen.looks.iter().map(|looked| looked.look.wait).max().unwrap_or(Nanos::ZERO);
+        // What a limit that queues would say now is what it would say if there were a slot.
+        let then = if limit.action() == Action::Queue { Moment::Slot } else { moment };
+        let mut missing = self.missing((limit.action(), then), seen, ticket);
+        let crowded = missing.any(|guard| guard.lacks(seen.key, usage));
+        let fits = wait == Nanos::ZERO && !crowded;
+        let is_patient = || {
+            let mut looks = seen.looks.iter();
+            looks.all(|looked| looked.look.wait <= self.patience(seen, looked))
+        };
+        match limit.action() {
+            _ if moment == Moment::Slot => {
+                if fits {
+                    Verdict::Admit
+                } else {
+                    Verdict::Refuse
+                }
+            }
+            Action::Queue if is_patient() => Verdict::Later { fits },
+            _ if fits => Verdict::Admit,
+            Action::Delay if is_patient() => Verdict::Delay(wait),
+            Action::Deprioritize => Verdict::Deprioritize,
+            Action::Reject | Action::Delay | Action::Queue => Verdict::Refuse,
         }
     }
 
-    /// Whether the request lacks a guard and there is none left for it.
-    pub(crate) fn is_crowded(&self, seen: &Seen) -> bool {
-        seen.needs_guard && self.concurrency(seen.key).is_some_and(|(allowed, used)| used >= allowed)
+    fn patience(&self, seen: &Seen, looked: &Looked) -> Nanos {
+        self.meters(seen.scale).get(looked.meter).map_or(Nanos::ZERO, |meter| meter.patience)
     }
 
-    /// Whether the limit admits the request.
-    pub(crate) fn fits(&self, seen: &Seen, now: Nanos) -> bool {
-        self.wait(seen, now) == Nanos::ZERO && !self.is_crowded(seen)
+    /// The guards that a request must take at a moment and does not hold.
+    fn missing<'a>(
+        &'a self,
+        (action, moment): (Action, Moment),
+        seen: &Seen,
+        ticket: Option<&'a Ticket>,
+    ) -> impl Iterator<Item = &'a Guard> + use<'a> {
+        let holds = move |guard: &Guard| ticket.is_some_and(|ticket| ticket.holds(guard.birth));
+        let guards = self.guards(seen.scale).iter();
+        guards.filter(move |guard| is_due(action, guard.unit, moment) && !holds(guard))
     }
 
-    /// Takes the guard that the request needs.
-    pub(crate) fn take_guard(&mut self, seen: &Seen) -> Option<Held> {
-        let guards = self.guards.as_mut().filter(|_| seen.needs_guard)?;
-        guards.it.take(seen.key);
-        Some(Held { place: seen.place, birth: guards.birth, key: seen.key, what: Holding::Guard })
-    }
-
-    /// Charges the request to its bucket.
-    pub(crate) fn charge(&mut self, seen: &Seen, now: Nanos) -> Option<Held> {
-        let (store, look) = (self.store.as_mut()?, seen.rate?);
-        if look.place == Place::Overflow {
-            self.tally.overflowed = self.tally.overflowed.saturating_add(1);
+    /// What is exceeded.
+    pub(crate) fn exceeded(
+        &self,
+        limit: &Limit,
+        seen: &Seen,
+        (usage, ticket): (&Usage, Option<&Ticket>),
+        (moment, now): (Moment, Nanos),
+    ) -> SmallVec<[Exceeded; 2]> {
+        let mut all = SmallVec::new();
+        for looked in &seen.looks {
+            let Some(meter) = self.meters(seen.scale).get(looked.meter) else { continue };
+            let patience = if moment == Moment::Slot { Nanos::ZERO } else { meter.patience };
+            let Look { place, wait } = looked.look;
+            if wait > patience {
+                let (unit, reading) = (meter.unit, meter.reading(seen.key, now));
+                all.push(Exceeded {
+                    unit,
+                    used: unit.of_permits(reading.used),
+                    allowed: unit.of_permits(reading.capacity),
+                    asked: unit.of_permits(looked.cost),
+                    wait: Some(wait.since(patience)),
+                    birth: meter.birth,
+                    bucket: Meter::bucket(seen.key, place),
+                    overflowed: place == Place::Overflow,
+                });
+            }
         }
-        let taken = store.it.take(seen.key, look, ONE, now);
-        Some(Held { place: seen.place, birth: store.birth, key: seen.key, what: Holding::Charge(taken) })
+        let lacking =
+            self.missing((limit.action(), moment), seen, ticket).filter(|guard| guard.lacks(seen.key, usage));
+        all.extend(lacking.map(|guard| guard.exceeded(seen.key, usage)));
+        all
+    }
+
+    /// Takes the guards that a request needs at a moment.
+    pub(crate) fn take_guards(
+        &mut self,
+        limit: &Limit,
+        seen: &Seen,
+        usage: &Usage,
+        (ticket, moment): (&mut Ticket, Moment),
+    ) {
+        let Some(group) = self.groups.get_mut(seen.scale) else { return };
+        for guard in &mut group.guards {
+            if is_due(limit.action(), guard.unit, moment) && !ticket.holds(guard.birth) {
+                let held = guard.held(seen, usage);
+                guard.counts.take(seen.key, held.amount);
+                ticket.held.push(held);
+            }
+        }
+    }
+
+    /// Charges the request to its buckets; one that is delayed is noted as starting so much later.
+    pub(crate) fn charge(&mut self, seen: &Seen, ticket: &mut Ticket, delay: Nanos, now: Nanos) {
+        let Some(group) = self.groups.get_mut(seen.scale) else { return };
+        for looked in &seen.looks {
+            let Some(meter) = group.meters.get_mut(looked.meter) else { continue };
+            if looked.look.place == Place::Overflow {
+                self.tally.overflowed = self.tally.overflowed.saturating_add(1);
+            }
+            let Some(charge) = meter.take(seen.key, looked.look.place, looked.cost, now) else { continue };
+            if delay > Nanos::ZERO {
+                meter.book(seen.key, &charge, now.plus(delay), now);
+            }
+            ticket.held.push(Held {
+                place: seen.place,
+                birth: meter.birth,
+                key: seen.key,
+                unit: meter.unit,
+                amount: looked.cost,
+                charge: Some(charge),
+            });
+        }
     }
 
     /// Whether what is held was taken here.
-    pub(crate) fn bore(&self, held: &Held) -> bool {
-        let birth = match held.what {
-            Holding::Guard => self.guards.as_ref().map(|guards| guards.birth),
-            Holding::Charge(_) => self.store.as_ref().map(|store| store.birth),
-        };
-        birth == Some(held.birth)
+    pub(crate) fn bore(&self, birth: u64) -> bool {
+        self.groups.iter().any(|group| {
+            group.meters.iter().any(|meter| meter.birth == birth)
+                || group.guards.iter().any(|guard| guard.birth == birth)
+        })
     }
 
-    /// Takes back what is held: a guard is released, a charge settled at nothing if it is to be given back.
-    pub(crate) fn take_back(&mut self, held: Held, give_back: bool, now: Nanos) {
-        match held.what {
-            Holding::Guard => {
-                if let Some(guards) = &mut self.guards {
-                    guards.it.release(held.key);
-                }
-            }
-            Holding::Charge(taken) if give_back => {
-                if let Some(store) = &mut self.store {
-                    store.it.settle(held.key, taken, 0, now);
-                }
-            }
-            Holding::Charge(_) => {}
+    pub(crate) fn meter_of(&mut self, birth: u64) -> Option<&mut Meter> {
+        self.all_meters().find(|meter| meter.birth == birth)
+    }
+
+    /// Takes a guard back.
+    pub(crate) fn release(&mut self, held: &Held) {
+        let mut guards = self.groups.iter_mut().flat_map(|group| &mut group.guards);
+        if let Some(guard) = guards.find(|guard| guard.birth == held.birth) {
+            guard.counts.release(held.key, held.amount);
         }
     }
 }
 
-fn holds(held: &[Held], birth: u64, key: BucketKey) -> bool {
-    held.iter().any(|held| held.birth == birth && held.key == key)
+impl Group {
+    fn carried(self, limit: &Limit, scaled: &Scaled, share: Share, carrier: &mut Carrier<'_>) -> Self {
+        let Self { mut meters, mut guards, .. } = self;
+        let mut group = Self { scaled: Some(scaled.clone()), ..Self::default() };
+        for (unit, rate) in limit.info().rates() {
+            let old = meters.iter().position(|meter| meter.is_for(limit, *unit, rate));
+            group.meters.push(if let Some(place) = old {
+                meters.remove(place)
+            } else {
+                let made = (carrier.births.next(), carrier.keys);
+                Meter::new(limit, (*unit, rate), share, made, (carrier.wall, carrier.now))
+            });
+        }
+        for (unit, _) in limit.info().bounds_at_once() {
+            let old = guards.iter().position(|guard| guard.unit == *unit);
+            group.guards.push(if let Some(place) = old {
+                guards.remove(place)
+            } else {
+                let (birth, counts) = (carrier.births.next(), Guards::default());
+                Guard { unit: *unit, birth, counts, allowed: 1 }
+            });
+        }
+        group.share(limit, share, carrier.now);
+        group
+    }
+
+    /// Puts this pod's share of the limit's numbers in force.
+    fn share(&mut self, limit: &Limit, share: Share, now: Nanos) {
+        for meter in &mut self.meters {
+            if let Some(rate) = limit.info().rate(meter.unit) {
+                meter.swap(limit, &rate, share, now);
+            }
+        }
+        for guard in &mut self.guards {
+            let most = limit.info().most(guard.unit);
+            guard.allowed = most.map_or(1, |most| share.of(u64::from(most.get())));
+        }
+    }
+}
+
+impl Guard {
+    pub(crate) fn used(&self, key: BucketKey) -> u64 {
+        self.counts.amount(key)
+    }
+
+    /// Whether what a request would add is more than there is room for. What is more than is ever allowed is let in
+    /// when nothing else is held.
+    fn lacks(&self, key: BucketKey, usage: &Usage) -> bool {
+        let asked = usage.permits(self.unit).min(self.allowed);
+        self.used(key).saturating_add(asked) > self.allowed
+    }
+
+    fn exceeded(&self, key: BucketKey, usage: &Usage) -> Exceeded {
+        Exceeded {
+            unit: self.unit,
+            used: self.used(key),
+            allowed: self.allowed,
+            asked: usage.permits(self.unit),
+            wait: None,
+            birth: self.birth,
+            bucket: key,
+            overflowed: false,
+        }
+    }
+
+    fn held(&self, seen: &Seen, usage: &Usage) -> Held {
+        let amount = usage.permits(self.unit);
+        Held { place: seen.place, birth: self.birth, key: seen.key, unit: self.unit, amount, charge: None }
+    }
+}
+
+/// Whether a guard is taken at a moment. A limit that queues counts what runs, so it is taken with the slot; one that
+/// deprioritizes is asked once, with all of its numbers.
+fn is_due(action: Action, unit: Unit, moment: Moment) -> bool {
+    match (unit, moment) {
+        (Unit::Concurrency, Moment::Head) => action == Action::Reject,
+        (Unit::Concurrency, Moment::Body { .. }) => action != Action::Queue,
+        (Unit::Concurrency, Moment::Slot) => action == Action::Queue,
+        (_, Moment::Body { waits }) => waits,
+        (_, Moment::Head | Moment::Slot) => false,
+    }
 }

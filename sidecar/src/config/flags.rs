@@ -6,10 +6,11 @@ use std::num::NonZeroU32;
 use std::path::PathBuf;
 use std::time::Duration;
 
-use clap::{Args, Parser, Subcommand};
+use clap::{Args, Parser};
 use corral_telemetry::log::LogFormat;
 use corral_wire::{PoolRef, ports};
 
+use super::commands::Sub;
 use super::memory::{BodyBounds, Known};
 use super::value::{duration, listen, pool, upstream};
 use super::{
@@ -21,7 +22,7 @@ use crate::proxy::{ProxySettings, StallBounds};
 
 /// For answers that have left Ollama to reach their clients, once all else has ended.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
-const STATE_DIR: &str = "/var/lib/corral";
+pub(super) const STATE_DIR: &str = "/var/lib/corral";
 
 /// Fair use in front of one Ollama: limits, a bounded queue, honest answers.
 #[derive(Debug, Parser)]
@@ -31,18 +32,6 @@ pub(super) struct Cli {
     command: Option<Sub>,
     #[command(flatten)]
     flags: Flags,
-}
-
-#[derive(Debug, Subcommand)]
-enum Sub {
-    /// Check this binary: a scripted Ollama in process, one request answered, one refused.
-    Selftest,
-    /// Tell the sidecar running in this pod to begin its drain.
-    Drain {
-        /// The state directory of the running sidecar.
-        #[arg(long, env = "CORRAL_STATE_DIR", default_value = STATE_DIR)]
-        state_dir: PathBuf,
-    },
 }
 
 /// Without a heading: what a person sets, on a laptop too.
@@ -202,8 +191,7 @@ struct TimeFlags {
 impl Cli {
     pub(super) fn command(self) -> Result<Command, Stop> {
         match self.command {
-            Some(Sub::Selftest) => Ok(Command::Selftest),
-            Some(Sub::Drain { state_dir }) => Ok(Command::Drain { state_dir }),
+            Some(command) => command.command(),
             None => {
                 let (asked, filter) = (self.flags.log_format, self.flags.log.clone());
                 let settings = self.flags.settings()?;

@@ -1,14 +1,18 @@
 //! The pool's keys, mounted one file each; a file's content is the key, byte for byte.
 //!
-//! All of them verify. The one with the greatest file name signs: the newest, where names count up.
+//! All of them verify. The one with the greatest file name signs: the newest, where names count up. By the same keys API
+//! keys are recognised, and a plan may come that was made with a new one: so they are followed as the plan is.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 
 use corral_wire::{BadKey, PoolKeys};
+use tracing::{debug, error};
 
-use crate::plan::mount::read_bounded;
+use crate::core::Core;
+use crate::plan::mount::{POLL_INTERVAL, read_bounded};
 
 /// Two while one is rotated out, and some air.
 const MAX_KEYS: usize = 8;
@@ -41,6 +45,26 @@ pub(super) fn read(dir: &Path) -> Result<PoolKeys, KeyError> {
     let keys: Result<Vec<_>, _> =
         files.iter().map(|name| read_bounded(&dir.join(name), MAX_KEY_BYTES)).collect();
     Ok(PoolKeys::new(keys.map_err(io)?)?)
+}
+
+/// Recognises API keys by the keys in `dir` from now on. While they cannot be read it stays as it is.
+pub fn recognise(dir: &Path, core: &Core) {
+    match read(dir) {
+        Ok(keys) => core.digesters.replace(keys.digesters()),
+        Err(error) => debug!(%error, "API keys are recognised as before"),
+    }
+}
+
+/// Follows the keys in `dir` until it is dropped.
+pub async fn watch(dir: PathBuf, core: Arc<Core>) {
+    loop {
+        tokio::time::sleep(POLL_INTERVAL).await;
+        let (dir, core) = (dir.clone(), Arc::clone(&core));
+        if let Err(cause) = tokio::task::spawn_blocking(move || recognise(&dir, &core)).await {
+            error!(%cause, "the keys of the pool are no longer watched");
+            return;
+        }
+    }
 }
 
 #[cfg(test)]

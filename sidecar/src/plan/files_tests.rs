@@ -52,12 +52,16 @@ impl Laptop {
 
     /// With the number of slots that a flag gives.
     fn open_with(&self, flag: Option<u32>) -> (PolicyFiles, Standalone) {
-        PolicyFiles::open(self.paths(), slots(flag)).unwrap()
+        PolicyFiles::open(self.paths(), slots(flag), digester()).unwrap()
     }
 
     fn error(&self) -> String {
-        PolicyFiles::open(self.paths(), slots(None)).unwrap_err().to_string()
+        PolicyFiles::open(self.paths(), slots(None), digester()).unwrap_err().to_string()
     }
+}
+
+fn digester() -> KeyDigester {
+    KeyDigester::derive(&[7; 32])
 }
 
 fn slots(flag: Option<u32>) -> SlotSettings {
@@ -115,7 +119,8 @@ fn what_is_wrong_with_files_is_told_with_the_place() {
         assert!(error.contains(told), "{told}: {error}");
         assert_eq!(error.lines().count(), 1, "{error}");
     }
-    let missing = PolicyFiles::open(vec![PathBuf::from("/nowhere/policy.yaml")], slots(None)).unwrap_err();
+    let missing =
+        PolicyFiles::open(vec![PathBuf::from("/nowhere/policy.yaml")], slots(None), digester()).unwrap_err();
     assert!(missing.to_string().contains("/nowhere/policy.yaml"));
 }
 
@@ -198,4 +203,99 @@ fn what_is_no_regular_file_is_refused_instead_of_waited_for() {
     let laptop = Laptop::with(&[]);
     let _listener = std::os::unix::net::UnixListener::bind(laptop.dir.path().join("policy.yaml")).unwrap();
     assert!(laptop.error().contains("not a regular file"), "{}", laptop.error());
+}
+
+const KEYED_POOL: &str = "\
+apiVersion: corral.dev/v1alpha1
+kind: OllamaPool
+metadata: { name: chat, labels: { size: big } }
+spec:
+  identity:
+    apiKeys: [{ secretName: team-keys }]
+";
+const SECRET: &str = "\
+apiVersion: v1
+kind: Secret
+metadata: { name: team-keys }
+type: Opaque
+data: { alice: YWxpY2Uta2V5LTE= }
+stringData:
+  bob: |
+    bob-key-1
+    bob-key-2
+";
+
+/// The clients of the keys in a plan, and whether a key is one of them.
+fn known(doc: &PlanDoc, key: &str) -> (Vec<String>, bool) {
+    let digest: String = digester().digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
+    let keys = &doc.identity.api_keys;
+    (keys.iter().map(|key| key.client.clone()).collect(), keys.iter().any(|key| key.digest == digest))
+}
+
+#[test]
+fn the_secrets_that_the_pool_names_give_its_api_keys() {
+    let files = [("a.yaml", POLICY), ("b.yaml", KEYED_POOL), ("c.yaml", SECRET)];
+    let (_, standalone) = Laptop::with(&files).open();
+    let clients = ["alice", "bob", "bob"].map(str::to_owned).to_vec();
+    for key in ["alice-key-1", "bob-key-1", "bob-key-2"] {
+        assert_eq!(known(&standalone.doc, key), (clients.clone(), true), "{key}");
+    }
+    assert!(!known(&standalone.doc, "alice-key-2").1);
+    assert_eq!(standalone.doc.identity.digest_key.as_deref(), Some(digester().id()));
+}
+
+#[test]
+fn a_key_that_is_taken_out_of_the_files_is_known_no_longer() {
+    let laptop = Laptop::with(&[("a.yaml", POLICY), ("b.yaml", KEYED_POOL), ("c.yaml", SECRET)]);
+    assert!(known(&laptop.open().1.doc, "bob-key-1").1);
+    laptop.write("c.yaml", &SECRET.replace("    bob-key-1\n", ""));
+    let doc = laptop.open().1.doc;
+    let found = ["alice-key-1", "bob-key-1", "bob-key-2"].map(|key| known(&doc, key).1);
+    assert_eq!(found, [true, false, true]);
+}
+
+#[test]
+fn what_is_wrong_with_secrets_is_told_by_their_names_and_never_by_their_content() {
+    let unnamed = KEYED_POOL.replace("team-keys", "other-keys");
+    let tier = KEYED_POOL.replace("team-keys", "team-keys, tier: gold");
+    let number = SECRET.replace("|\n    bob-key-1\n    bob-key-2", "12345678");
+    for (pool, secret, told) in [
+        (KEYED_POOL, "", "line 6: spec.identity.apiKeys[0]: there is no Secret team-keys"),
+        (&*unnamed, SECRET, "no OllamaPool in these files names Secret standalone/team-keys"),
+        ("", SECRET, "no OllamaPool in these files names Secret standalone/team-keys"),
+        (&*tier, SECRET, "no policy of the pool has a tier gold"),
+        (KEYED_POOL, &*number, "stringData.bob: is no text"),
+        (KEYED_POOL, &*SECRET.replace("YWxp", "Y!xp"), "data.alice: is not base64"),
+        (
+            KEYED_POOL,
+            &*SECRET.replace("    bob-key-2", "    bob key 2"),
+            "Secret team-keys, entry bob: an API key has",
+        ),
+        (
+            KEYED_POOL,
+            &*SECRET.replace("bob-key-2", "alice-key-1"),
+            "entry bob: entry alice has the same API key",
+        ),
+    ] {
+        let files: Vec<_> = [("a.yaml", POLICY), ("b.yaml", pool), ("c.yaml", secret)].into();
+        let files: Vec<_> = files.into_iter().filter(|(_, text)| !text.is_empty()).collect();
+        let error = Laptop::with(&files).error();
+        assert!(error.contains(told), "{told}: {error}");
+        for key in ["alice-key", "bob-key", "bob key", "12345678", "YWxp", "Y!xp"] {
+            assert!(!error.contains(key), "{error}");
+        }
+    }
+}
+
+#[test]
+fn a_policy_may_select_the_pool_by_its_labels() {
+    let selecting = |size: &str| {
+        let selector = format!("targetSelector: {{ matchLabels: {{ size: {size} }} }}");
+        POLICY.replace("targetRefs: [{ kind: OllamaPool, name: chat }]", &selector)
+    };
+    let keyless = KEYED_POOL.replace("    apiKeys: [{ secretName: team-keys }]\n", "    apiKeys: []\n");
+    let (_, standalone) = Laptop::with(&[("a.yaml", &selecting("big")), ("b.yaml", &keyless)]).open();
+    assert_eq!(standalone.doc.limits.len(), 1);
+    let error = Laptop::with(&[("a.yaml", &selecting("small")), ("b.yaml", &keyless)]).error();
+    assert!(error.contains("does not target the pool standalone/chat"), "{error}");
 }

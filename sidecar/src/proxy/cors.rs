@@ -14,7 +14,9 @@ use super::cross_site::Page;
 
 /// Every header of ours that a page may want to read.
 const EXPOSED: &str = "Retry-After, Retry-After-Ms, RateLimit, RateLimit-Policy, X-Request-Id, X-Should-Retry, \
-                       X-Corral-Limit, X-Corral-Retry";
+                       X-Corral-Limit, X-Corral-Retry, X-RateLimit-Limit-Requests, X-RateLimit-Limit-Tokens, \
+                       X-RateLimit-Remaining-Requests, X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Requests, \
+                       X-RateLimit-Reset-Tokens";
 
 /// What is served here; Ollama names those methods too that only manage models.
 const METHODS: &str = "GET, HEAD, POST";

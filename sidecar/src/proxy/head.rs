@@ -5,7 +5,8 @@ use http::header::{
     TRANSFER_ENCODING,
 };
 
-const API_KEY: HeaderName = HeaderName::from_static("x-api-key");
+use super::api_key::API_KEY;
+
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest request id taken from a client.

@@ -1,11 +1,19 @@
-//! `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-10: structured-field lists, one item
-//! for each enforced bucket that applies to the request, scarcest first.
+//! How a client stands, as headers: `RateLimit-Policy` and `RateLimit` of draft-ietf-httpapi-ratelimit-headers-10, one
+//! item for each enforced bucket that applies to the request, scarcest first; and the scarcest once more under the names
+//! that SDKs know ([`familiar`]).
+//!
+//! Of the draft's quota units only `requests` (the default) and `concurrent-requests` are registered; those for tokens
+//! and slot time are Corral's own, spelt as the draft spells its units.
+
+mod familiar;
 
 use std::fmt::Write;
 
-use corral_limiter::{Retry, Standing};
+use corral_limiter::{Nanos, Retry, Standing, Unit};
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
+
+use super::route::Family;
 
 const POLICY: HeaderName = HeaderName::from_static("ratelimit-policy");
 const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
@@ -13,30 +21,65 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// The most limits that one answer tells of.
 pub(crate) const MAX_ITEMS: usize = 8;
 
-/// Writes both headers; `refused` is what a 429 says about coming back.
-pub(crate) fn insert(headers: &mut HeaderMap, standings: &[Standing], refused: Option<&Retry>) {
+/// Writes all of them; `refused` is what a 429 says about coming back.
+pub(crate) fn insert(out: &mut HeaderMap, standings: &[Standing], refused: Option<&Retry>, family: Family) {
+    insert_lists(out, standings, refused);
+    familiar::insert(out, standings, refused, family);
+}
+
+fn insert_lists(out: &mut HeaderMap, standings: &[Standing], refused: Option<&Retry>) {
     let mut policy = String::with_capacity(64);
     let mut limit = String::with_capacity(64);
-    for standing in standings.iter().take(MAX_ITEMS) {
+    for standing in standings.iter().filter(|standing| is_told(standing.unit)).take(MAX_ITEMS) {
         let separator = if policy.is_empty() { "" } else { ", " };
         let name = item_name(standing);
         // Writing to a string does not fail.
         let _ = write!(policy, "{separator}{name};q={}", standing.quota);
         let _ = write!(limit, "{separator}{name};r={}", standing.remaining);
-        match standing.window_seconds {
-            Some(window) => _ = write!(policy, ";w={window}"),
-            None => policy.push_str(";qu=\"concurrent-requests\""),
+        if let Some(window) = standing.window_seconds {
+            let _ = write!(policy, ";w={window}");
         }
-        if let Some(reset) = standing.reset_seconds(refused) {
-            let _ = write!(limit, ";t={reset}");
+        if let Some(unit) = quota_unit(standing.unit) {
+            let _ = write!(policy, ";qu=\"{unit}\"");
+        }
+        if let Some(reset) = reset(standing, refused) {
+            let _ = write!(limit, ";t={}", reset.secs_ceil());
         }
     }
     for (name, list) in [(POLICY, policy), (LIMIT, limit)] {
         if !list.is_empty()
             && let Ok(value) = HeaderValue::try_from(list)
         {
-            headers.insert(name, value);
+            out.insert(name, value);
         }
+    }
+}
+
+/// What waits for a slot is the queue's business, which has no window and no promise.
+fn is_told(unit: Unit) -> bool {
+    !matches!(unit, Unit::Queued | Unit::QueuedTokens)
+}
+
+/// Until the bucket is as it was at first; on a refusal never later than the wait that the refusal states, which is that
+/// of what is used up. None for what has no window.
+fn reset(standing: &Standing, refused: Option<&Retry>) -> Option<Nanos> {
+    standing.window_seconds?;
+    Some(match refused {
+        None => standing.full,
+        Some(retry) if standing.remaining == 0 => retry.wait,
+        Some(retry) => standing.full.min(retry.wait),
+    })
+}
+
+fn quota_unit(unit: Unit) -> Option<&'static str> {
+    match unit {
+        Unit::Requests => None,
+        Unit::Tokens => Some("tokens"),
+        Unit::InputTokens => Some("input-tokens"),
+        Unit::OutputTokens => Some("output-tokens"),
+        Unit::SlotSeconds => Some("slot-seconds"),
+        Unit::Concurrency | Unit::Queued => Some("concurrent-requests"),
+        Unit::QueuedTokens => Some("queued-tokens"),
     }
 }
 
@@ -53,3 +96,7 @@ fn item_name(standing: &Standing) -> String {
     name.extend([".", standing.unit.as_str(), "\""]);
     name
 }
+
+#[cfg(test)]
+#[path = "headers/tests.rs"]
+mod tests;

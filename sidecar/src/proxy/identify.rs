@@ -1,4 +1,4 @@
-//! Who asks: the TCP peer, or whom trusted proxies say they speak for.
+//! Who asks: the TCP peer, or whom trusted proxies say they speak for; and what trusted headers say of the request.
 
 use std::net::IpAddr;
 
@@ -10,6 +10,9 @@ const FORWARDED_FOR: HeaderName = HeaderName::from_static("x-forwarded-for");
 
 /// The most hops looked at, from the right. A longer chain is nobody's honest one.
 const MAX_HOPS: usize = 32;
+
+/// The longest value of a header that limits go by, in bytes. A longer one is taken for none.
+const MAX_VALUE_BYTES: usize = 256;
 
 /// The address of the client behind `peer`.
 ///
@@ -32,6 +35,17 @@ pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) ->
         }
     }
     client
+}
+
+/// The values of the headers that limits go by. Of a header that is there twice the first counts; one that is no text, or
+/// too long, is not there.
+pub(crate) fn trusted_headers(headers: &HeaderMap, names: &[String]) -> Vec<(Box<str>, Box<str>)> {
+    let value = |name: &String| {
+        let value = headers.get(name.as_str())?.as_bytes();
+        let value = std::str::from_utf8(value).ok().filter(|value| value.len() <= MAX_VALUE_BYTES)?;
+        Some((name.as_str().into(), value.into()))
+    };
+    names.iter().filter_map(value).collect()
 }
 
 fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
@@ -69,6 +83,22 @@ mod tests {
         }
         let trusted: Vec<IpNet> = trusted.iter().map(|net| net.parse().unwrap()).collect();
         client_ip(ip(peer), &headers, &trusted)
+    }
+
+    #[test]
+    fn only_the_headers_asked_for_are_read_and_the_first_of_each() {
+        let mut headers = HeaderMap::new();
+        let long = "x".repeat(MAX_VALUE_BYTES + 1);
+        for (name, value) in
+            [("x-team", "red"), ("x-team", "blue"), ("x-long", &long), ("x-other", "y"), ("x-empty", "")]
+        {
+            headers.append(name, value.parse().unwrap());
+        }
+        headers.append("x-bytes", http::HeaderValue::from_bytes(b"\xff").unwrap());
+        let names = ["x-bytes", "x-empty", "x-long", "x-none", "x-team"].map(str::to_owned);
+        let pair = |name: &str, value: &str| (name.into(), value.into());
+        assert_eq!(trusted_headers(&headers, &names), [pair("x-empty", ""), pair("x-team", "red")]);
+        assert_eq!(trusted_headers(&headers, &[]), []);
     }
 
     #[test]

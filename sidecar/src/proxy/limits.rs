@@ -1,25 +1,28 @@
 //! `GET /corral/v1/limits`: what applies to the caller, in the policy's numbers and in this pod's.
+//!
+//! Looking changes nothing, as far as limits go: the look itself is metadata, and counts as such.
 
-use std::net::IpAddr;
+use std::collections::BTreeMap;
 use std::num::NonZeroU32;
+use std::sync::Arc;
 
 use bytes::Bytes;
-use corral_limiter::{HeadFacts, Limit, Plan, Standing, Unit};
-use corral_wire::{EndpointClass, KeyPart, Mode, Scope};
+use corral_limiter::{BodyFacts, Explained, HeadFacts, Limit, LimitInfo, Mismatch, Plan, Standing};
+use corral_wire::{Action, Algorithm, EndpointClass, KeyPart, Mode, Scope};
 use serde::Serialize;
+use serde_json::{Value, json};
 
-use super::wording;
+use super::{route, wording};
 use crate::core::Core;
-
-const CLASSES: [EndpointClass; 4] =
-    [EndpointClass::Chat, EndpointClass::Generate, EndpointClass::Embed, EndpointClass::Metadata];
 
 /// The whole answer.
 #[derive(Serialize)]
 #[serde(rename_all = "camelCase")]
 struct Shown<'a> {
-    /// Whom the caller is charged as.
-    client: IpAddr,
+    /// Whom the caller is charged as: the client of its API key, or its address.
+    client: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    tier: Option<&'a str>,
     /// The plan in force.
     plan: u64,
     /// Among how many pods a pool's limits are shared.
@@ -34,26 +37,31 @@ struct ShownLimit<'a> {
     policy: &'a str,
     limit: &'a str,
     endpoints: &'a [EndpointClass],
-    /// Empty: every model.
-    models: Vec<&'a str>,
+    /// Names and patterns. Empty: every model.
+    models: &'a [String],
     per: &'a [KeyPart],
     scope: Scope,
-    /// The policy's rate, `60 per 1m`.
+    algorithm: Algorithm,
+    action: Action,
+    /// The longest that the action lets a request wait, in milliseconds.
     #[serde(skip_serializing_if = "Option::is_none")]
-    requests: Option<String>,
-    /// The policy's burst.
+    max_wait_ms: Option<u64>,
+    /// The policy's numbers by unit: rates as `60 per 1m`, what counts at one time as a number.
+    #[serde(flatten)]
+    numbers: BTreeMap<&'static str, Value>,
+    /// The policy's bursts by unit, where the algorithm has one.
+    #[serde(skip_serializing_if = "BTreeMap::is_empty")]
+    burst: BTreeMap<&'static str, u64>,
+    /// How much of the numbers is in force now, in percent; only where the limit adapts.
     #[serde(skip_serializing_if = "Option::is_none")]
-    burst: Option<u64>,
-    /// The policy's concurrency.
-    #[serde(skip_serializing_if = "Option::is_none")]
-    concurrency: Option<NonZeroU32>,
+    adaptive_percent: Option<f64>,
     /// The most that the limit lets through, in words.
     bound: String,
     /// How the caller stands on this pod; empty where that hangs on the model.
     this_pod: Vec<ShownStanding>,
 }
 
-/// One bucket of the caller on this pod.
+/// One bucket of the caller on this pod, in this pod's share of the numbers.
 #[derive(Serialize, PartialEq)]
 #[serde(rename_all = "camelCase")]
 struct ShownStanding {
@@ -62,8 +70,11 @@ struct ShownStanding {
     quota: u64,
     /// The most that `remaining` can be.
     capacity: u64,
+    /// Above `capacity` while there is debt.
+    used: u64,
+    used_percent: u64,
     remaining: u64,
-    /// Milliseconds until one more request would be admitted; 0: now, or nobody knows.
+    /// Milliseconds until one more would be admitted; 0: now, or nobody knows.
     next_ms: u64,
     /// Milliseconds until `remaining` is `capacity` again.
     full_ms: u64,
@@ -71,69 +82,130 @@ struct ShownStanding {
     endpoints: Vec<EndpointClass>,
 }
 
-/// What applies to `client`. Limits in shadow mode are nobody's business but the operator's.
-pub(crate) fn show(core: &Core, client: IpAddr) -> Bytes {
+/// What the limits say of the caller at each endpoint there is.
+type Said = Vec<(EndpointClass, Vec<Explained>)>;
+
+/// What applies to whoever asks. Limits in shadow mode are nobody's business but the operator's.
+pub(crate) fn show(core: &Core, caller: &HeadFacts) -> Bytes {
     let Some(plan) = core.plan() else {
         return Bytes::from_static(b"{}");
     };
     let pods = core.divisor();
-    let standings: Vec<(EndpointClass, Standing)> = CLASSES
-        .into_iter()
-        .flat_map(|endpoint| {
-            let standing = core.standing(&HeadFacts::new(client, endpoint, ""), None);
-            standing.into_iter().map(move |standing| (endpoint, standing))
-        })
-        .collect();
-    let enforced = plan.limits().iter().filter(|limit| limit.mode() == Mode::Enforce);
-    let limits = enforced.map(|limit| shown(&plan, limit, pods, &standings)).collect();
-    let shown = Shown { client, plan: plan.sequence(), pods, limits };
+    let said = said(core, caller);
+    let stats = core.limit_stats();
+    let in_force = |info: &Arc<LimitInfo>| {
+        stats.iter().find(|stats| stats.limit == *info).map_or(1000, |stats| stats.adaptive_milli)
+    };
+    let applying =
+        plan.limits().iter().filter(|limit| limit.mode() == Mode::Enforce && applies(limit, &said));
+    let limits = applying.map(|limit| shown(&plan, limit, pods, (&said, in_force(limit.info())))).collect();
+    let client = match &caller.client {
+        Some(client) => client.name.clone(),
+        None => caller.client_ip.to_string(),
+    };
+    let tier = plan.tier_of(caller);
+    let shown = Shown { client, tier, plan: plan.sequence(), pods, limits };
     serde_json::to_vec(&shown).unwrap_or_default().into()
+}
+
+fn said(core: &Core, caller: &HeadFacts) -> Said {
+    let ask = |(endpoint, path)| {
+        let head = HeadFacts { endpoint, path, ..caller.clone() };
+        (endpoint, core.explain(&head, &BodyFacts::default()))
+    };
+    route::all().map(ask).collect()
+}
+
+/// Whether a limit may say something to a request of the caller, whichever that is.
+fn applies(limit: &Limit, said: &Said) -> bool {
+    own(limit, said).any(|(_, said)| matches!(said.mismatch, None | Some(Mismatch::Model)))
+}
+
+/// What one limit says.
+fn own<'a>(limit: &Limit, said: &'a Said) -> impl Iterator<Item = (EndpointClass, &'a Explained)> {
+    let info = Arc::clone(limit.info());
+    said.iter().filter_map(move |(endpoint, all)| {
+        all.iter().find(|said| said.limit == info).map(|said| (*endpoint, said))
+    })
 }
 
 fn shown<'a>(
     plan: &Plan,
     limit: &'a Limit,
     pods: NonZeroU32,
-    standings: &[(EndpointClass, Standing)],
+    (said, adaptive_milli): (&Said, u32),
 ) -> ShownLimit<'a> {
     let info = limit.info();
-    let rate = info.rate(Unit::Requests);
     ShownLimit {
         policy: &info.policy,
         limit: &info.name,
         endpoints: limit.endpoints(),
-        models: limit.models().iter().map(corral_limiter::ModelName::as_str).collect(),
+        models: limit.models(),
         per: limit.per(),
         scope: limit.scope(),
-        requests: rate.map(|rate| format!("{} per {}", wording::count(&rate), wording::window(rate.window))),
-        burst: rate.map(|rate| rate.burst),
-        concurrency: info.most(Unit::Concurrency),
+        algorithm: limit.algorithm(),
+        action: limit.action(),
+        max_wait_ms: limit.max_wait().map(corral_limiter::Nanos::millis_ceil),
+        numbers: numbers(info),
+        burst: bursts(limit),
+        adaptive_percent: limit.adaptive_min_milli().map(|_| f64::from(adaptive_milli) / 10.0),
         bound: plan.bound(limit, pods).to_string(),
-        this_pod: buckets(limit, standings),
+        this_pod: buckets(limit, said),
     }
 }
 
+fn numbers(info: &LimitInfo) -> BTreeMap<&'static str, Value> {
+    let rates = info.rates().iter().map(|(unit, rate)| {
+        let rate = format!("{} per {}", wording::count(rate), wording::window(rate.window));
+        (unit.as_str(), Value::from(rate))
+    });
+    rates.chain(info.bounds_at_once().iter().map(|(unit, most)| (unit.as_str(), json!(most)))).collect()
+}
+
+fn bursts(limit: &Limit) -> BTreeMap<&'static str, u64> {
+    if !matches!(limit.algorithm(), Algorithm::TokenBucket | Algorithm::LeakyBucket) {
+        return BTreeMap::new();
+    }
+    limit.info().rates().iter().map(|(unit, rate)| (unit.as_str(), rate.burst)).collect()
+}
+
 /// The caller's buckets of one limit; classes that stand alike are told together.
-fn buckets(limit: &Limit, standings: &[(EndpointClass, Standing)]) -> Vec<ShownStanding> {
+fn buckets(limit: &Limit, said: &Said) -> Vec<ShownStanding> {
     let mut buckets: Vec<ShownStanding> = Vec::new();
-    for (endpoint, standing) in standings.iter().filter(|(_, standing)| standing.limit == *limit.info()) {
-        let bucket = ShownStanding {
-            unit: standing.unit.as_str(),
-            quota: standing.quota,
-            capacity: standing.capacity,
-            remaining: standing.remaining,
-            next_ms: standing.next.millis_ceil(),
-            full_ms: standing.full.millis_ceil(),
-            endpoints: Vec::new(),
-        };
-        let alike = |other: &&mut ShownStanding| {
-            (other.unit, other.remaining, other.capacity, other.quota)
-                == (bucket.unit, bucket.remaining, bucket.capacity, bucket.quota)
-        };
-        match buckets.iter_mut().find(alike) {
-            Some(other) => other.endpoints.push(*endpoint),
-            None => buckets.push(ShownStanding { endpoints: vec![*endpoint], ..bucket }),
+    if limit.per().contains(&KeyPart::Model) {
+        return buckets;
+    }
+    for (endpoint, said) in own(limit, said) {
+        for standing in &said.standings {
+            add(&mut buckets, bucket(standing), endpoint);
         }
     }
     buckets
+}
+
+fn add(buckets: &mut Vec<ShownStanding>, bucket: ShownStanding, endpoint: EndpointClass) {
+    let alike = |other: &&mut ShownStanding| {
+        (other.unit, other.used, other.capacity, other.quota)
+            == (bucket.unit, bucket.used, bucket.capacity, bucket.quota)
+    };
+    match buckets.iter_mut().find(alike) {
+        Some(other) if other.endpoints.contains(&endpoint) => {}
+        Some(other) => other.endpoints.push(endpoint),
+        None => buckets.push(ShownStanding { endpoints: vec![endpoint], ..bucket }),
+    }
+}
+
+fn bucket(standing: &Standing) -> ShownStanding {
+    let Standing { unit, quota, used, remaining, capacity, .. } = *standing;
+    ShownStanding {
+        unit: unit.as_str(),
+        quota,
+        capacity,
+        used,
+        used_percent: used.saturating_mul(100).checked_div(capacity).unwrap_or(0),
+        remaining,
+        next_ms: standing.next.millis_ceil(),
+        full_ms: standing.full.millis_ceil(),
+        endpoints: Vec::new(),
+    }
 }

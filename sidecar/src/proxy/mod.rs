@@ -1,6 +1,7 @@
 //! The life of one request: who asks, for what, may it, may it now, and the answer.
 
 pub(crate) mod admission;
+mod api_key;
 mod body;
 mod canary;
 mod cors;
@@ -9,6 +10,7 @@ mod departed;
 mod dice;
 mod discard;
 mod ending;
+mod explain;
 mod forward;
 mod framing;
 mod head;
@@ -36,21 +38,29 @@ mod wording;
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use corral_limiter::{Nanos, Plan};
 use parking_lot::Mutex;
 
+pub(crate) use api_key::NoClient;
 pub(crate) use dice::Dice;
+pub(crate) use explain::explain;
 pub(crate) use framing::{Fault, Framing, MAX_HEAD};
 pub(crate) use request::handle;
 pub use settings::{ProxySettings, StallBounds};
+pub(crate) use wording::seconds;
 
 use crate::core::Core;
 use inspect::{Asked, BodyBudget};
 use residency::Residency;
 use route::Endpoint;
-use tokens::{Learned, Reckoning};
+pub(crate) use tokens::Learned;
+use tokens::Reckoning;
 use upstream::Upstream;
+
+/// How often the wall clock is looked at: by so much a window by the clock may be late when that is set.
+const WALL_INTERVAL: Duration = Duration::from_secs(5);
 
 /// What all requests share.
 pub(crate) struct Proxy {
@@ -60,7 +70,6 @@ pub(crate) struct Proxy {
     upstream: Upstream,
     budget: BodyBudget,
     residency: Mutex<Residency>,
-    learned: Mutex<Learned>,
 }
 
 impl Proxy {
@@ -68,21 +77,36 @@ impl Proxy {
         let upstream = Upstream::new(settings.upstream, settings.connect_timeout);
         let budget = BodyBudget::new(settings.body_budget_bytes);
         let residency = Mutex::new(Residency::new(settings.hold_loaded));
-        let learned = Mutex::default();
-        Self { core, settings, dice: Dice::new(), upstream, budget, residency, learned }
+        Self { core, settings, dice: Dice::new(), upstream, budget, residency }
     }
 
     /// Reckons what a request will probably cost; none where nothing is inferred, which takes no slot.
     fn reckon(&self, asked: &Asked<'_>, endpoint: &Endpoint) -> Option<Reckoning> {
-        let plan = self.core.plan();
-        let tokens = plan.as_deref().map(Plan::tokens).cloned().unwrap_or_default();
-        Reckoning::of(asked, endpoint, &tokens, &self.learned.lock())
+        reckon(&self.core, asked, endpoint)
     }
 
-    /// Watches Ollama's runners, until it is dropped.
-    pub(crate) async fn watch(self: &Arc<Self>) {
-        tokio::join!(lookout::watch(self), vigil::watch(self), admission::recall(&self.core));
+    async fn look_at_the_wall(&self) {
+        loop {
+            tokio::time::sleep(WALL_INTERVAL).await;
+            self.core.look_at_the_wall();
+        }
     }
+
+    /// Watches Ollama's runners, and what limits wait for, until it is dropped.
+    pub(crate) async fn watch(self: &Arc<Self>) {
+        tokio::join!(
+            lookout::watch(self),
+            vigil::watch(self),
+            admission::recall(&self.core),
+            self.look_at_the_wall()
+        );
+    }
+}
+
+fn reckon(core: &Core, asked: &Asked<'_>, endpoint: &Endpoint) -> Option<Reckoning> {
+    let plan = core.plan();
+    let tokens = plan.as_deref().map(Plan::tokens).cloned().unwrap_or_default();
+    Reckoning::of(asked, endpoint, &tokens, &core.learned.lock())
 }
 
 /// What the requests of one connection share.

@@ -6,7 +6,7 @@ use std::net::IpAddr;
 use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
-use corral_limiter::{ModelName, Nanos};
+use corral_limiter::{KnownClient, ModelName, Nanos};
 use http::Method;
 
 use super::ending;
@@ -21,7 +21,9 @@ pub(crate) struct Record {
     begun: Nanos,
     method: Method,
     pub(crate) id: String,
-    pub(crate) client: IpAddr,
+    pub(crate) client_ip: IpAddr,
+    /// Whose API key it has, if the plan knows it.
+    pub(crate) client: Option<Arc<KnownClient>>,
     /// None for a request that does not exist.
     pub(crate) endpoint: Option<&'static Endpoint>,
     pub(crate) model: Option<ModelName>,
@@ -57,13 +59,14 @@ enum End {
 const CLIENT_GONE: u16 = 499;
 
 impl Record {
-    pub(crate) fn begin(core: &Arc<Core>, id: String, client: IpAddr, method: Method) -> Self {
+    pub(crate) fn begin(core: &Arc<Core>, id: String, client_ip: IpAddr, method: Method) -> Self {
         Self {
             core: Arc::clone(core),
             begun: core.clock().now(),
             method,
             id,
-            client,
+            client_ip,
+            client: None,
             endpoint: None,
             model: None,
             stream: false,
@@ -97,6 +100,14 @@ impl Record {
     /// The shutdown came before the answer.
     pub(crate) fn drained(&mut self) {
         self.end = End::Drained;
+    }
+
+    /// As the log names who asked: a known client by its name, anybody else by the address.
+    fn who(&self) -> &dyn std::fmt::Display {
+        match &self.client {
+            Some(client) => &client.name,
+            None => &self.client_ip,
+        }
     }
 
     fn outcome(&self, end: End, status: u16) -> Outcome {
@@ -134,7 +145,7 @@ impl Drop for Record {
         metrics.ended(self.endpoint.map(|endpoint| endpoint.class), self.outcome(end, status), took);
         tracing::info!(
             id = %self.id,
-            client = %self.client,
+            client = %self.who(),
             method = %self.method,
             path = self.endpoint.map_or("-", |endpoint| endpoint.path),
             model = self.model.as_ref().map_or("-", ModelName::as_str),

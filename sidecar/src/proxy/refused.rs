@@ -1,10 +1,11 @@
 //! Every reason for which a request is not answered by Ollama.
 
 use corral_limiter::queue::{QueueFull, QueueRefusal};
-use corral_limiter::{Nanos, Refusal, Retry};
+use corral_limiter::{Nanos, Oversized, Refusal, Retry};
 use http::StatusCode;
 
 use super::admission::Denied;
+use super::api_key::NoClient;
 use super::cross_site::CrossSite;
 use super::head::HeadFault;
 use super::inspect::{BadBody, BodyFault, ModelFault};
@@ -21,6 +22,8 @@ pub(crate) enum Refused {
     CrossSite(#[from] CrossSite),
     #[error(transparent)]
     Route(#[from] RouteFault),
+    #[error("{}", super::wording::unauthenticated(*.0))]
+    Unauthenticated(NoClient),
     #[error("an encoded body cannot be inspected: send it without Content-Encoding")]
     Encoded,
     #[error("this endpoint takes no body")]
@@ -31,6 +34,8 @@ pub(crate) enum Refused {
     Content(#[from] BadBody),
     #[error("{}", super::wording::limits(.0))]
     Limit(Refusal),
+    #[error("{}", super::wording::oversized(.0))]
+    Oversized(Oversized),
     #[error("{}", super::wording::queue(.0))]
     QueueFull(QueueRefusal),
     #[error("No slot came free within {}. Retry in about {}.", super::wording::seconds(*.waited), super::wording::seconds(*.estimated_wait))]
@@ -45,6 +50,7 @@ impl From<Denied> for Refused {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Limit(refusal) => Self::Limit(refusal),
+            Denied::Oversized(oversized) => Self::Oversized(oversized),
             Denied::Queue(refusal) => Self::QueueFull(refusal),
             Denied::TimedOut { waited, estimated_wait } => Self::QueueTimeout { waited, estimated_wait },
         }
@@ -62,9 +68,13 @@ impl From<ModelFault> for Refused {
 pub(crate) enum Kind {
     Invalid,
     TooLarge,
+    Unauthenticated,
     Forbidden,
     NotFound,
-    RateLimited,
+    /// By a limit of tokens, or by any other.
+    RateLimited {
+        tokens: bool,
+    },
     Overloaded,
     Unavailable,
 }
@@ -82,12 +92,14 @@ impl Refused {
             Self::Head(HeadFault::Expectation) => StatusCode::EXPECTATION_FAILED,
             Self::Route(RouteFault::Unknown) => StatusCode::NOT_FOUND,
             Self::Route(RouteFault::Method { .. }) => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
             Self::CrossSite(_)
             | Self::Route(RouteFault::Closed)
             | Self::Content(BadBody::Model(ModelFault::Cloud)) => StatusCode::FORBIDDEN,
             Self::Head(_)
             | Self::Route(_)
             | Self::UnwantedBody
+            | Self::Oversized(_)
             | Self::Content(_)
             | Self::Body(BodyFault::Broken) => StatusCode::BAD_REQUEST,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -103,11 +115,12 @@ impl Refused {
 
     pub(crate) fn kind(&self) -> Kind {
         match self {
-            Self::Limit(_) => Kind::RateLimited,
+            Self::Limit(refusal) => Kind::RateLimited { tokens: super::wording::is_of_tokens(refusal) },
             Self::QueueFull(_) | Self::QueueTimeout { .. } | Self::Body(BodyFault::NoRoom) => {
                 Kind::Overloaded
             }
             Self::Unavailable(_) | Self::NoAnswer => Kind::Unavailable,
+            Self::Unauthenticated(_) => Kind::Unauthenticated,
             Self::Body(BodyFault::TooLarge { .. }) => Kind::TooLarge,
             _ => match self.status() {
                 StatusCode::FORBIDDEN => Kind::Forbidden,
@@ -143,6 +156,11 @@ impl Refused {
         }
     }
 
+    /// Whether the same request would be refused again, whenever it comes.
+    pub(crate) fn is_final(&self) -> bool {
+        matches!(self, Self::Oversized(_))
+    }
+
     /// Whether the request itself is at fault, and is charged for the work it made.
     pub(crate) fn is_bad_request(&self) -> bool {
         matches!(self, Self::Encoded | Self::UnwantedBody | Self::Content(_))
@@ -157,6 +175,7 @@ impl Refused {
             Some(RefusedBy::WaitTooLong) => Outcome::WaitTooLong,
             Some(RefusedBy::QueueTimeout) => Outcome::QueueTimeout,
             Some(RefusedBy::Unavailable) => Outcome::Unavailable,
+            Some(RefusedBy::Unauthenticated) => Outcome::Unauthenticated,
             Some(RefusedBy::BadRequest) => Outcome::Invalid,
         }
     }
@@ -164,11 +183,12 @@ impl Refused {
     /// As the metrics name it; none for a limit, which counts for itself.
     pub(crate) fn reason(&self) -> Option<RefusedBy> {
         match self {
-            Self::Limit(_) => None,
+            Self::Limit(_) | Self::Oversized(_) => None,
             Self::QueueFull(QueueRefusal { reason: QueueFull::Wait, .. }) => Some(RefusedBy::WaitTooLong),
             Self::QueueFull(_) | Self::Body(BodyFault::NoRoom) => Some(RefusedBy::QueueFull),
             Self::QueueTimeout { .. } => Some(RefusedBy::QueueTimeout),
             Self::Unavailable(_) | Self::NoAnswer => Some(RefusedBy::Unavailable),
+            Self::Unauthenticated(_) => Some(RefusedBy::Unauthenticated),
             _ => Some(RefusedBy::BadRequest),
         }
     }

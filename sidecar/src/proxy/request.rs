@@ -12,13 +12,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use corral_limiter::{BodyFacts, HeadFacts, Plan, Standing};
+use corral_limiter::{HeadFacts, Plan, Standing};
+use corral_wire::Unauthenticated;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 
 use super::admission::Entered;
+use super::api_key::{self, Caller, NoClient};
 use super::body::ReplyBody;
 use super::cross_site::{self, Page};
 use super::discard::discard;
@@ -28,10 +30,12 @@ use super::record::Record;
 use super::refused::Refused;
 use super::residency::Need;
 use super::respond::{self, Context};
-use super::route::{self, Action, Family, Route};
+use super::route::{self, Action, Endpoint, Family, Route};
 use super::tokens::{Account, Reckoning};
 use super::upstream::Pieces;
 use super::{Connection, Proxy, cors, head, headers, identify, limits, upstream};
+use crate::clients::Had;
+use crate::core::Core;
 use crate::health::Unavailable;
 
 const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
@@ -51,15 +55,16 @@ where
     let (parts, mut body) = request.into_parts();
     let plan = proxy.core.plan();
     let trusted = plan.as_deref().map_or(&[][..], Plan::trusted_proxies);
-    let client = identify::client_ip(connection.peer, &parts.headers, trusted);
+    let client_ip = identify::client_ip(connection.peer, &parts.headers, trusted);
     let id = head::request_id(&parts.headers).map_or_else(|| proxy.dice.request_id(), str::to_owned);
-    let record = Record::begin(&proxy.core, id, client, parts.method.clone());
+    let record = Record::begin(&proxy.core, id, client_ip, parts.method.clone());
     let mut life = Life {
         proxy: &proxy,
         family: route::family_of(parts.uri.path()),
         local: connection.local,
         early: connection.early,
         page: Page::of(&parts.headers),
+        plan,
         facts: None,
         body_read: false,
         shape: Shape::default(),
@@ -87,6 +92,8 @@ struct Life<'a> {
     early: bool,
     /// For which it was sent.
     page: Page,
+    /// By which it is known who asks; none before the first.
+    plan: Option<Arc<Plan>>,
     /// Once its limits are looked at.
     facts: Option<HeadFacts>,
     /// Nothing of the body is left on the connection.
@@ -145,9 +152,7 @@ impl Life<'_> {
         self.family = endpoint.family;
         self.record.endpoint = Some(endpoint);
         self.available(endpoint.action)?;
-        let facts = HeadFacts::new(self.record.client, endpoint.class, endpoint.path);
-        let facts = self.facts.insert(facts);
-        let entered = Entered::enter(&self.proxy.core, facts).map_err(Refused::Limit)?;
+        let entered = self.enter(endpoint, headers)?;
         let read = match self.read(&route, headers, body).await {
             Ok(read) => read,
             Err(refused) => {
@@ -158,10 +163,27 @@ impl Life<'_> {
             }
         };
         let hold = self.admit(entered).await?;
-        if endpoint.action == Action::Limits {
-            return Ok(Outcome::Own(limits::show(&self.proxy.core, self.record.client)));
+        if let (Action::Limits, Some(caller)) = (endpoint.action, &self.facts) {
+            return Ok(Outcome::Own(limits::show(&self.proxy.core, caller)));
         }
         self.exchange(&route, method, headers, read, hold).await.map(Outcome::Answer)
+    }
+
+    /// Finds out who asks, and takes what its head needs of the limits.
+    fn enter(&mut self, endpoint: &Endpoint, headers: &HeaderMap) -> Result<Entered, Refused> {
+        let core = &self.proxy.core;
+        let facts = self.facts.insert(HeadFacts::new(self.record.client_ip, endpoint.class, endpoint.path));
+        if let Some(plan) = &self.plan {
+            match api_key::caller(headers, plan, &core.digesters) {
+                Caller::Known(client) => {
+                    self.record.client = Some(Arc::clone(&client));
+                    facts.client = Some(client);
+                }
+                Caller::Unknown(why) => admit_unknown(core, plan, why, facts)?,
+            }
+            facts.headers = identify::trusted_headers(headers, plan.headers());
+        }
+        Entered::enter(core, facts).map_err(Refused::Limit)
     }
 
     /// Whether requests are served at all just now. What limits apply can be asked whenever there are any.
@@ -217,11 +239,10 @@ impl Life<'_> {
     /// Decides every limit, and waits for a slot where one is needed.
     async fn admit(&mut self, entered: Entered) -> Result<Hold, Refused> {
         let Some(reckoning) = self.reckoning.take() else {
-            let body = BodyFacts { model: self.record.model.as_ref(), ..BodyFacts::default() };
-            return entered.pass(body).await.map(Hold::Passed).map_err(Refused::from);
+            let passed = entered.pass(self.record.model.as_ref()).await;
+            return passed.map(Hold::Passed).map_err(Refused::from);
         };
-        let model = reckoning.model();
-        let body = BodyFacts { model: Some(model), estimate: reckoning.estimate() };
+        let (model, estimate) = (reckoning.model(), reckoning.estimate());
         let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
         let health = &self.proxy.core.health;
         let permit = tokio::select! {
@@ -231,7 +252,7 @@ impl Life<'_> {
                 let why = health.unavailable().unwrap_or(Unavailable::Stalled);
                 return Err(Refused::Unavailable(why));
             }
-            permit = entered.queue(body, model)?.slot() => permit?,
+            permit = entered.queue(model, estimate)?.slot() => permit?,
         };
         self.record.waited = permit.waited();
         self.proxy.core.metrics.queue_wait(permit.waited().into());
@@ -264,10 +285,11 @@ impl Life<'_> {
 
     /// Turns the outcome into the answer, and hands the record on to its body.
     fn answer(mut self, outcome: Result<Outcome, Refused>, closes: bool) -> Response<ReplyBody> {
+        self.count_for_client(outcome.as_ref().err());
         let standings = self.standings(outcome.as_ref().err());
         let mut response = match outcome {
             Ok(Outcome::Answer(answer)) => return self.pass_on(answer, &standings, closes),
-            Ok(Outcome::Own(bytes)) => own(bytes, &standings),
+            Ok(Outcome::Own(bytes)) => own(bytes, &standings, self.family),
             Ok(Outcome::Preflight) => preflight(),
             Err(refused) => {
                 self.record.refused = Some(refused.outcome());
@@ -277,6 +299,16 @@ impl Life<'_> {
         self.seal(response.headers_mut(), closes);
         self.record.status = Some(response.status().as_u16());
         response.map(|bytes| ReplyBody::whole(bytes, self.record))
+    }
+
+    /// Counts the request among those of its client; what it takes of Ollama is counted when that is known.
+    fn count_for_client(&self, refused: Option<&Refused>) {
+        let Some(facts) = &self.facts else { return };
+        let turned_away = |refused: &Refused| {
+            matches!(refused.status(), StatusCode::TOO_MANY_REQUESTS | StatusCode::UNAUTHORIZED)
+        };
+        let had = Had { requests: 1, refused: u64::from(refused.is_some_and(turned_away)), ..Had::default() };
+        self.proxy.core.count_for(facts, &had);
     }
 
     fn pass_on(mut self, answer: Answer, standings: &[Standing], closes: bool) -> Response<ReplyBody> {
@@ -295,7 +327,7 @@ impl Life<'_> {
         if let Some(length) = answer.headers.get(CONTENT_LENGTH).filter(|_| !answer.shrinks) {
             out.insert(CONTENT_LENGTH, length.clone());
         }
-        headers::insert(&mut out, standings, None);
+        headers::insert(&mut out, standings, None, self.family);
         self.seal(&mut out, closes);
         let mut response = Response::new(ReplyBody::stream(answer.frames, answer.length, self.record));
         *response.status_mut() = answer.status;
@@ -331,10 +363,23 @@ impl Life<'_> {
     }
 }
 
-fn own(bytes: Bytes, standings: &[Standing]) -> Response<Bytes> {
+/// Whoever has no known key is charged by address, be it only for the answer that it needs one.
+fn admit_unknown(core: &Arc<Core>, plan: &Plan, why: NoClient, facts: &HeadFacts) -> Result<(), Refused> {
+    let rejects = plan.unauthenticated() == Unauthenticated::Reject;
+    if rejects || plan.digest_key().is_some() {
+        core.metrics.unauthenticated(why);
+    }
+    if !rejects {
+        return Ok(());
+    }
+    Entered::enter(core, facts).map_err(Refused::Limit)?.bad_request();
+    Err(Refused::Unauthenticated(why))
+}
+
+fn own(bytes: Bytes, standings: &[Standing], family: Family) -> Response<Bytes> {
     let mut response = Response::new(bytes);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers::insert(response.headers_mut(), standings, None);
+    headers::insert(response.headers_mut(), standings, None, family);
     response
 }
 

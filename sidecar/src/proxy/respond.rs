@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use bytes::Bytes;
-use corral_limiter::{Nanos, Refusal, Retry, Standing};
-use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER};
+use corral_limiter::{Nanos, Retry, Standing};
+use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
 use http::{HeaderMap, HeaderValue, Response};
 use serde_json::{Value, json};
 
@@ -46,12 +46,16 @@ pub(crate) fn refuse(refused: &Refused, context: &Context<'_>) -> Response<Bytes
     if let Some(retry) = &retry {
         insert_retry(headers, retry, context.dice);
     }
-    headers::insert(headers, context.standings, retry.as_ref());
-    if let Refused::Limit(refusal) = refused {
-        insert_limits(headers, refusal);
+    headers::insert(headers, context.standings, retry.as_ref(), context.family);
+    insert_limits(headers, refused);
+    if refused.is_final() {
+        headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
     if let Refused::Route(RouteFault::Method { allow }) = refused {
         headers.insert(ALLOW, HeaderValue::from_static(allow));
+    }
+    if matches!(refused, Refused::Unauthenticated(_)) {
+        headers.insert(WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
     }
     if refused.closes() {
         headers.insert(CONNECTION, HeaderValue::from_static("close"));
@@ -80,10 +84,14 @@ fn insert_retry(headers: &mut HeaderMap, retry: &Retry, dice: &Dice) {
 }
 
 /// The limits that the message tells of, by their identities.
-fn insert_limits(headers: &mut HeaderMap, refusal: &Refusal) {
+fn insert_limits(headers: &mut HeaderMap, refused: &Refused) {
+    let told: Vec<_> = match refused {
+        Refused::Limit(refusal) => wording::told(refusal).iter().map(|violation| &violation.limit).collect(),
+        Refused::Oversized(oversized) => vec![&oversized.limit],
+        _ => return,
+    };
     let mut names: Vec<String> = Vec::new();
-    for violation in wording::told(refusal) {
-        let name = violation.limit.to_string();
+    for name in told.into_iter().map(ToString::to_string) {
         if !names.contains(&name) {
             names.push(name);
         }
@@ -112,9 +120,12 @@ fn body(kind: Kind, message: &str, context: &Context<'_>) -> Value {
 fn openai(kind: Kind) -> (&'static str, Option<&'static str>) {
     match kind {
         Kind::Invalid | Kind::TooLarge => ("invalid_request_error", None),
+        Kind::Unauthenticated => ("invalid_request_error", Some("invalid_api_key")),
         Kind::Forbidden => ("permission_error", None),
         Kind::NotFound => ("not_found_error", None),
-        Kind::RateLimited => ("requests", Some("rate_limit_exceeded")),
+        Kind::RateLimited { tokens } => {
+            (if tokens { "tokens" } else { "requests" }, Some("rate_limit_exceeded"))
+        }
         Kind::Overloaded => ("server_error", Some("overloaded")),
         Kind::Unavailable => ("server_error", Some("unavailable")),
     }
@@ -124,9 +135,10 @@ fn anthropic(kind: Kind) -> &'static str {
     match kind {
         Kind::Invalid => "invalid_request_error",
         Kind::TooLarge => "request_too_large",
+        Kind::Unauthenticated => "authentication_error",
         Kind::Forbidden => "permission_error",
         Kind::NotFound => "not_found_error",
-        Kind::RateLimited => "rate_limit_error",
+        Kind::RateLimited { .. } => "rate_limit_error",
         Kind::Overloaded | Kind::Unavailable => "overloaded_error",
     }
 }

@@ -2,12 +2,13 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use corral_limiter::queue::{QueueFull, QueueRefusal};
-use corral_limiter::{LimitInfo, Rate, Unit, Violation};
+use corral_limiter::{LimitInfo, Oversized, Rate, Refusal, Unit, Violation};
 use http::StatusCode;
 use smallvec::smallvec;
 
 use super::*;
 use crate::health::Unavailable;
+use crate::proxy::api_key::NoClient;
 use crate::proxy::head::HeadFault;
 use crate::proxy::inspect::{BadJson, BodyFault, ModelFault};
 
@@ -21,7 +22,7 @@ fn called(name: &str) -> Arc<LimitInfo> {
 }
 
 fn limited(unit: Unit, retry: Retry) -> Refused {
-    let violation = Violation { limit: limit(), unit, used: 10, allowed: 10, wait: retry.wait };
+    let violation = Violation { limit: limit(), unit, used: 10, allowed: 10, asked: 1, wait: retry.wait };
     Refused::Limit(Refusal { violations: smallvec![violation], retry })
 }
 
@@ -50,6 +51,7 @@ fn queue_full() -> Refused {
 
 /// How each kind is told by the `OpenAI` API (type and code) and by Anthropic's.
 const INVALID: [&str; 3] = ["invalid_request_error", "", "invalid_request_error"];
+const NO_KEY: [&str; 3] = ["invalid_request_error", "invalid_api_key", "authentication_error"];
 const FORBIDDEN: [&str; 3] = ["permission_error", "", "permission_error"];
 const NOT_FOUND: [&str; 3] = ["not_found_error", "", "not_found_error"];
 const TOO_LARGE: [&str; 3] = ["invalid_request_error", "", "request_too_large"];
@@ -73,6 +75,8 @@ fn every_refusal() -> Vec<(Refused, u16, [&'static str; 3])> {
         (Refused::Unavailable(Unavailable::Stalled), 503, UNAVAILABLE),
         (Refused::Unavailable(Unavailable::Draining), 503, UNAVAILABLE),
         (Refused::NoAnswer, 503, UNAVAILABLE),
+        (Refused::Unauthenticated(NoClient::Keyless), 401, NO_KEY),
+        (Refused::Unauthenticated(NoClient::UnknownKey), 401, NO_KEY),
         (HeadFault::Version.into(), 505, INVALID),
         (HeadFault::TooLarge.into(), 431, INVALID),
         (HeadFault::Expectation.into(), 417, INVALID),
@@ -121,7 +125,7 @@ fn every_refusal_has_one_status_type_and_code_in_each_family() {
 #[test]
 fn a_limit_is_told_by_its_name_its_numbers_and_the_exact_wait() {
     let (_, headers, body) = answer(&limited(Unit::Requests, exact(1970)), Family::Ollama);
-    let told = "Rate limit \"llm/fair-use/per-client\" reached: 60 requests per 1m, 10 used of a burst of 10. Retry in 1.97s.";
+    let told = "Rate limit \"llm/fair-use/per-client\" reached: limit 60 requests per 1m, 10 at once, used 10, requested 1. Retry in 1.97s.";
     assert_eq!(body["error"], told);
     assert_eq!(header(&headers, "x-corral-limit"), Some("llm/fair-use/per-client"));
     assert_eq!(header(&headers, "retry-after"), Some("2"));
@@ -132,10 +136,64 @@ fn a_limit_is_told_by_its_name_its_numbers_and_the_exact_wait() {
 }
 
 #[test]
+fn a_limit_of_tokens_is_told_in_tokens() {
+    let rate = Rate { count_milli: 40_000_000, window: Nanos::from_secs(60), burst: 40_000 };
+    let limit = LimitInfo::new("llm/fair-use", "chat-tokens", None, None).with_rate(Unit::Tokens, rate);
+    let (unit, retry) = (Unit::Tokens, exact(1970));
+    let violation = Violation {
+        limit: Arc::new(limit),
+        unit,
+        used: 38_210,
+        allowed: 40_000,
+        asked: 3100,
+        wait: retry.wait,
+    };
+    let refused = Refused::Limit(Refusal { violations: smallvec![violation], retry });
+    let (_, _, body) = answer(&refused, Family::OpenAi);
+    let told = "Rate limit \"llm/fair-use/chat-tokens\" reached: limit 40000 tokens per 1m, used 38210, requested 3100. Retry in 1.97s.";
+    assert_eq!(body["error"]["message"], told);
+    assert_eq!(
+        (&body["error"]["type"], &body["error"]["code"]),
+        (&json!("tokens"), &json!("rate_limit_exceeded"))
+    );
+}
+
+#[test]
+fn every_unit_has_its_words() {
+    for (unit, told) in [
+        (Unit::InputTokens, "Limit \"llm/fair-use/per-client\" reached: 10 of 10 input tokens."),
+        (Unit::Queued, "Limit \"llm/fair-use/per-client\" reached: 10 of 10 requests waiting."),
+        (Unit::QueuedTokens, "Limit \"llm/fair-use/per-client\" reached: 10 of 10 prompt tokens waiting."),
+    ] {
+        let text = limited(unit, exact(1000)).to_string();
+        assert!(text.starts_with(told), "{text}");
+    }
+}
+
+#[test]
+fn what_can_never_be_admitted_is_a_bad_request_that_is_not_to_be_sent_again() {
+    let oversized = Oversized { limit: limit(), unit: Unit::Tokens, asked: 3100, most: 1000 };
+    let (status, headers, body) = answer(&Refused::Oversized(oversized), Family::OpenAi);
+    assert_eq!(status, StatusCode::BAD_REQUEST);
+    assert_eq!(header(&headers, "x-should-retry"), Some("false"));
+    assert_eq!(header(&headers, "retry-after"), None);
+    assert_eq!(header(&headers, "x-corral-limit"), Some("llm/fair-use/per-client"));
+    let text = body["error"]["message"].as_str().unwrap();
+    assert!(text.contains("at most 1000 tokens") && text.contains("about 3100"), "{text}");
+}
+
+#[test]
 fn of_many_exceeded_limits_the_eight_with_the_longest_waits_are_told() {
     let violation = |number: u64| {
         let limit = called(&format!("l{number:02}"));
-        Violation { limit, unit: Unit::Requests, used: 10, allowed: 10, wait: Nanos::from_secs(number) }
+        Violation {
+            limit,
+            unit: Unit::Requests,
+            used: 10,
+            allowed: 10,
+            asked: 1,
+            wait: Nanos::from_secs(number),
+        }
     };
     let refused = |count| {
         let violations = (1..=count).map(violation).collect();
@@ -157,7 +215,8 @@ fn of_many_exceeded_limits_the_eight_with_the_longest_waits_are_told() {
 
 #[test]
 fn a_limit_exceeded_in_both_its_units_is_named_once() {
-    let violation = |unit, wait| Violation { limit: limit(), unit, used: 4, allowed: 4, wait: Nanos(wait) };
+    let violation =
+        |unit, wait| Violation { limit: limit(), unit, used: 4, allowed: 4, asked: 1, wait: Nanos(wait) };
     let other = called("other");
     let violations = smallvec![
         violation(Unit::Concurrency, 1),
@@ -243,38 +302,16 @@ fn a_share_of_a_split_limit_and_a_spoilt_connection_close() {
 }
 
 #[test]
-fn a_wrong_method_names_the_right_ones() {
-    let (_, headers, _) = answer(&RouteFault::Method { allow: "GET, HEAD" }.into(), Family::Ollama);
-    assert_eq!(header(&headers, "allow"), Some("GET, HEAD"));
+fn whoever_has_no_known_key_is_told_how_to_send_one() {
+    for why in [NoClient::Keyless, NoClient::UnknownKey] {
+        let (_, headers, _) = answer(&Refused::Unauthenticated(why), Family::OpenAi);
+        assert_eq!(header(&headers, "www-authenticate"), Some("Bearer"));
+        assert_eq!(header(&headers, "connection"), None);
+    }
 }
 
 #[test]
-fn how_the_client_stands_is_a_structured_list_scarcest_first() {
-    let rate = Standing {
-        limit: limit(),
-        unit: Unit::Requests,
-        quota: 60,
-        window_seconds: Some(60),
-        remaining: 0,
-        capacity: 10,
-        next: Nanos::from_millis(1970),
-        full: Nanos::from_secs(10),
-        pods: NonZeroU32::MIN,
-    };
-    let concurrency =
-        Standing { unit: Unit::Concurrency, quota: 4, window_seconds: None, remaining: 3, ..rate.clone() };
-    let mut headers = HeaderMap::new();
-    headers::insert(&mut headers, &[rate.clone(), concurrency], Some(&exact(1970)));
-    let policy = r#""per-client.requests";q=60;w=60, "per-client.concurrency";q=4;qu="concurrent-requests""#;
-    assert_eq!(header(&headers, "ratelimit-policy"), Some(policy));
-    assert_eq!(
-        header(&headers, "ratelimit"),
-        Some(r#""per-client.requests";r=0;t=2, "per-client.concurrency";r=3"#)
-    );
-    let many = vec![rate; 20];
-    headers::insert(&mut headers, &many, None);
-    assert_eq!(header(&headers, "ratelimit").unwrap().split(", ").count(), 8);
-    let mut none = HeaderMap::new();
-    headers::insert(&mut none, &[], None);
-    assert!(none.is_empty());
+fn a_wrong_method_names_the_right_ones() {
+    let (_, headers, _) = answer(&RouteFault::Method { allow: "GET, HEAD" }.into(), Family::Ollama);
+    assert_eq!(header(&headers, "allow"), Some("GET, HEAD"));
 }

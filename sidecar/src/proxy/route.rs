@@ -189,6 +189,11 @@ pub(crate) fn find<'a>(method: &Method, uri: &'a Uri) -> Result<Route<'a>, Route
     Err(if CLOSED.iter().any(closed) { RouteFault::Closed } else { RouteFault::Unknown })
 }
 
+/// Every endpoint, as limits see it.
+pub(crate) fn all() -> impl Iterator<Item = (EndpointClass, &'static str)> {
+    ENDPOINTS.iter().chain([&ONE_MODEL]).map(|endpoint| (endpoint.class, endpoint.path))
+}
+
 /// Whether there is an endpoint at a request target, for whatever method.
 pub(crate) fn exists(uri: &Uri) -> Result<(), RouteFault> {
     match find(&Method::OPTIONS, uri) {

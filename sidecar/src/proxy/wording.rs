@@ -4,8 +4,9 @@ use std::cmp::Reverse;
 use std::fmt::Write;
 
 use corral_limiter::queue::{QueueFull, QueueRefusal};
-use corral_limiter::{Nanos, Rate, Refusal, Violation};
+use corral_limiter::{Nanos, Oversized, Rate, Refusal, Unit, Violation};
 
+use super::api_key::NoClient;
 use super::headers::MAX_ITEMS;
 use crate::health::Unavailable;
 
@@ -34,15 +35,54 @@ pub(crate) fn limits(refusal: &Refusal) -> String {
     text
 }
 
+/// Whether the limit that makes it wait longest is one of tokens.
+pub(crate) fn is_of_tokens(refusal: &Refusal) -> bool {
+    told(refusal).first().is_some_and(|violation| {
+        matches!(violation.unit, Unit::Tokens | Unit::InputTokens | Unit::OutputTokens | Unit::QueuedTokens)
+    })
+}
+
 fn exceeded(violation: &Violation) -> String {
-    let Violation { limit, unit, used, allowed, .. } = violation;
+    let Violation { limit, unit, used, allowed, asked, .. } = violation;
     match limit.rate(*unit) {
-        Some(rate) => format!(
-            "Rate limit \"{limit}\" reached: {} {unit} per {}, {used} used of a burst of {allowed}.",
-            count(&rate),
-            window(rate.window)
-        ),
-        None => format!("Limit \"{limit}\" reached: {used} of {allowed} requests at one time."),
+        Some(rate) => {
+            let whole = rate.count_milli == allowed.saturating_mul(1000);
+            let burst = if whole { String::new() } else { format!(", {allowed} at once") };
+            format!(
+                "Rate limit \"{limit}\" reached: limit {} {} per {}{burst}, used {used}, requested {asked}.",
+                count(&rate),
+                words(*unit),
+                window(rate.window),
+            )
+        }
+        None if *asked > 1 => {
+            format!("Limit \"{limit}\" reached: {used} of {allowed} {}, requested {asked}.", words(*unit))
+        }
+        None => format!("Limit \"{limit}\" reached: {used} of {allowed} {}.", words(*unit)),
+    }
+}
+
+/// What is too much for ever, and what can be done.
+pub(crate) fn oversized(oversized: &Oversized) -> String {
+    let Oversized { limit, unit, asked, most } = oversized;
+    let unit = words(*unit);
+    format!(
+        "Limit \"{limit}\" lets one request use at most {most} {unit}; this one would use about {asked}. It will never \
+         be admitted as it is: send less, or ask for a shorter answer."
+    )
+}
+
+/// What a limit counts, after a number.
+pub(crate) fn words(unit: Unit) -> &'static str {
+    match unit {
+        Unit::Requests => "requests",
+        Unit::Tokens => "tokens",
+        Unit::InputTokens => "input tokens",
+        Unit::OutputTokens => "output tokens",
+        Unit::SlotSeconds => "slot seconds",
+        Unit::Concurrency => "requests at one time",
+        Unit::Queued => "requests waiting",
+        Unit::QueuedTokens => "prompt tokens waiting",
     }
 }
 
@@ -55,6 +95,16 @@ pub(crate) fn queue(refusal: &QueueRefusal) -> String {
             "This request would wait about {wait}, longer than the {} this pool allows. Retry in about {wait}.",
             seconds(refusal.max_wait)
         ),
+    }
+}
+
+/// What is missing. A key is not repeated: what is answered may be logged by whoever asked.
+pub(crate) fn unauthenticated(why: NoClient) -> &'static str {
+    match why {
+        NoClient::Keyless => {
+            "An API key is needed: send it as \"Authorization: Bearer <key>\" or as \"x-api-key: <key>\"."
+        }
+        NoClient::UnknownKey => "This API key is not known here. Keys are issued by whoever runs this pool.",
     }
 }
 
@@ -75,6 +125,21 @@ pub(crate) fn seconds(time: Nanos) -> String {
     text.truncate(text.trim_end_matches('0').trim_end_matches('.').len());
     text.push('s');
     text
+}
+
+/// A length of time as Go prints it and `OpenAI` sends it, rounded up to the millisecond: `6m0s`, `1.5s`, `12ms`.
+pub(crate) fn duration(time: Nanos) -> String {
+    let millis = time.millis_ceil();
+    if (1..1000).contains(&millis) {
+        return format!("{millis}ms");
+    }
+    let (hours, minutes) = (millis / 3_600_000, millis / 60_000 % 60);
+    let rest = seconds(Nanos::from_millis(millis % 60_000));
+    match (hours, minutes) {
+        (0, 0) => rest,
+        (0, minutes) => format!("{minutes}m{rest}"),
+        (hours, minutes) => format!("{hours}h{minutes}m{rest}"),
+    }
 }
 
 /// The count of a rate: `60`, `1.5`.
@@ -105,6 +170,23 @@ mod tests {
         assert_eq!(window(Nanos::from_secs(60)), "1m");
         assert_eq!(window(Nanos::from_secs(90)), "90s");
         assert_eq!(window(Nanos::from_secs(7200)), "2h");
+    }
+
+    #[test]
+    fn times_for_sdks_are_written_as_go_does() {
+        for (millis, written) in [
+            (0, "0s"),
+            (12, "12ms"),
+            (1000, "1s"),
+            (1970, "1.97s"),
+            (360_000, "6m0s"),
+            (61_500, "1m1.5s"),
+            (3_600_000, "1h0m0s"),
+            (86_399_999, "23h59m59.999s"),
+        ] {
+            assert_eq!(duration(Nanos::from_millis(millis)), written);
+        }
+        assert_eq!(duration(Nanos(1)), "1ms");
     }
 
     #[test]

@@ -467,7 +467,11 @@ async fn the_caller_can_ask_what_limits_apply() {
     assert_eq!((&body["client"], &body["pods"]), (&"127.0.0.1".into(), &1.into()), "{body}");
     let limit =
         body["limits"].as_array().unwrap().iter().find(|limit| limit["limit"] == "per-client").unwrap();
-    assert_eq!((&limit["requests"], &limit["burst"]), (&"60 per 1m".into(), &1000.into()), "{limit}");
+    assert_eq!(
+        (&limit["requests"], &limit["burst"]["requests"]),
+        (&"60 per 1m".into(), &1000.into()),
+        "{limit}"
+    );
     assert_eq!(limit["thisPod"][0]["remaining"], 999, "{limit}");
     assert_eq!(limit["thisPod"][0]["endpoints"], serde_json::json!(["Chat", "Generate", "Embed"]), "{limit}");
 }

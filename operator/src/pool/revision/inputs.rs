@@ -93,6 +93,7 @@ fn shaping(spec: &OllamaPoolSpec) -> Result<Value, serde_json::Error> {
         identity: _,
         rollout: _,
         service: _,
+        tokens: _,
     } = spec;
     Ok(json!({
         "image": serde_json::to_value(image)?,

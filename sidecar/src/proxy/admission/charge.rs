@@ -2,26 +2,41 @@
 
 use std::sync::Arc;
 
-use corral_limiter::queue::{SlotQueue, WaiterId};
-use corral_limiter::{BodyFacts, CommitError, Nanos, Terms, Ticket, Usage};
+use corral_limiter::queue::{SlotQueue, WaiterId, Wish};
+use corral_limiter::{BodyFacts, CommitError, Nanos, Refusal, Terms, Ticket, Usage};
 
-use super::hall::{Arrived, Hall};
+use super::hall::{Arrived, Hall, SOONEST};
+use tokio::time::sleep_until;
+
 use crate::core::{Core, State};
 
-/// What a request has been charged. Dropped: given back, or settled if it was served.
+/// A request that needs no slot and waits for another to end is asked again after this.
+const LOOK_AGAIN: Nanos = Nanos::from_millis(50);
+
+/// What a request has been charged. Dropped: its fate is carried out.
 pub(super) struct Charge {
     pub(super) core: Arc<Core>,
     ticket: Option<Ticket>,
     /// What was reserved for it beside itself, once it is admitted.
     reserved: Usage,
-    served: bool,
-    cost: Option<Usage>,
+    fate: Fate,
+}
+
+/// What becomes of a charge.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Fate {
+    /// It is given back: the request was not served.
+    GivenBack,
+    /// It stands as it is.
+    Stands,
+    /// It is settled to what the request really cost.
+    Settled(Usage),
 }
 
 impl Charge {
     pub(super) fn new(core: &Arc<Core>, ticket: Ticket) -> Self {
-        let reserved = Usage::default();
-        Self { core: Arc::clone(core), ticket: Some(ticket), reserved, served: false, cost: None }
+        let (core, reserved) = (Arc::clone(core), Usage::default());
+        Self { core, ticket: Some(ticket), reserved, fate: Fate::GivenBack }
     }
 
     /// Decides every limit and then `arrival`, all or none, in one critical section. Of one whose limits are asked again
@@ -35,6 +50,8 @@ impl Charge {
         let mut state = self.core.lock();
         let State { limiter, queue, hall } = &mut *state;
         let id = hall.next_id();
+        let waits = body.model.is_some_and(|model| !queue.starts_at_once(Wish::slot(model)));
+        let body = BodyFacts { waits, ..body };
         let Some(ticket) = self.ticket.as_mut() else {
             let terms = Terms::default();
             let arrived = arrival(queue, hall, id, &terms).map_err(CommitError::Arrival)?;
@@ -51,22 +68,63 @@ impl Charge {
         Ok((id, terms, arrived))
     }
 
-    /// It is admitted, and this is reserved for it.
+    /// It has its slot: takes back what the hall has kept, and waits no more.
+    pub(super) fn start(&mut self, id: WaiterId) {
+        let mut state = self.core.lock();
+        if self.ticket.is_none() {
+            self.ticket = state.hall.take_back(id);
+        }
+        if let Some(ticket) = &mut self.ticket {
+            state.limiter.started(ticket);
+        }
+    }
+
+    /// Waits until the limits let it have what they were left to be asked for; for a request that needs no slot.
+    pub(super) async fn wait_for_limits(&mut self, id: WaiterId) -> Result<(), Refusal> {
+        self.start(id);
+        loop {
+            let Some(ticket) = &mut self.ticket else { return Ok(()) };
+            let (clock, deadline) = (*self.core.clock(), ticket.deadline());
+            let now = clock.now();
+            let Err(blocked) = self.core.lock().limiter.dispatch(ticket, now) else {
+                return Ok(());
+            };
+            let overdue = || self.core.lock().limiter.overdue(ticket, now);
+            if let Some(refusal) = deadline.filter(|deadline| *deadline <= now).and_then(|_| overdue()) {
+                self.core.tally().policy_rejected();
+                return Err(refusal);
+            }
+            let again = now.plus(blocked.wait.unwrap_or(LOOK_AGAIN).max(SOONEST));
+            sleep_until(
+                clock.instant(deadline.map_or(again, |deadline| deadline.max(now.plus(SOONEST)).min(again))),
+            )
+            .await;
+        }
+    }
+
+    /// It has waited in vain: takes back what the hall has kept, and says which limits held it up, if it was they.
+    pub(super) fn overdue(&mut self, id: WaiterId, now: Nanos) -> Option<Refusal> {
+        let mut state = self.core.lock();
+        let ticket = state.hall.take_back(id)?;
+        let refusal = state.limiter.overdue(&ticket, now);
+        self.ticket = Some(ticket);
+        refusal
+    }
+
+    /// It is admitted, and so much was reserved for it.
     pub(super) fn reserve(&mut self, estimate: Usage) {
         self.reserved = estimate;
         self.core.metrics.tokens.reserved(estimate);
     }
 
-    /// Takes back what the hall has kept.
-    pub(super) fn take_back(&mut self, id: WaiterId) {
-        if self.ticket.is_none() {
-            self.ticket = self.core.lock().hall.take_back(id);
-        }
+    /// What it was charged stands.
+    pub(super) fn stand(&mut self) {
+        self.fate = Fate::Stands;
     }
 
-    /// Ollama has worked on it: what it was charged stands.
-    pub(super) fn serve(&mut self) {
-        self.served = true;
+    /// Ollama has worked on it, and this is what it really cost.
+    pub(super) fn settle(&mut self, cost: Usage) {
+        self.fate = Fate::Settled(cost);
     }
 
     /// So many tokens of its answer have come: what goes beyond what was reserved is charged now.
@@ -75,11 +133,6 @@ impl Charge {
             let now = self.core.clock().now();
             self.core.lock().limiter.progress(ticket, output, now);
         }
-    }
-
-    /// What it really cost; it is settled to that when it is over.
-    pub(super) fn cost(&mut self, cost: Usage) {
-        self.cost = Some(cost);
     }
 
     /// The request itself is wrong: it is charged once where its head decides.
@@ -93,17 +146,22 @@ impl Charge {
 
 impl Drop for Charge {
     fn drop(&mut self) {
-        let cost = if self.served { self.cost.unwrap_or(self.reserved) } else { Usage::default() };
-        self.core.settled(self.reserved, cost);
         let Some(ticket) = self.ticket.take() else {
-            return;
+            // The hall had kept it, and gave it back when this one left.
+            return self.core.metrics.tokens.settled(self.reserved, Usage::default());
         };
+        let cost = match self.fate {
+            Fate::GivenBack => Usage::default(),
+            Fate::Stands => self.reserved,
+            Fate::Settled(cost) => cost,
+        };
+        self.core.settled(ticket.head(), self.reserved, cost);
         let now = self.core.clock().now();
         let mut state = self.core.lock();
-        if self.served {
-            state.limiter.finish(ticket, self.cost, now);
-        } else {
-            state.limiter.abandon(ticket, now);
+        match self.fate {
+            Fate::GivenBack => state.limiter.abandon(ticket, now),
+            Fate::Stands => state.limiter.finish(ticket, None, now),
+            Fate::Settled(cost) => state.limiter.finish(ticket, Some(cost), now),
         }
         // Somebody may have waited for just what was given back.
         if state.hall.somebody_asks() {

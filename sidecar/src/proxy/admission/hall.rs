@@ -3,15 +3,16 @@
 use std::sync::Arc;
 
 use corral_limiter::queue::{Arrival, QueueRefusal, Rank, SlotQueue, WaiterId, Wish};
-use corral_limiter::{Limiter, ModelName, Nanos, Terms, Ticket};
+use corral_limiter::{BucketId, Limiter, ModelName, Nanos, Terms, Ticket};
 use hashbrown::HashMap;
+use smallvec::SmallVec;
 use tokio::sync::{Notify, oneshot};
 use tokio::time::sleep_until;
 
 use crate::core::{Core, State};
 
 /// Nobody is asked again sooner than this.
-const SOONEST: Nanos = Nanos::from_millis(1);
+pub(super) const SOONEST: Nanos = Nanos::from_millis(1);
 
 /// Those who wait.
 #[derive(Debug, Default)]
@@ -134,12 +135,12 @@ impl State {
     pub(crate) fn dispatch(&mut self, now: Nanos) {
         let Self { limiter, queue, hall } = self;
         let Hall { waiting, asking, recall, .. } = hall;
-        let mut again = None;
+        let mut held_back = HeldBack::default();
         let started = queue.dispatch(now, |id| {
             let present = waiting.get(&id).is_some_and(|wake| !wake.is_closed());
-            present && asking.get_mut(&id).is_none_or(|ticket| allows(limiter, ticket, now, &mut again))
+            present && asking.get_mut(&id).is_none_or(|ticket| held_back.let_go(limiter, ticket, now))
         });
-        recall.set(again);
+        recall.set(held_back.again);
         for id in started {
             if let Some(wake) = waiting.remove(&id) {
                 let _ = wake.send(());
@@ -148,15 +149,30 @@ impl State {
     }
 }
 
-/// Asks the limits that were left to be asked, and notes when to ask again.
-fn allows(limiter: &mut Limiter, ticket: &mut Ticket, now: Nanos, again: &mut Option<Nanos>) -> bool {
-    match limiter.dispatch(ticket, now) {
-        Ok(()) => true,
-        Err(wait) => {
-            let at = now.plus(wait.max(SOONEST));
-            *again = Some(again.map_or(at, |earliest: Nanos| earliest.min(at)));
-            false
+/// What limits say to those whose turn it is.
+#[derive(Default)]
+struct HeldBack {
+    /// Buckets that somebody waits for whose turn came before: who comes after takes nothing from them.
+    buckets: SmallVec<[BucketId; 2]>,
+    /// When the first of them may be asked again.
+    again: Option<Nanos>,
+}
+
+impl HeldBack {
+    /// Asks the limits that were left to be asked.
+    fn let_go(&mut self, limiter: &mut Limiter, ticket: &mut Ticket, now: Nanos) -> bool {
+        if self.buckets.iter().any(|bucket| limiter.draws_on(ticket, *bucket, now)) {
+            return false;
         }
+        let Err(blocked) = limiter.dispatch(ticket, now) else {
+            return true;
+        };
+        self.buckets.extend(blocked.bucket);
+        if let Some(wait) = blocked.wait {
+            let at = now.plus(wait.max(SOONEST));
+            self.again = Some(self.again.map_or(at, |earliest| earliest.min(at)));
+        }
+        false
     }
 }
 

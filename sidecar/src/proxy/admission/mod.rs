@@ -18,7 +18,7 @@ mod place;
 use std::sync::Arc;
 
 use corral_limiter::queue::QueueRefusal;
-use corral_limiter::{BodyFacts, CommitError, HeadFacts, ModelName, Nanos, Refusal};
+use corral_limiter::{BodyFacts, CommitError, HeadFacts, ModelName, Nanos, Oversized, Refusal, Usage};
 use tokio::time::sleep_until;
 
 use self::charge::Charge;
@@ -32,6 +32,8 @@ use crate::core::Core;
 pub(crate) enum Denied {
     /// Limits are exceeded.
     Limit(Refusal),
+    /// A limit will never admit it.
+    Oversized(Oversized),
     /// The queue is full, or would take too long.
     Queue(QueueRefusal),
     /// It waited as long as it may.
@@ -64,32 +66,34 @@ impl Entered {
     }
 
     /// Decides every limit for a request that needs no slot, and waits as long as they say.
-    pub(crate) async fn pass(mut self, body: BodyFacts<'_>) -> Result<Passed, Denied> {
+    pub(crate) async fn pass(mut self, model: Option<&ModelName>) -> Result<Passed, Denied> {
         let core = Arc::clone(&self.charge.core);
         let now = core.clock().now();
+        let body = BodyFacts { model, ..BodyFacts::default() };
         let decided = self.charge.decide(body, now, |queue, _, id, terms| match terms.delay {
             Nanos::ZERO => Ok(Arrived::Started),
             delay => queue.book(id).map(|()| Arrived::Booked(now.plus(delay))),
         });
         let (id, _, arrived) = decided.map_err(|error| denied(&core, error))?;
-        self.charge.take_back(id);
+        let _booked = Booked { core: &core, id };
         if let Arrived::Booked(from) = arrived {
-            let _booked = Booked { core: &core, id };
             sleep_until(core.clock().instant(from)).await;
         }
-        self.charge.serve();
+        self.charge.wait_for_limits(id).await.map_err(Denied::Limit)?;
+        self.charge.stand();
         Ok(Passed { _charge: self.charge })
     }
 
-    /// Decides every limit and the queue's arrival.
-    pub(crate) fn queue(mut self, body: BodyFacts<'_>, model: &ModelName) -> Result<Place, Denied> {
+    /// Decides every limit, by what the request will probably cost, and the queue's arrival.
+    pub(crate) fn queue(mut self, model: &ModelName, estimate: Usage) -> Result<Place, Denied> {
         let core = Arc::clone(&self.charge.core);
         core.tally().arrived();
         let now = core.clock().now();
         let arrive =
             |queue: &mut _, hall: &mut Hall, id, terms: &_| hall.arrive(queue, (id, model), terms, now);
+        let body = BodyFacts { model: Some(model), estimate, ..BodyFacts::default() };
         let arrived = self.charge.decide(body, now, arrive).map_err(|error| denied(&core, error))?;
-        self.charge.reserve(body.estimate);
+        self.charge.reserve(estimate);
         Ok(Place::new(self.charge, model.clone(), arrived, now))
     }
 }
@@ -99,6 +103,10 @@ fn denied(core: &Core, error: CommitError<QueueRefusal>) -> Denied {
         CommitError::Refused(refusal) => {
             core.tally().policy_rejected();
             Denied::Limit(refusal)
+        }
+        CommitError::Oversized(oversized) => {
+            core.tally().policy_rejected();
+            Denied::Oversized(oversized)
         }
         CommitError::Arrival(refusal) => {
             core.tally().capacity_rejected();

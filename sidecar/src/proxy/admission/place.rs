@@ -84,7 +84,7 @@ impl Place {
                 Err(now) => return Err(self.time_out(now)),
             }
         }
-        self.charge.take_back(self.slot.id);
+        self.charge.start(self.slot.id);
         let waited = self.slot.held_since.unwrap_or(self.arrived_at).since(self.arrived_at);
         Ok(Permit { slot: self.slot, charge: self.charge, waited })
     }
@@ -111,8 +111,13 @@ impl Place {
 
     /// Leaves first: it does not wait behind itself when it comes again.
     fn time_out(self, now: Nanos) -> Denied {
-        let Self { slot, charge, model, arrived_at, .. } = self;
+        let Self { slot, mut charge, model, arrived_at, .. } = self;
+        let overdue = charge.overdue(slot.id, now);
         drop(slot);
+        if let Some(refusal) = overdue {
+            charge.core.tally().policy_rejected();
+            return Denied::Limit(refusal);
+        }
         charge.core.tally().capacity_rejected();
         let waited = now.since(arrived_at);
         let estimated_wait = charge.core.lock().queue.estimate(&model).unwrap_or(waited);
@@ -133,20 +138,19 @@ impl Permit {
         self.waited
     }
 
-    /// For how long the slot has been held.
+    /// For how long it has been held.
     pub(crate) fn held(&self) -> Nanos {
-        let now = self.slot.core.clock().now();
+        let now = self.charge.core.clock().now();
         self.slot.held_since.map_or(Nanos::ZERO, |since| now.since(since))
     }
 
-    /// So many tokens of the answer have come.
+    /// The answer has so many tokens by now.
     pub(crate) fn progress(&mut self, output: u64) {
         self.charge.progress(output);
     }
 
     /// Ollama has worked on the request, and on so many tokens: that is what it is charged.
     pub(crate) fn settle(&mut self, input: u64, output: u64) {
-        self.charge.serve();
-        self.charge.cost(Usage { input, output, slot: self.held() });
+        self.charge.settle(Usage { input, output, slot: self.held() });
     }
 }

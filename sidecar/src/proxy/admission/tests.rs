@@ -62,11 +62,7 @@ fn model(name: &str) -> ModelName {
 }
 
 fn place(core: &Arc<Core>, name: &str) -> Result<Place, Denied> {
-    {
-        let model = model(name);
-        let body = BodyFacts { model: Some(&model), ..BodyFacts::default() };
-        Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(body, &model)
-    }
+    Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(&model(name), Usage::default())
 }
 
 fn remaining(core: &Core) -> Vec<u64> {
@@ -215,7 +211,7 @@ async fn what_was_served_stays_charged_and_what_was_not_does_not() {
     assert_eq!(remaining(&core).iter().sum::<u64>(), 19);
     Entered::enter(&core, &CLIENT).unwrap().bad_request();
     assert_eq!(remaining(&core).iter().sum::<u64>(), 18);
-    drop(Entered::enter(&core, &CLIENT).unwrap().pass(BodyFacts::default()).await.unwrap());
+    drop(Entered::enter(&core, &CLIENT).unwrap().pass(None).await.unwrap());
     assert_eq!(remaining(&core).iter().sum::<u64>(), 17);
 }
 

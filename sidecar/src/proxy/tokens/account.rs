@@ -175,6 +175,6 @@ impl Account {
         let (size, context, cap) = (reckoning.size, reckoning.context, reckoning.cap);
         let prompts = reckoning.prompts();
         let lesson = Lesson { size, prompts, context, input, output, cap, slot };
-        proxy.learned.lock().learn(reckoning.model(), &lesson);
+        proxy.core.learned.lock().learn(reckoning.model(), &lesson);
     }
 }

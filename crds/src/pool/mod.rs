@@ -1,9 +1,16 @@
 //! `OllamaPool`: replicas of one Ollama configuration, each with a Corral sidecar in front.
 
+mod identity;
+mod tokens;
+
 use std::collections::BTreeMap;
 
 use serde::{Deserialize, Serialize};
 
+pub use self::{
+    identity::{ApiKeySecret, Identity, Unauthenticated},
+    tokens::Tokens,
+};
 use crate::value::IntOrString;
 #[cfg(feature = "kube")]
 use crate::{bounds, patterns, rules};
@@ -58,6 +65,8 @@ pub struct OllamaPoolSpec {
     pub capacity: Capacity,
     /// How the client behind a connection is known.
     pub identity: Identity,
+    /// How tokens are counted.
+    pub tokens: Tokens,
     /// The Corral sidecar.
     pub sidecar: Sidecar,
     /// How a pod that has to go finishes its work.
@@ -87,6 +96,7 @@ impl Default for OllamaPoolSpec {
             storage: Storage::default(),
             capacity: Capacity::default(),
             identity: Identity::default(),
+            tokens: Tokens::default(),
             sidecar: Sidecar::default(),
             drain: Drain::default(),
             rollout: Rollout::default(),
@@ -334,18 +344,6 @@ impl Default for Queue {
     fn default() -> Self {
         Self { max_depth: 64, max_wait_seconds: 60 }
     }
-}
-
-/// How the client behind a connection is known.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
-#[serde(rename_all = "camelCase", default)]
-pub struct Identity {
-    /// CIDRs of the proxies whose `X-Forwarded-For` is believed, counted from the right; at most 64, each of at
-    /// most 43 characters. Empty: the peer of the TCP connection is the client, whatever headers it sends.
-    #[serde(skip_serializing_if = "Vec::is_empty")]
-    #[cfg_attr(feature = "kube", schemars(schema_with = "crate::schema::networks"))]
-    pub trusted_proxies: Vec<String>,
 }
 
 /// The Corral sidecar.

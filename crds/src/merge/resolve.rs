@@ -1,0 +1,80 @@
+//! Which of several policies has its way on a pool. Pure.
+//!
+//! A limit's identity is its policy and its name, so limits of the same name stand side by side, with two exceptions: one of
+//! a `Default` policy gives way where a policy that is none has a limit of the name, and one of an `Override` policy replaces
+//! those of the name in all others. What only counts replaces nothing. Of two that both override, the better rank wins.
+
+use std::collections::BTreeMap;
+
+use corral_wire::{LimitDoc, Mode, PlanDoc, TierDoc};
+
+use super::{Fate, LimitOutcome, form::Form};
+use crate::policy::Precedence;
+
+/// Puts limits, tiers and exemptions of all policies into a plan, and says what became of each policy's limits.
+pub(super) fn resolve(forms: &[Form], doc: &mut PlanDoc) -> BTreeMap<String, Vec<LimitOutcome>> {
+    let mut ranked: Vec<&Form> = forms.iter().collect();
+    ranked.sort_by(|a, b| a.rank.cmp(&b.rank));
+    doc.limits.clear();
+    let mut outcomes = BTreeMap::new();
+    for form in forms {
+        let mut of_policy = Vec::with_capacity(form.limits.len());
+        for limit in &form.limits {
+            let fate = fate(form, limit, &ranked);
+            if matches!(fate, Fate::Enforced | Fate::Shadow) {
+                doc.limits.push(limit.clone());
+            }
+            of_policy.push(LimitOutcome { name: limit.name.clone(), fate });
+        }
+        outcomes.insert(form.identity.clone(), of_policy);
+    }
+    doc.limits.sort_by(|a, b| (&a.policy, &a.name).cmp(&(&b.policy, &b.name)));
+    clients(&ranked, doc);
+    outcomes
+}
+
+/// What becomes of a limit of a policy; `ranked` are all policies, the best first.
+fn fate(form: &Form, limit: &LimitDoc, ranked: &[&Form]) -> Fate {
+    let others =
+        || ranked.iter().filter(|other| other.identity != form.identity && other.enforces(&limit.name));
+    let overriding = others().find(|other| other.precedence == Precedence::Override);
+    if let Some(winner) = overriding
+        && winner.rank < form.rank
+    {
+        return Fate::Overridden { by: winner.identity.clone() };
+    }
+    let instead = others().find(|other| other.precedence != Precedence::Default);
+    match instead {
+        Some(winner) if form.precedence == Precedence::Default => {
+            Fate::Replaced { by: winner.identity.clone() }
+        }
+        _ if limit.mode == Mode::Shadow => Fate::Shadow,
+        _ => Fate::Enforced,
+    }
+}
+
+/// Tiers by name, the default one, and who is exempt. What only counts changes no tier that others have.
+fn clients(ranked: &[&Form], doc: &mut PlanDoc) {
+    let (counting, enforcing): (Vec<&Form>, Vec<&Form>) = ranked.iter().partition(|form| form.shadow);
+    let mut tiers: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut default_tier = None;
+    for form in enforcing.iter().chain(&counting) {
+        let known_before =
+            default_tier.is_some() || (form.shadow && names(&tiers, form.default_tier.as_deref()));
+        if !known_before {
+            default_tier.clone_from(&form.default_tier);
+        }
+        for tier in &form.tiers {
+            tiers.entry(&tier.name).or_insert(tier.scale_milli);
+        }
+    }
+    doc.tiers =
+        tiers.iter().map(|(name, milli)| TierDoc { name: (*name).to_owned(), scale_milli: *milli }).collect();
+    doc.default_tier = default_tier;
+    doc.exempt = ranked.iter().flat_map(|form| form.exempt.clone()).collect();
+    doc.exempt.sort_by(|a, b| (&a.policy, &a.cidrs, &a.clients).cmp(&(&b.policy, &b.cidrs, &b.clients)));
+}
+
+fn names(tiers: &BTreeMap<&str, u32>, tier: Option<&str>) -> bool {
+    tier.is_some_and(|tier| tiers.contains_key(tier))
+}

@@ -1,0 +1,107 @@
+//! What is used of a window, and what is owed beyond it: the give-back rule of the token bucket, in units and windows
+//! instead of time.
+//!
+//! Every unit that was ever charged lies on one line, in order of arrival. The window in force begins at a position,
+//! its `floor`, and each new window moves that on by one limit: so what a window holds beyond its limit lies in the
+//! next ones, as debt, and what lies below the floor counts no more. That is GCRA with a clock that goes by windows: a
+//! give-back takes away what of a charge lies above the floor, and nothing else. Positions are `i128`, and saturate.
+
+/// What one request took: with it, and only once, it is settled.
+#[derive(Debug, PartialEq, Eq)]
+#[must_use = "a charge that is dropped stands in full"]
+pub struct Charge {
+    /// Where it begins, in coordinates that later give-backs do not move.
+    place: i128,
+    cost: u64,
+    is_carried: bool,
+}
+
+/// The line of one bucket.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Ledger {
+    /// Where the next unit goes, unless the floor is above it.
+    end: i128,
+    /// All units that it has ever given back.
+    given: i128,
+    /// What swaps cut off: charges from before them give back from here first.
+    cut: i128,
+}
+
+impl Ledger {
+    pub(super) const EMPTY: Self = Self { end: 0, given: 0, cut: 0 };
+
+    /// One on which so much is used.
+    pub(super) fn holding(used: u64, floor: i128) -> Self {
+        Self { end: floor.saturating_add(i128::from(used)), ..Self::EMPTY }
+    }
+
+    /// What lies above the floor.
+    pub(super) fn used(&self, floor: i128) -> u128 {
+        u128::try_from(self.end.saturating_sub(floor)).unwrap_or(0)
+    }
+
+    /// Charges `cost`.
+    pub(super) fn take(&mut self, cost: u64, floor: i128) -> Charge {
+        if self.end.saturating_add(self.cut) <= floor {
+            // Every charge that a swap cut lies below the floor by now.
+            self.cut = 0;
+        }
+        let start = self.end.max(floor);
+        self.end = start.saturating_add(i128::from(cost));
+        Charge { place: start.saturating_add(self.given), cost, is_carried: false }
+    }
+
+    /// Charges more on top of a charge, in the window in force; the charge then covers both. It gives back as though
+    /// both lay together where it began: that is at most what lies here.
+    pub(super) fn extend(&mut self, charge: &mut Charge, more: u64, floor: i128) {
+        self.owe(more, floor);
+        charge.cost = charge.cost.saturating_add(more);
+    }
+
+    /// Replaces what a charge reserved by what it really cost.
+    pub(super) fn settle(&mut self, charge: &Charge, real: u64, floor: i128) {
+        self.owe(real.saturating_sub(charge.cost), floor);
+        let back = self.back(charge, real, floor);
+        let from_cut = if charge.is_carried { back.min(self.cut) } else { 0 };
+        self.end = self.end.saturating_sub(back.saturating_sub(from_cut));
+        self.given = self.given.saturating_add(back);
+        self.cut = self.cut.saturating_sub(from_cut);
+    }
+
+    /// What of a charge lies above the floor and beyond its real cost; not negative.
+    pub(super) fn back(&self, charge: &Charge, real: u64, floor: i128) -> i128 {
+        let start = charge.place.saturating_sub(self.given);
+        let reserved_to = start.saturating_add(i128::from(charge.cost));
+        let spent_to = start.saturating_add(i128::from(real)).max(floor);
+        reserved_to.saturating_sub(spent_to).max(0)
+    }
+
+    /// Goes on above another floor with `kept` used. Of what charges from before give back, the first `cut` are taken
+    /// from nobody: they would else give back what they have been let off.
+    pub(super) fn carry(&mut self, kept: u128, cut: u128, floor: i128) {
+        self.end = floor.saturating_add(signed(kept));
+        self.cut = self.cut.saturating_add(signed(cut));
+    }
+
+    fn owe(&mut self, more: u64, floor: i128) {
+        if more > 0 {
+            self.end = self.end.max(floor).saturating_add(i128::from(more));
+        }
+    }
+}
+
+impl Charge {
+    /// As the bucket is carried from one floor to another.
+    pub(super) fn carried(self, from: i128, to: i128) -> Self {
+        Self { place: self.place.saturating_sub(from).saturating_add(to), is_carried: true, ..self }
+    }
+
+    /// Whether a swap has happened since.
+    pub(super) fn is_carried(&self) -> bool {
+        self.is_carried
+    }
+}
+
+fn signed(units: u128) -> i128 {
+    i128::try_from(units).unwrap_or(i128::MAX)
+}

@@ -1,0 +1,438 @@
+//! A request on its way: from its head to its end.
+
+use std::mem;
+
+use corral_wire::{Action, Mode};
+
+use super::Limiter;
+use crate::{
+    Blocked, BodyFacts, BucketId, CommitError, HeadFacts, Limit, Mismatch, Nanos, Refusal, Terms, Ticket,
+    Unit, Usage,
+    judge::{Asked, Judge, Seens, Stop},
+    meter::Meter,
+    reserve::{Held, Phase},
+    state::{Exceeded, LimitState, Moment, Seen, Tally, Verdict},
+};
+
+impl Limiter {
+    /// Before the body is read: takes the concurrency guards that the head decides and looks at the rates that the
+    /// head decides, charging nothing.
+    ///
+    /// The wait of a refusal is until the head passes. The body is not known yet: a limit that depends on it (on the
+    /// model, on tokens, on the time of a slot) may refuse once more in [`Self::commit`], with a wait that then covers
+    /// all.
+    pub fn enter(&mut self, head: &HeadFacts, now: Nanos) -> Result<Ticket, Refusal> {
+        let now = self.advance(now);
+        let mut ticket = Ticket::new(head.clone());
+        let moment = Moment::Head;
+        match self.decide(&ticket, &Usage::default(), (moment, now)) {
+            Ok(seens) => self.take_guards(&seens, &Usage::default(), (&mut ticket, moment)),
+            Err(Stop::Refused(refusal)) => return Err(self.counted(refusal)),
+            // One request is never more than a limit holds.
+            Err(Stop::Oversized(_)) => {}
+        }
+        Ok(ticket)
+    }
+
+    /// With the body read: decides every limit, then asks `arrival` (the queue), then charges all, or nothing.
+    ///
+    /// Of what becomes of an exceeded limit, refusing comes first; then the longest delay is the ticket's, and limits
+    /// that queue are asked when there is a slot. Whether it is deprioritized holds beside both. `arrival` is told these
+    /// terms.
+    ///
+    /// Call it once a ticket, and [`Self::standing`] after it for the headers. After an `Err` the ticket is empty: every
+    /// guard is given back, and handing it back changes nothing.
+    pub fn commit<T, E>(
+        &mut self,
+        ticket: &mut Ticket,
+        body: &BodyFacts<'_>,
+        now: Nanos,
+        arrival: impl FnOnce(&Terms) -> Result<T, E>,
+    ) -> Result<T, CommitError<E>> {
+        let now = self.advance(now);
+        ticket.model = body.model.cloned();
+        ticket.estimate = body.estimate;
+        let arrived = match self.decide_body(ticket, body, now) {
+            Ok((seens, moment)) => {
+                ticket.terms = self.terms(&seens);
+                arrival(&ticket.terms).map(|arrived| (arrived, seens, moment)).map_err(CommitError::Arrival)
+            }
+            Err(Stop::Refused(refusal)) => Err(CommitError::Refused(self.counted(refusal))),
+            Err(Stop::Oversized(oversized)) => Err(CommitError::Oversized(oversized)),
+        };
+        match arrived {
+            Ok((arrived, seens, moment)) => {
+                ticket.since = now;
+                self.take_all(&seens, (ticket, moment), now);
+                self.take_shadow(ticket, (moment, now));
+                self.count_exempt(ticket);
+                ticket.phase = Phase::Committed;
+                Ok(arrived)
+            }
+            Err(error) => {
+                ticket.phase = Phase::Refused;
+                self.give_back(mem::take(&mut ticket.held), Real::Reserved, now);
+                Err(error)
+            }
+        }
+    }
+
+    /// A 400, 413 or 415 of ours before the commit: charges the request limits that the head decides, each once and
+    /// only where it still fits, and gives the guards back. After a commit it is [`Self::finish`].
+    pub fn bad_request(&mut self, mut ticket: Ticket, now: Nanos) {
+        let now = self.advance(now);
+        if ticket.phase == Phase::Entered {
+            for mode in [Mode::Enforce, Mode::Shadow] {
+                let mut seens = self.look(mode, &ticket, &Usage::default(), (Moment::Head, now));
+                seens.retain(|seen| seen.looks.iter().all(|looked| looked.look.wait == Nanos::ZERO));
+                for seen in &seens {
+                    if let Some(state) = self.states.get_mut(seen.place) {
+                        state.charge(seen, &mut ticket, Nanos::ZERO, now);
+                    }
+                }
+            }
+        }
+        self.give_back(ticket.held, Real::Reserved, now);
+    }
+
+    /// It left before it was served: what it was charged and has not leaked back is given back, and so are the guards.
+    pub fn abandon(&mut self, ticket: Ticket, now: Nanos) {
+        let now = self.advance(now);
+        self.give_back(ticket.held, Real::Nothing, now);
+    }
+
+    /// It waits no more, for it has a slot: what counts only those that wait is given back. A second call changes
+    /// nothing.
+    pub fn started(&mut self, ticket: &mut Ticket) {
+        let waiting = |held: &Held| matches!(held.unit, Unit::Queued | Unit::QueuedTokens);
+        for held in ticket.held.iter().filter(|held| waiting(held)) {
+            if let Some(state) = holder(&mut self.states, held) {
+                state.release(held);
+            }
+        }
+        ticket.held.retain(|held| !waiting(held));
+    }
+
+    /// A slot is there for a request that [`Ticket::is_pending`]: takes all that its limits must let it have, or nothing,
+    /// and says what is in its way.
+    pub fn dispatch(&mut self, ticket: &mut Ticket, now: Nanos) -> Result<(), Blocked> {
+        if !ticket.is_pending {
+            return Ok(());
+        }
+        let now = self.advance(now);
+        let at = (Moment::Slot, now);
+        let seens = self.look_pending(ticket, at);
+        if let Some(blocked) = self.blocked(&seens, ticket, at) {
+            return Err(blocked);
+        }
+        let usage = ticket.estimate;
+        self.take_guards(&seens, &usage, (ticket, Moment::Slot));
+        for seen in &seens {
+            if let Some(state) = self.states.get_mut(seen.place) {
+                state.charge(seen, ticket, Nanos::ZERO, now);
+                Tally::add(&mut state.tally.admitted);
+            }
+        }
+        ticket.is_pending = false;
+        Ok(())
+    }
+
+    /// Whether a request that [`Ticket::is_pending`] would take from a bucket when it is dispatched.
+    pub fn draws_on(&self, ticket: &Ticket, bucket: BucketId, now: Nanos) -> bool {
+        let seens = self.look_pending(ticket, (Moment::Slot, now.max(self.latest)));
+        seens.iter().any(|seen| {
+            let meters = self.states.get(seen.place).map_or(&[][..], |state| state.meters(seen.scale));
+            let mut looks = seen.looks.iter().filter_map(|looked| Some((meters.get(looked.meter)?, looked)));
+            looks.any(|(meter, looked)| {
+                meter.birth == bucket.birth && Meter::bucket(seen.key, looked.look.place) == bucket.key
+            })
+        })
+    }
+
+    /// What to refuse a request with that [`Ticket::is_pending`] and has waited until [`Ticket::deadline`]: the limits
+    /// that hold it up and let nobody wait longer. None when it is not they that hold it up. It still holds all it had:
+    /// hand it to [`Self::abandon`].
+    pub fn overdue(&mut self, ticket: &Ticket, now: Nanos) -> Option<Refusal> {
+        if !ticket.is_pending {
+            return None;
+        }
+        let now = self.advance(now);
+        let mut seens = self.look_pending(ticket, (Moment::Slot, now));
+        let waited = now.since(ticket.since);
+        let judge = self.judge()?;
+        let limits = judge.plan.limits();
+        seens.retain(|seen| {
+            let longest = limits.get(seen.place).and_then(Limit::max_wait);
+            longest.is_some_and(|longest| waited >= longest)
+        });
+        let traits = judge.plan.traits(&ticket.head);
+        let asked = Asked {
+            head: &ticket.head,
+            traits: &traits,
+            model: ticket.model.as_ref(),
+            usage: &ticket.estimate,
+            ticket: Some(ticket),
+            moment: Moment::Slot,
+            now,
+        };
+        let refusal = judge.accusation(&seens, asked)?;
+        Some(self.counted(refusal))
+    }
+
+    /// Tokens of the answer have come, so many in all: what goes beyond what was reserved is charged now.
+    pub fn progress(&mut self, ticket: &mut Ticket, output: u64, now: Nanos) {
+        let now = self.advance(now);
+        let sofar = Usage { output, ..ticket.estimate };
+        let states = &mut self.states;
+        ticket.held.retain(|held| {
+            let counted = matches!(held.unit, Unit::Tokens | Unit::OutputTokens);
+            let more = sofar.permits(held.unit).saturating_sub(held.amount);
+            if !counted || more == 0 {
+                return true;
+            }
+            let Some(charge) = held.charge.take() else { return true };
+            let state = holder(states, held);
+            let meter = state.and_then(|state| state.meter_of(held.birth));
+            held.charge = meter.and_then(|meter| meter.extend(held.key, charge, more, now));
+            held.amount = held.amount.saturating_add(more);
+            held.charge.is_some()
+        });
+    }
+
+    /// It was served: charges are settled to what it really cost, or stand where that is not known; guards are given
+    /// back.
+    pub fn finish(&mut self, ticket: Ticket, cost: Option<Usage>, now: Nanos) {
+        let now = self.advance(now);
+        self.give_back(ticket.held, cost.map_or(Real::Reserved, Real::Known), now);
+    }
+
+    fn decide(&self, ticket: &Ticket, usage: &Usage, at: (Moment, Nanos)) -> Result<Seens, Stop> {
+        self.with_asked(ticket, usage, at, |judge, asked| judge.decide(asked))
+            .unwrap_or_else(|| Ok(Seens::new()))
+    }
+
+    fn look(&self, mode: Mode, ticket: &Ticket, usage: &Usage, at: (Moment, Nanos)) -> Seens {
+        self.with_asked(ticket, usage, at, |judge, asked| judge.look(mode, asked)).unwrap_or_default()
+    }
+
+    /// The limits that are asked when there is a slot.
+    fn look_pending(&self, ticket: &Ticket, at: (Moment, Nanos)) -> Seens {
+        let queues = |limit: &Limit| limit.action() == Action::Queue;
+        let look = |judge: Judge<'_>, asked: Asked<'_>| judge.look_where(Mode::Enforce, asked, queues);
+        self.with_asked(ticket, &ticket.estimate, at, look).unwrap_or_default()
+    }
+
+    fn with_asked<T>(
+        &self,
+        ticket: &Ticket,
+        usage: &Usage,
+        (moment, now): (Moment, Nanos),
+        ask: impl FnOnce(Judge<'_>, Asked<'_>) -> T,
+    ) -> Option<T> {
+        let judge = self.judge()?;
+        let (head, model) = (&ticket.head, ticket.model.as_ref());
+        let traits = judge.plan.traits(head);
+        Some(ask(judge, Asked { head, traits: &traits, model, usage, ticket: Some(ticket), moment, now }))
+    }
+
+    /// Decides with the body; if that makes it wait, once more with what counts those that wait.
+    fn decide_body(
+        &self,
+        ticket: &Ticket,
+        body: &BodyFacts<'_>,
+        now: Nanos,
+    ) -> Result<(Seens, Moment), Stop> {
+        let moment = Moment::Body { waits: body.waits };
+        let seens = self.decide(ticket, &body.estimate, (moment, now))?;
+        let delays = |verdict| matches!(verdict, Verdict::Delay(_) | Verdict::Later { fits: false });
+        if body.waits || !seens.iter().any(|seen| delays(seen.verdict)) {
+            return Ok((seens, moment));
+        }
+        let moment = Moment::Body { waits: true };
+        Ok((self.decide(ticket, &body.estimate, (moment, now))?, moment))
+    }
+
+    /// On what terms a request is let in that the limits see like this, none of which refuses it.
+    fn terms(&self, seens: &[Seen]) -> Terms {
+        let mut terms = Terms::default();
+        for seen in seens {
+            match seen.verdict {
+                Verdict::Admit | Verdict::Refuse => {}
+                Verdict::Delay(wait) => terms.delay = terms.delay.max(wait),
+                Verdict::Deprioritize => terms.is_deprioritized = true,
+                Verdict::Later { .. } => {
+                    let limit = self.plan.as_ref().and_then(|plan| plan.limits().get(seen.place));
+                    let longest = limit.and_then(Limit::max_wait).unwrap_or(Nanos::ZERO);
+                    let so_far = terms.asks_again_for.unwrap_or(longest);
+                    terms.asks_again_for = Some(so_far.min(longest));
+                }
+            }
+        }
+        terms
+    }
+
+    fn take_guards(&mut self, seens: &[Seen], usage: &Usage, (ticket, moment): (&mut Ticket, Moment)) {
+        let Some(plan) = &self.plan else { return };
+        for seen in seens {
+            if let (Some(limit), Some(state)) =
+                (plan.limits().get(seen.place), self.states.get_mut(seen.place))
+            {
+                state.take_guards(limit, seen, usage, (ticket, moment));
+            }
+        }
+    }
+
+    fn take_all(&mut self, seens: &[Seen], (ticket, moment): (&mut Ticket, Moment), now: Nanos) {
+        for seen in seens {
+            match seen.verdict {
+                Verdict::Admit | Verdict::Delay(_) => self.take_one(seen, (ticket, moment), now),
+                Verdict::Later { fits } => self.leave_for_later(seen, ticket, fits),
+                Verdict::Deprioritize => {
+                    self.tally(seen.place, |tally| Tally::add(&mut tally.deprioritized));
+                }
+                Verdict::Refuse => {}
+            }
+        }
+    }
+
+    fn take_one(&mut self, seen: &Seen, (ticket, moment): (&mut Ticket, Moment), now: Nanos) {
+        let usage = ticket.estimate;
+        self.take_guards(std::slice::from_ref(seen), &usage, (ticket, moment));
+        if let Some(state) = self.states.get_mut(seen.place) {
+            let is_delayed = matches!(seen.verdict, Verdict::Delay(_));
+            let delay = if is_delayed { ticket.terms.delay } else { Nanos::ZERO };
+            state.charge(seen, ticket, delay, now);
+            Tally::add(&mut state.tally.admitted);
+            if is_delayed {
+                Tally::add(&mut state.tally.delayed);
+            }
+        }
+    }
+
+    fn leave_for_later(&mut self, seen: &Seen, ticket: &mut Ticket, fits: bool) {
+        ticket.is_pending = true;
+        if !fits {
+            self.tally(seen.place, |tally| Tally::add(&mut tally.queued));
+        }
+    }
+
+    /// Each shadow limit alone, now that all enforced ones admit: it is charged if it fits, and else only counts.
+    fn take_shadow(&mut self, ticket: &mut Ticket, (moment, now): (Moment, Nanos)) {
+        let seens = self.look(Mode::Shadow, ticket, &ticket.estimate, (moment, now));
+        for seen in &seens {
+            let is_oversized = self
+                .with_asked(ticket, &ticket.estimate, (moment, now), |judge, asked| {
+                    judge.oversized(seen, asked)
+                })
+                .flatten()
+                .is_some();
+            match seen.verdict {
+                Verdict::Admit | Verdict::Delay(_) if !is_oversized => {
+                    self.take_shadow_one(seen, ticket, (moment, now));
+                }
+                _ => {
+                    self.tally(seen.place, |tally| Tally::add(&mut tally.would_refuse));
+                    let limit = self.plan.as_ref().and_then(|plan| plan.limits().get(seen.place));
+                    ticket.would_refuse.extend(limit.map(|limit| limit.info().clone()));
+                }
+            }
+        }
+    }
+
+    fn take_shadow_one(&mut self, seen: &Seen, ticket: &mut Ticket, (moment, now): (Moment, Nanos)) {
+        let limit = self.plan.as_ref().and_then(|plan| plan.limits().get(seen.place));
+        let queues = limit.is_some_and(|limit| limit.action() == Action::Queue);
+        let moment = if queues { Moment::Slot } else { moment };
+        let (delay, own) =
+            (ticket.terms.delay, if let Verdict::Delay(wait) = seen.verdict { wait } else { Nanos::ZERO });
+        ticket.terms.delay = own;
+        self.take_one(seen, (ticket, moment), now);
+        ticket.terms.delay = delay;
+    }
+
+    fn count_exempt(&mut self, ticket: &Ticket) {
+        let Some(plan) = self.plan.as_deref().filter(|plan| plan.has_exemptions()) else { return };
+        let traits = plan.traits(&ticket.head);
+        for (place, limit) in plan.covering(ticket.head.endpoint) {
+            let is_exempt = limit.covers_model(ticket.model.as_ref())
+                && limit.covers_head(&ticket.head, &traits) == Err(Mismatch::Exempt);
+            if let Some(state) = self.states.get_mut(place).filter(|_| is_exempt) {
+                Tally::add(&mut state.tally.exempt);
+            }
+        }
+    }
+
+    /// What is most in the way of a request that is to have a slot.
+    fn blocked(&self, seens: &Seens, ticket: &Ticket, at: (Moment, Nanos)) -> Option<Blocked> {
+        let plan = self.plan.as_deref()?;
+        let mut most: Option<(&Seen, Exceeded)> = None;
+        let mut guarded = false;
+        for seen in seens.iter().filter(|seen| seen.verdict == Verdict::Refuse) {
+            let (limit, state) = (plan.limits().get(seen.place)?, self.states.get(seen.place)?);
+            for exceeded in state.exceeded(limit, seen, (&ticket.estimate, Some(ticket)), at) {
+                guarded |= exceeded.wait.is_none();
+                if most.is_none_or(|(_, most)| exceeded.wait > most.wait) {
+                    most = Some((seen, exceeded));
+                }
+            }
+        }
+        let (seen, Exceeded { unit, wait, birth, bucket, .. }) = most?;
+        let limit = plan.limits().get(seen.place)?.info().clone();
+        let bucket = (!guarded).then_some(BucketId { birth, key: bucket });
+        Some(Blocked { limit, unit, wait, bucket })
+    }
+
+    fn give_back(&mut self, held: impl IntoIterator<Item = Held>, real: Real, now: Nanos) {
+        for mut held in held {
+            let Some(state) = holder(&mut self.states, &held) else { continue };
+            let Some(charge) = held.charge.take() else {
+                state.release(&held);
+                continue;
+            };
+            let real = match real {
+                Real::Reserved => continue,
+                Real::Nothing => 0,
+                Real::Known(usage) => usage.permits(held.unit),
+            };
+            if let Some(meter) = state.meter_of(held.birth).filter(|_| real != held.amount) {
+                meter.settle(held.key, charge, (held.amount, real), now);
+            }
+        }
+    }
+
+    #[cold]
+    pub(super) fn counted(&mut self, refusal: Refusal) -> Refusal {
+        let mut last = None;
+        for violation in &refusal.violations {
+            let place = self.plan.as_ref().and_then(|plan| plan.place_of(&violation.limit));
+            if let Some(state) = place.and_then(|place| self.states.get_mut(place)) {
+                state.tally.add_refused(violation.unit, place != last);
+            }
+            last = place;
+        }
+        refusal
+    }
+
+    fn tally(&mut self, place: usize, count: impl FnOnce(&mut Tally)) {
+        if let Some(state) = self.states.get_mut(place) {
+            count(&mut state.tally);
+        }
+    }
+}
+
+/// What a request really cost.
+#[derive(Clone, Copy)]
+enum Real {
+    Reserved,
+    Nothing,
+    Known(Usage),
+}
+
+/// The limit that gave what is held. The place is right unless the plan has changed since.
+fn holder<'a>(states: &'a mut [LimitState], held: &Held) -> Option<&'a mut LimitState> {
+    let at_place = states.get(held.place).is_some_and(|state| state.bore(held.birth));
+    if at_place {
+        return states.get_mut(held.place);
+    }
+    states.iter_mut().find(|state| state.bore(held.birth))
+}
