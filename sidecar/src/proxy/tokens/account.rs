@@ -157,7 +157,7 @@ impl Account {
         };
         let cached = heard.cached.min(input);
         let weight = f64::from(self.reckoning.cached_weight_milli) / 1000.0;
-        (input - cached).saturating_add(to_u64(to_f64(cached) * weight))
+        (input - cached).saturating_add(to_u64((to_f64(cached) * weight).ceil()))
     }
 
     /// Compares the estimate with Ollama's counts, and learns from them.
@@ -174,7 +174,8 @@ impl Account {
         let output = (!reckoning.dialect.embeds()).then_some(heard.so_far());
         metrics.estimated(reckoning.estimate(), input, output.unwrap_or_default());
         let (size, context, cap) = (reckoning.size, reckoning.context, reckoning.cap);
-        let lesson = Lesson { size, context, input, output, cap, slot };
+        let prompts = reckoning.prompts();
+        let lesson = Lesson { size, prompts, context, input, output, cap, slot };
         proxy.core.learned.lock().learn(reckoning.model(), &lesson);
         self.look_for_trouble(heard, proxy);
     }
