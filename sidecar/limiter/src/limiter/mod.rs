@@ -3,6 +3,7 @@
 mod explain;
 mod passage;
 mod stats;
+mod stranger;
 mod wall;
 
 use std::{mem, num::NonZeroU32, sync::Arc};
