@@ -4,6 +4,7 @@ mod explain;
 mod passage;
 mod slot;
 mod stats;
+mod stranger;
 mod wall;
 
 use std::{mem, num::NonZeroU32, sync::Arc};
