@@ -28,6 +28,18 @@ pub enum Unit {
 }
 
 impl Unit {
+    /// Every unit, in order.
+    pub const ALL: [Self; 8] = [
+        Self::Requests,
+        Self::Tokens,
+        Self::InputTokens,
+        Self::OutputTokens,
+        Self::SlotSeconds,
+        Self::Concurrency,
+        Self::Queued,
+        Self::QueuedTokens,
+    ];
+
     /// As headers, metrics and messages name it.
     pub const fn as_str(self) -> &'static str {
         match self {
@@ -47,6 +59,11 @@ impl Unit {
         !matches!(self, Self::Concurrency | Self::Queued | Self::QueuedTokens)
     }
 
+    /// Permits as the unit that they are permits of, rounded up.
+    pub(crate) const fn of_permits(self, permits: u64) -> u64 {
+        permits.div_ceil(self.permits())
+    }
+
     /// How many permits of a bucket one of the unit is: 1000 for slot seconds, else 1.
     pub const fn permits(self) -> u64 {
         if matches!(self, Self::SlotSeconds) { 1000 } else { 1 }
@@ -63,9 +80,24 @@ impl fmt::Display for Unit {
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Refusal {
     /// Every limit exceeded, in the order of their identities; at least one.
-    pub violations: SmallVec<[Violation; 2]>,
+    pub violations: SmallVec<[Violation; 1]>,
     /// When to come back.
     pub retry: Retry,
+}
+
+/// Why a request will never be admitted, whenever it comes again: one part of it is more than a limit lets through at
+/// one time. It has consumed nothing.
+#[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
+#[error("Rate limit {:?} lets one request use at most {most} {unit}; this one may use {asked}.", .limit.name)]
+pub struct Oversized {
+    /// The limit that says so.
+    pub limit: Arc<LimitInfo>,
+    /// Of what.
+    pub unit: Unit,
+    /// What the request would use, as estimated.
+    pub asked: u64,
+    /// The most that the policy lets a request use: its burst, or what a window lets through; of the whole pool.
+    pub most: u64,
 }
 
 /// One exceeded limit.
@@ -77,9 +109,11 @@ pub struct Violation {
     pub unit: Unit,
     /// How much of `allowed` is used now, on this pod; rounded up.
     pub used: u64,
-    /// The most that this pod lets be used at one time: the burst, or the concurrency.
+    /// The most that this pod lets be used at one time: the burst, what a window lets through, or the concurrency.
     pub allowed: u64,
-    /// Until this limit alone would admit the same request; for concurrency an estimate.
+    /// What the request would use: 1 request, or its tokens as estimated. In seconds of slots rounded up.
+    pub asked: u64,
+    /// Until this limit alone would admit the same request; an estimate for what counts at one time.
     pub wait: Nanos,
 }
 

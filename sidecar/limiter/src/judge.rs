@@ -2,38 +2,40 @@
 
 use std::num::NonZeroU32;
 
-use corral_wire::{KeyPart, Mode, Scope};
+use corral_wire::{Action, Algorithm, Mode, Scope};
 use smallvec::SmallVec;
 
 use crate::{
-    HeadFacts, Limit, ModelName, Nanos, Plan, Refusal, Retry, Unit, Violation,
+    HeadFacts, Limit, ModelName, Nanos, Oversized, Plan, Refusal, Retry, Ticket, Unit, Usage, Violation,
     key::{BucketKey, KeyHasher},
-    plan::ModelId,
-    reserve::Held,
-    state::{LimitState, ONE, Seen},
-    store::Place,
+    plan::{Factor, Traits},
+    state::{Exceeded, LimitState, Moment, Seen, Verdict},
 };
 
 /// What a client is told to wait for a place in a concurrency limit: nobody knows when one comes free.
-const CONCURRENCY_WAIT: Nanos = Nanos::from_secs(1);
+pub(crate) const CONCURRENCY_WAIT: Nanos = Nanos::from_secs(1);
 
 /// How the limits see one request.
-pub(crate) type Seens = SmallVec<[Seen; 4]>;
+pub(crate) type Seens = SmallVec<[Seen; 2]>;
 
 /// What the limits may ask of a request.
 #[derive(Clone, Copy)]
 pub(crate) struct Asked<'a> {
     pub(crate) head: &'a HeadFacts,
-    pub(crate) body: Body<'a>,
+    pub(crate) traits: &'a Traits<'a>,
+    pub(crate) model: Option<&'a ModelName>,
+    pub(crate) usage: &'a Usage,
+    /// What it holds already.
+    pub(crate) ticket: Option<&'a Ticket>,
+    /// At [`Moment::Head`] only limits that the head decides are asked.
+    pub(crate) moment: Moment,
     pub(crate) now: Nanos,
 }
 
-#[derive(Clone, Copy)]
-pub(crate) enum Body<'a> {
-    /// Only limits that the head decides are asked.
-    Unread,
-    /// All limits are asked.
-    Read(Option<&'a ModelName>),
+/// Why a request may not go on.
+pub(crate) enum Stop {
+    Refused(Refusal),
+    Oversized(Oversized),
 }
 
 /// The limits as they are.
@@ -47,32 +49,67 @@ pub(crate) struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     /// Asks every enforced limit, or says why the request may not go on.
-    pub(crate) fn enforced(&self, asked: Asked<'_>, held: &[Held]) -> Result<Seens, Refusal> {
-        let seens = self.look(Mode::Enforce, asked, held);
-        let fits = |seen: &Seen| self.states.get(seen.place).is_some_and(|state| state.fits(seen, asked.now));
-        if seens.iter().all(fits) { Ok(seens) } else { Err(self.refusal(&seens, asked)) }
+    pub(crate) fn decide(&self, asked: Asked<'_>) -> Result<Seens, Stop> {
+        let seens = self.look(Mode::Enforce, asked);
+        if let Some(oversized) = seens.iter().find_map(|seen| self.oversized(seen, asked)) {
+            return Err(Stop::Oversized(oversized));
+        }
+        if seens.iter().all(|seen| seen.verdict != Verdict::Refuse) {
+            return Ok(seens);
+        }
+        Err(Stop::Refused(self.refusal(&seens, asked)))
     }
 
     /// Looks through all limits of a mode that apply.
-    pub(crate) fn look(&self, mode: Mode, asked: Asked<'_>, held: &[Held]) -> Seens {
+    pub(crate) fn look(&self, mode: Mode, asked: Asked<'_>) -> Seens {
+        self.look_where(mode, asked, |_| true)
+    }
+
+    /// Looks through those limits of a mode that apply and are of a kind.
+    pub(crate) fn look_where(&self, mode: Mode, asked: Asked<'_>, is_kind: impl Fn(&Limit) -> bool) -> Seens {
         let mut keys = Keys::new(self.hasher, asked);
-        self.applying(mode, asked)
-            .map(|(place, limit, state)| state.look(place, keys.key(limit.per()), held, asked.now))
-            .collect()
+        let mut seens = Seens::new();
+        for (place, limit, state) in self.applying(mode, asked) {
+            if is_kind(limit) {
+                seens.push(see(limit, state, place, keys.key(limit), asked));
+            }
+        }
+        seens
     }
 
     /// The limits of a mode that apply, with their places and states.
-    pub(crate) fn applying(
+    pub(crate) fn applying<'b>(
         &self,
         mode: Mode,
-        asked: Asked<'_>,
-    ) -> impl Iterator<Item = (usize, &'a Limit, &'a LimitState)> + use<'a> {
+        asked: Asked<'b>,
+    ) -> impl Iterator<Item = (usize, &'a Limit, &'a LimitState)> + use<'a, 'b> {
         let Self { plan, states, .. } = *self;
-        let body_read = matches!(asked.body, Body::Read(_));
-        let model = asked.model().and_then(|model| plan.model_id(model));
         plan.covering(asked.head.endpoint)
-            .filter(move |(_, limit)| limit.mode() == mode && applies(limit, body_read, model))
+            .filter(move |(_, limit)| limit.mode() == mode && applies(limit, asked))
             .filter_map(|(place, limit)| Some((place, limit, states.get(place)?)))
+    }
+
+    /// What a limit has against the request for good.
+    pub(crate) fn oversized(&self, seen: &Seen, asked: Asked<'_>) -> Option<Oversized> {
+        let limit = self.plan.limits().get(seen.place)?;
+        if !limit.exceed().rejects_oversize {
+            return None;
+        }
+        let factor = Factor::of(limit.scales().get(seen.scale)?.milli, 1000);
+        limit.info().rates().iter().find_map(|(unit, rate)| {
+            let most = match limit.algorithm() {
+                Algorithm::TokenBucket | Algorithm::LeakyBucket => rate.burst,
+                _ => rate.count(),
+            };
+            let most = factor.times(most.saturating_mul(unit.permits()));
+            let cost = asked.usage.permits(*unit);
+            (cost > most).then(|| Oversized {
+                limit: limit.info().clone(),
+                unit: *unit,
+                asked: unit.of_permits(cost),
+                most: unit.of_permits(most),
+            })
+        })
     }
 
     #[cold]
@@ -81,52 +118,38 @@ impl<'a> Judge<'a> {
             violations: SmallVec::new(),
             retry: Retry { wait: Nanos::ZERO, estimate: false, shared: false, split: false },
         };
-        for seen in seens {
-            if let (Some(limit), Some(state)) =
-                (self.plan.limits().get(seen.place), self.states.get(seen.place))
-            {
-                self.judge(limit, state, seen, asked.now, &mut refusal);
-            }
+        for seen in seens.iter().filter(|seen| seen.verdict == Verdict::Refuse) {
+            self.accuse(seen, asked, &mut refusal);
         }
-        if refusal.violations.iter().any(|violation| violation.unit == Unit::Requests) {
+        if refusal.violations.iter().any(|violation| violation.unit.is_over_time()) {
             refusal.retry.wait = refusal.retry.wait.max(self.wait_elsewhere(asked));
         }
         refusal
     }
 
+    /// What some limits have against a request, without regard to other pods; none when they have nothing.
+    pub(crate) fn accusation(&self, seens: &Seens, asked: Asked<'_>) -> Option<Refusal> {
+        let refusal = self.refusal(seens, asked);
+        (!refusal.violations.is_empty()).then_some(refusal)
+    }
+
     /// Adds to a refusal what one limit has against the request.
-    fn judge(&self, limit: &Limit, state: &LimitState, seen: &Seen, now: Nanos, refusal: &mut Refusal) {
-        let before = refusal.violations.len();
-        let wait = state.wait(seen, now);
-        if let (Some(look), Some(store)) = (&seen.rate, state.store())
-            && wait > Nanos::ZERO
-        {
-            refusal.violations.push(Violation {
-                limit: limit.info().clone(),
-                unit: Unit::Requests,
-                used: look.bucket.used(store.pace(), now),
-                allowed: store.pace().burst(),
-                wait,
-            });
-            refusal.retry.wait = refusal.retry.wait.max(wait);
-        }
-        if let Some((allowed, used)) = state.concurrency(seen.key)
-            && state.is_crowded(seen)
-        {
-            refusal.violations.push(Violation {
-                limit: limit.info().clone(),
-                unit: Unit::Concurrency,
-                used: u64::from(used),
-                allowed: u64::from(allowed),
-                wait: CONCURRENCY_WAIT,
-            });
-            refusal.retry.wait = refusal.retry.wait.max(CONCURRENCY_WAIT);
-            refusal.retry.estimate = true;
-        }
-        if refusal.violations.len() > before {
-            let overflowed = seen.rate.is_some_and(|look| look.place == Place::Overflow);
-            refusal.retry.shared |= overflowed || !limit.is_per_client();
-            refusal.retry.split |= limit.scope() == Scope::Pool && self.divisor > NonZeroU32::MIN;
+    fn accuse(&self, seen: &Seen, asked: Asked<'_>, refusal: &mut Refusal) {
+        let head = asked.head;
+        let (Some(limit), Some(state)) = (self.plan.limits().get(seen.place), self.states.get(seen.place))
+        else {
+            return;
+        };
+        for exceeded in state.exceeded(limit, seen, (asked.usage, asked.ticket), (asked.moment, asked.now)) {
+            let Exceeded { unit, used, allowed, asked, wait, overflowed, .. } = exceeded;
+            let retry = &mut refusal.retry;
+            retry.estimate |= wait.is_none();
+            retry.shared |= overflowed || !limit.is_per_client(head);
+            retry.split |= limit.scope() == Scope::Pool && self.divisor > NonZeroU32::MIN;
+            let wait = wait.unwrap_or(CONCURRENCY_WAIT);
+            retry.wait = retry.wait.max(wait);
+            let limit = limit.info().clone();
+            refusal.violations.push(Violation { limit, unit, used, allowed, asked, wait });
         }
     }
 
@@ -134,38 +157,52 @@ impl<'a> Judge<'a> {
     /// any bucket that applies could need if it were used up, violated here or not. A pod that is owed nothing then
     /// admits. Zero with one pod.
     ///
-    /// While the body is unread, limits that list models are left out: most requests are for other models.
+    /// While the body is unread, limits that list models are left out, for most requests are for other models, and so
+    /// are units whose cost only the body says.
     fn wait_elsewhere(&self, asked: Asked<'_>) -> Nanos {
         if self.divisor == NonZeroU32::MIN {
             return Nanos::ZERO;
         }
-        let asked = match asked.body {
-            Body::Unread => Asked { body: Body::Read(None), ..asked },
-            Body::Read(_) => asked,
-        };
-        let stores = self.applying(Mode::Enforce, asked).filter_map(|(_, _, state)| state.store());
-        stores.map(|store| store.pace().time_of(ONE)).max().unwrap_or(Nanos::ZERO)
-    }
-}
-
-fn applies(limit: &Limit, body_read: bool, model: Option<ModelId>) -> bool {
-    if body_read { limit.covers_model(model) } else { limit.is_decided_by_head() }
-}
-
-impl<'a> Asked<'a> {
-    fn model(&self) -> Option<&'a ModelName> {
-        match self.body {
-            Body::Unread => None,
-            Body::Read(model) => model,
+        let by_head = asked.moment == Moment::Head;
+        let asked = Asked { moment: Moment::Body { waits: false }, ..asked };
+        let mut longest = Nanos::ZERO;
+        for (_, limit, state) in self.applying(Mode::Enforce, asked) {
+            let patience = if limit.action() == Action::Queue { limit.max_wait() } else { None };
+            let known = |unit| !by_head || unit == Unit::Requests;
+            let meters = state.meters(limit.scale_place(asked.traits.scale)).iter();
+            for meter in meters.filter(|meter| known(meter.unit) && limit.action() != Action::Deprioritize) {
+                let wait = meter.longest_wait(asked.usage.permits(meter.unit), asked.now);
+                longest = longest.max(wait.since(patience.unwrap_or(Nanos::ZERO)));
+            }
         }
+        longest
     }
+}
+
+fn applies(limit: &Limit, asked: Asked<'_>) -> bool {
+    let known = match asked.moment {
+        Moment::Head => limit.is_decided_by_head(),
+        Moment::Body { .. } | Moment::Slot => limit.covers_model(asked.model),
+    };
+    known && limit.covers_head(asked.head, asked.traits).is_ok()
+}
+
+/// How a limit that applies sees a request.
+pub(crate) fn see(limit: &Limit, state: &LimitState, place: usize, key: BucketKey, asked: Asked<'_>) -> Seen {
+    let at = (place, limit.scale_place(asked.traits.scale), key);
+    // A limit in shadow is asked once, with all of its numbers.
+    let moment = match (limit.mode(), limit.action(), asked.moment) {
+        (Mode::Shadow, Action::Queue, Moment::Body { .. }) => Moment::Slot,
+        (_, _, moment) => moment,
+    };
+    state.look(limit, at, (asked.usage, asked.ticket), (moment, asked.now))
 }
 
 /// The keys of one request, each hashed once however many limits share its `per`.
 pub(crate) struct Keys<'a> {
     hasher: &'a KeyHasher,
     asked: Asked<'a>,
-    known: SmallVec<[(&'a [KeyPart], BucketKey); 4]>,
+    known: SmallVec<[(usize, BucketKey); 4]>,
 }
 
 impl<'a> Keys<'a> {
@@ -173,11 +210,13 @@ impl<'a> Keys<'a> {
         Self { hasher, asked, known: SmallVec::new() }
     }
 
-    pub(crate) fn key(&mut self, per: &'a [KeyPart]) -> BucketKey {
+    pub(crate) fn key(&mut self, limit: &Limit) -> BucketKey {
+        let per = limit.per_id();
         if let Some((_, key)) = self.known.iter().find(|(known, _)| *known == per) {
             return *key;
         }
-        let key = self.hasher.key(per, self.asked.head, self.asked.model());
+        let Asked { head, traits, model, .. } = self.asked;
+        let key = self.hasher.key(limit.per(), (head, traits.tier), model);
         self.known.push((per, key));
         key
     }

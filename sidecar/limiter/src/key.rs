@@ -12,13 +12,18 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::{HeadFacts, ModelName};
 
 /// One combination of values of the parts of a `per`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub(crate) struct BucketKey {
     high: u64,
     low: u64,
 }
 
 impl BucketKey {
+    /// Of a bucket that keys without one of their own share.
+    pub(crate) fn of_overflow(index: usize) -> Self {
+        Self { high: u64::MAX, low: index as u64 }
+    }
+
     /// For a hash table.
     pub(crate) fn hash(self) -> u64 {
         self.high
@@ -41,28 +46,33 @@ impl KeyHasher {
         Self { start: SipHasher13::new_with_key(key) }
     }
 
-    /// The key of a request in a limit with this `per`, whose parts are sorted. A part that the request lacks has the
-    /// value `-`, which no model is called.
-    pub(crate) fn key(&self, per: &[KeyPart], head: &HeadFacts, model: Option<&ModelName>) -> BucketKey {
+    /// The key of a request of this tier in a limit with this `per`, whose parts are sorted. A part that the request
+    /// lacks has the value `-`, which no model is called.
+    pub(crate) fn key(
+        &self,
+        per: &[KeyPart],
+        (head, tier): (&HeadFacts, Option<&str>),
+        model: Option<&ModelName>,
+    ) -> BucketKey {
         let mut hasher = self.start;
+        let name = head.client.as_ref().map(|client| client.name.as_str());
         for part in per {
             match part {
-                // The second byte says by what the client is known; API keys will have another.
-                KeyPart::Client => {
-                    hasher.write(b"ci");
-                    write_ip(&mut hasher, head.client_ip);
-                }
-                KeyPart::ClientIP => {
-                    hasher.write(b"i");
-                    write_ip(&mut hasher, head.client_ip);
-                }
-                KeyPart::Model => {
-                    hasher.write(b"m");
-                    write_text(&mut hasher, model.map_or("-", ModelName::as_str));
-                }
+                // The second byte says by what the client is known.
+                KeyPart::Client => match name {
+                    Some(name) => write_tagged(&mut hasher, b"ck", name),
+                    None => write_ip(&mut hasher, b"ci", head.client_ip),
+                },
+                KeyPart::ApiKey => write_tagged(&mut hasher, b"k", name.unwrap_or("-")),
+                KeyPart::ClientIP => write_ip(&mut hasher, b"i", head.client_ip),
+                KeyPart::Tier => write_tagged(&mut hasher, b"t", tier.unwrap_or("-")),
+                KeyPart::Model => write_tagged(&mut hasher, b"m", model.map_or("-", ModelName::as_str)),
                 KeyPart::Endpoint => hasher.write(endpoint_tag(head.endpoint)),
                 KeyPart::Global => hasher.write(b"g"),
-                KeyPart::ApiKey | KeyPart::Tier | KeyPart::Header(_) => hasher.write(b"-"),
+                KeyPart::Header(name) => {
+                    write_tagged(&mut hasher, b"h", name);
+                    write_tagged(&mut hasher, b"=", header(head, name).unwrap_or("-"));
+                }
             }
         }
         let hash = hasher.finish128();
@@ -70,8 +80,13 @@ impl KeyHasher {
     }
 }
 
+fn header<'a>(head: &'a HeadFacts, name: &str) -> Option<&'a str> {
+    head.headers.iter().find(|(given, _)| **given == *name).map(|(_, value)| &**value)
+}
+
 /// An IPv4 address counts alone, an IPv6 address by its /64: one subscriber has at least that much.
-fn write_ip(hasher: &mut SipHasher13, ip: IpAddr) {
+fn write_ip(hasher: &mut SipHasher13, tag: &[u8], ip: IpAddr) {
+    hasher.write(tag);
     match ip.to_canonical() {
         IpAddr::V4(v4) => {
             hasher.write(b"4");
@@ -86,7 +101,8 @@ fn write_ip(hasher: &mut SipHasher13, ip: IpAddr) {
 }
 
 /// The text with its length in front, so that no two lists of values have the same bytes.
-fn write_text(hasher: &mut SipHasher13, text: &str) {
+fn write_tagged(hasher: &mut SipHasher13, tag: &[u8], text: &str) {
+    hasher.write(tag);
     hasher.write(&text.len().to_be_bytes());
     hasher.write(text.as_bytes());
 }

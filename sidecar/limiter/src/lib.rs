@@ -53,6 +53,7 @@ mod decision;
 mod judge;
 mod key;
 mod limiter;
+mod meter;
 mod model_name;
 mod pattern;
 mod plan;
@@ -64,12 +65,14 @@ mod store;
 mod time;
 mod timeline;
 
-pub use decision::{Refusal, Retry, Unit, Violation};
-pub use limiter::{LimitStats, Limiter, LimiterSettings, SwapSummary};
+pub use decision::{Oversized, Refusal, Retry, Unit, Violation};
+pub use limiter::{Explained, LimitStats, Limiter, LimiterSettings, SwapSummary, UnitStats, Would};
 pub use model_name::{BadModelName, ModelName};
 pub use pattern::{BadPattern, Pattern};
-pub use plan::{BUILT_IN_POLICY, Bound, CompileError, CompileErrors, Limit, LimitInfo, Plan, Rate, compile};
+pub use plan::{
+    BUILT_IN_POLICY, Bound, CompileError, CompileErrors, Limit, LimitInfo, Mismatch, Plan, Rate, compile,
+};
 pub use queue::QueueBounds;
-pub use reserve::{BodyFacts, CommitError, HeadFacts, KnownClient, Ticket, Usage};
+pub use reserve::{Blocked, BodyFacts, BucketId, CommitError, HeadFacts, KnownClient, Ticket, Usage};
 pub use standing::Standing;
 pub use time::Nanos;

@@ -5,7 +5,7 @@ use std::{net::IpAddr, sync::Arc};
 use corral_wire::EndpointClass;
 use smallvec::SmallVec;
 
-use crate::{LimitInfo, ModelName, Nanos, Refusal, key::BucketKey, store::Taken};
+use crate::{LimitInfo, ModelName, Nanos, Oversized, Refusal, Unit, key::BucketKey, meter::Charged};
 
 /// What the head of a request says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -47,6 +47,9 @@ pub struct BodyFacts<'a> {
     pub model: Option<&'a ModelName>,
     /// What it will probably cost.
     pub estimate: Usage,
+    /// Whether it would have to wait for a slot if its limits let it in: the queue knows. Only then are `queued` and
+    /// `queuedTokens` asked; they are held until [`crate::Limiter::started`].
+    pub waits: bool,
 }
 
 /// What a request costs beside itself.
@@ -60,6 +63,19 @@ pub struct Usage {
     pub slot: Nanos,
 }
 
+impl Usage {
+    /// What a request of this usage costs in permits of a unit: requests cost 1.
+    pub(crate) fn permits(&self, unit: Unit) -> u64 {
+        match unit {
+            Unit::Requests | Unit::Concurrency | Unit::Queued => 1,
+            Unit::Tokens => self.input.saturating_add(self.output),
+            Unit::InputTokens | Unit::QueuedTokens => self.input,
+            Unit::OutputTokens => self.output,
+            Unit::SlotSeconds => self.slot.millis_ceil(),
+        }
+    }
+}
+
 /// What one request holds. Hand it back by [`crate::Limiter::finish`], `abandon` or `bad_request`, exactly one of
 /// them: a ticket that is dropped keeps its place in every concurrency limit for ever.
 #[derive(Debug)]
@@ -69,6 +85,16 @@ pub struct Ticket {
     pub(crate) phase: Phase,
     pub(crate) held: SmallVec<[Held; 4]>,
     pub(crate) would_refuse: SmallVec<[Arc<LimitInfo>; 1]>,
+    /// What the body said.
+    pub(crate) model: Option<ModelName>,
+    pub(crate) estimate: Usage,
+    /// Since when it is committed.
+    pub(crate) since: Nanos,
+    pub(crate) delay: Nanos,
+    pub(crate) is_deprioritized: bool,
+    pub(crate) is_pending: bool,
+    /// The longest that limits which queue let it wait.
+    pub(crate) patience: Option<Nanos>,
 }
 
 /// How far a request has come.
@@ -84,37 +110,52 @@ pub(crate) enum Phase {
 pub(crate) struct Held {
     /// Where the limit stood in the plan then; a hint, for plans change.
     pub(crate) place: usize,
-    /// Which store or guards gave it.
+    /// Which meter or guards gave it.
     pub(crate) birth: u64,
     pub(crate) key: BucketKey,
-    pub(crate) what: Holding,
-}
-
-#[derive(Debug)]
-pub(crate) enum Holding {
-    Guard,
-    Charge(Taken),
+    pub(crate) unit: Unit,
+    /// How much, in permits.
+    pub(crate) amount: u64,
+    /// None for a guard.
+    pub(crate) charge: Option<Charged>,
 }
 
 impl Ticket {
     pub(crate) fn new(head: HeadFacts) -> Self {
-        Self { head, phase: Phase::Entered, held: SmallVec::new(), would_refuse: SmallVec::new() }
+        Self {
+            head,
+            phase: Phase::Entered,
+            held: SmallVec::new(),
+            would_refuse: SmallVec::new(),
+            model: None,
+            estimate: Usage::default(),
+            since: Nanos::ZERO,
+            delay: Nanos::ZERO,
+            is_deprioritized: false,
+            is_pending: false,
+            patience: None,
+        }
     }
 
     /// After a commit that went through: how long from then it must wait before it may join the queue.
     pub fn delay(&self) -> Nanos {
-        Nanos::ZERO
+        self.delay
     }
 
     /// After a commit that went through: whether a limit lets it run only when nobody else wants the slot.
     pub fn is_deprioritized(&self) -> bool {
-        false
+        self.is_deprioritized
     }
 
     /// After a commit that went through: whether limits are still to be asked when a slot is there for it, by
     /// [`crate::Limiter::dispatch`].
     pub fn is_pending(&self) -> bool {
-        false
+        self.is_pending
+    }
+
+    /// While it [`Self::is_pending`]: until when its limits let it wait at most; then ask [`crate::Limiter::overdue`].
+    pub fn deadline(&self) -> Option<Nanos> {
+        self.patience.filter(|_| self.is_pending).map(|patience| self.since.plus(patience))
     }
 
     /// What the head said.
@@ -126,6 +167,31 @@ impl Ticket {
     pub fn would_refuse(&self) -> &[Arc<LimitInfo>] {
         &self.would_refuse
     }
+
+    pub(crate) fn holds(&self, birth: u64) -> bool {
+        self.held.iter().any(|held| held.birth == birth)
+    }
+}
+
+/// Why a request that [`Ticket::is_pending`] may not start now. Nothing was taken.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Blocked {
+    /// The limit with the longest wait.
+    pub limit: Arc<LimitInfo>,
+    /// Of what it has too much.
+    pub unit: Unit,
+    /// How long it must wait at least; none: until another request ends, whenever that is.
+    pub wait: Option<Nanos>,
+    /// The bucket that lacks permits: if nothing else is in its way, requests behind it should take nothing from it,
+    /// [`crate::Limiter::draws_on`]. None for what counts at one time, where a blocked request blocks nobody.
+    pub bucket: Option<BucketId>,
+}
+
+/// Tells one bucket from all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub struct BucketId {
+    pub(crate) birth: u64,
+    pub(crate) key: BucketKey,
 }
 
 /// Why a commit did not go through. Nothing was charged, and every guard is given back.
@@ -133,6 +199,8 @@ impl Ticket {
 pub enum CommitError<E> {
     /// A limit is exceeded.
     Refused(Refusal),
+    /// A limit will never admit it.
+    Oversized(Oversized),
     /// All limits would admit; the arrival check said no.
     Arrival(E),
 }

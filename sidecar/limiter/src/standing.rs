@@ -3,14 +3,15 @@
 
 use std::{cmp::Ordering, num::NonZeroU32, sync::Arc};
 
-use corral_wire::Mode;
+use corral_wire::{Algorithm, KeyPart, Mode};
 
 use crate::{
     Limit, LimitInfo, Nanos, Rate, Retry, Unit,
-    algo::gcra::Pace,
     judge::{Asked, Judge, Keys},
     key::BucketKey,
-    state::{LimitState, ONE},
+    meter::{Meter, Share},
+    plan::Factor,
+    state::{Guard, LimitState},
 };
 
 /// One bucket that applies to a request, in the terms of draft-ietf-httpapi-ratelimit-headers-10.
@@ -22,15 +23,17 @@ pub struct Standing {
     pub unit: Unit,
     /// q: what this pod lets through in a window, or at one time. At least 1.
     pub quota: u64,
-    /// w: the window in seconds; none for concurrency.
+    /// w: the window in seconds; none for what counts at one time.
     pub window_seconds: Option<u64>,
+    /// What is used; above `capacity` while there is debt.
+    pub used: u64,
     /// r: what would be admitted now, at once.
     pub remaining: u64,
-    /// The most that `remaining` can be: this pod's burst, or its concurrency.
+    /// The most that `remaining` can be: this pod's burst, what a window lets through, or its concurrency.
     pub capacity: u64,
-    /// Until one more request would be admitted; zero when it would be now. For concurrency zero: nobody knows.
+    /// Until one more would be admitted; zero when it would be now. For what counts at one time zero: nobody knows.
     pub next: Nanos,
-    /// Until `remaining` is `capacity` again if nothing more comes. For concurrency zero.
+    /// Until `remaining` is `capacity` again if nothing more comes. For what counts at one time zero.
     pub full: Nanos,
     /// Among how many pods the policy's numbers are shared; 1 when this pod has the whole.
     pub pods: NonZeroU32,
@@ -38,7 +41,7 @@ pub struct Standing {
 
 impl Standing {
     /// t in seconds: on an answer that was admitted, until the bucket is full; on a refusal never later than the
-    /// wait that the refusal states, which is t of what is used up. None for concurrency.
+    /// wait that the refusal states, which is t of what is used up. None for what counts at one time.
     pub fn reset_seconds(&self, refused: Option<&Retry>) -> Option<u64> {
         self.window_seconds?;
         Some(match refused {
@@ -48,40 +51,37 @@ impl Standing {
         })
     }
 
-    fn of(limit: &Limit, pods: NonZeroU32) -> Self {
+    fn of_meter(limit: &Limit, meter: &Meter, share: Share, key: BucketKey, now: Nanos) -> Option<Self> {
+        let (unit, reading) = (meter.unit, meter.reading(key, now));
+        let (quota, window_seconds) = quota(limit, &limit.info().rate(unit)?, share);
+        Some(Self {
+            limit: limit.info().clone(),
+            unit,
+            quota,
+            window_seconds: Some(window_seconds),
+            used: unit.of_permits(reading.used),
+            remaining: reading.available.checked_div(unit.permits()).unwrap_or(0),
+            capacity: unit.of_permits(reading.capacity),
+            next: reading.next,
+            full: reading.full,
+            pods: share.pods,
+        })
+    }
+
+    fn of_guard(limit: &Limit, guard: &Guard, pods: NonZeroU32, key: BucketKey) -> Self {
+        let used = guard.used(key);
         Self {
             limit: limit.info().clone(),
-            unit: Unit::Concurrency,
-            quota: 0,
+            unit: guard.unit,
+            quota: guard.allowed,
             window_seconds: None,
-            remaining: 0,
-            capacity: 0,
+            used,
+            remaining: guard.allowed.saturating_sub(used),
+            capacity: guard.allowed,
             next: Nanos::ZERO,
             full: Nanos::ZERO,
             pods,
         }
-    }
-
-    fn with_rate(self, state: &LimitState, key: BucketKey, now: Nanos) -> Option<Self> {
-        let store = state.store()?;
-        let (pace, bucket) = (store.pace(), store.look(key, now).bucket);
-        let (quota, window_seconds) = quota(self.limit.rate.as_ref()?, self.pods, pace);
-        Some(Self {
-            unit: Unit::Requests,
-            quota,
-            window_seconds: Some(window_seconds),
-            remaining: bucket.available(pace, now),
-            capacity: pace.burst(),
-            next: bucket.wait(pace, ONE, now),
-            full: bucket.until_full(now),
-            ..self
-        })
-    }
-
-    fn with_concurrency(self, state: &LimitState, key: BucketKey) -> Option<Self> {
-        let (allowed, used) = state.concurrency(key)?;
-        let (quota, remaining) = (u64::from(allowed), u64::from(allowed.saturating_sub(used)));
-        Some(Self { quota, remaining, capacity: quota, ..self })
     }
 }
 
@@ -90,24 +90,49 @@ impl Judge<'_> {
     pub(crate) fn standing(&self, asked: Asked<'_>) -> Vec<Standing> {
         let mut keys = Keys::new(self.hasher, asked);
         let mut standings = Vec::new();
-        for (_, limit, state) in self.applying(Mode::Enforce, asked) {
-            let key = keys.key(limit.per());
-            let pods = limit.sharers(self.divisor);
-            let standing = Standing::of(limit, pods);
-            standings.extend(standing.clone().with_rate(state, key, asked.now));
-            standings.extend(standing.with_concurrency(state, key));
+        let is_known = |limit: &Limit| asked.model.is_some() || !limit.per().contains(&KeyPart::Model);
+        let applying = self.applying(Mode::Enforce, asked);
+        for (_, limit, state) in applying.filter(|(_, limit, _)| is_known(limit)) {
+            standings.extend(self.standings_of(limit, state, keys.key(limit), asked));
         }
         standings.sort_by(by_scarcity);
+        standings
+    }
+
+    /// How a request stands with one limit: its rates, then what it bounds at one time.
+    pub(crate) fn standings_of(
+        &self,
+        limit: &Limit,
+        state: &LimitState,
+        key: BucketKey,
+        asked: Asked<'_>,
+    ) -> Vec<Standing> {
+        let scale = limit.scale_place(asked.traits.scale);
+        let milli = limit.scales().get(scale).map_or(1000, |scaled| scaled.milli);
+        let pods = limit.sharers(self.divisor);
+        let share = Share { pods, factor: Factor::of(milli, state.adaptive_milli()) };
+        let meters = state.meters(scale).iter();
+        let mut standings: Vec<_> =
+            meters.filter_map(|meter| Standing::of_meter(limit, meter, share, key, asked.now)).collect();
+        standings.extend(state.guards(scale).iter().map(|guard| Standing::of_guard(limit, guard, pods, key)));
         standings
     }
 }
 
 /// q and w of this pod's share: what it lets through in the policy's window; where that is less than one, one in as
 /// many seconds as it takes.
-fn quota(rate: &Rate, pods: NonZeroU32, pace: &Pace) -> (u64, u64) {
-    match (rate.count_milli / 1000).checked_div(u64::from(pods.get())) {
-        None | Some(0) => (1, pace.interval().secs_ceil()),
-        Some(quota) => (quota, rate.window.secs_ceil()),
+fn quota(limit: &Limit, rate: &Rate, share: Share) -> (u64, u64) {
+    let window = rate.window.secs_ceil();
+    if !matches!(limit.algorithm(), Algorithm::TokenBucket | Algorithm::LeakyBucket) {
+        return (share.of(rate.count()), window);
+    }
+    let pods = u64::from(share.pods.get());
+    match (share.factor.times(rate.count_milli) / 1000).checked_div(pods) {
+        None | Some(0) => {
+            let interval = rate.interval_of(share.factor, 1);
+            (1, Nanos(interval.0.saturating_mul(pods)).secs_ceil())
+        }
+        Some(quota) => (quota, window),
     }
 }
 

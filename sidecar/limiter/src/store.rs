@@ -5,14 +5,15 @@
 //! limit: sharing can only refuse more. A key without an entry whose overflow bucket is not full goes on using it, so
 //! that nobody gets a second burst by moving to an entry of its own.
 
+mod bookings;
 mod tracked;
 
 use std::num::NonZeroU64;
 
-use self::tracked::Tracked;
+use self::{bookings::Bookings, tracked::Tracked};
 use crate::{
     Nanos,
-    algo::gcra::{Bucket, Charge, Pace},
+    algo::Bucket,
     key::BucketKey,
     timeline::{Epoch, Timeline},
 };
@@ -33,57 +34,74 @@ pub(crate) enum Place {
     Overflow,
 }
 
-/// A bucket as it is now. What is seen here holds until the store next changes.
+/// How a bucket takes a cost. What is seen here holds until the store next changes.
 #[derive(Debug, Clone, Copy)]
 pub(crate) struct Look {
     pub(crate) place: Place,
-    pub(crate) bucket: Bucket,
+    /// Until the cost is admitted; zero: it is now.
+    pub(crate) wait: Nanos,
+}
+
+/// The numbers of a bucket, in permits.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Reading {
+    pub(crate) used: u64,
+    pub(crate) available: u64,
+    pub(crate) capacity: u64,
+    /// Until one more permit is admitted.
+    pub(crate) next: Nanos,
+    /// Until nothing is used.
+    pub(crate) full: Nanos,
 }
 
 /// A charge, and how to find the bucket it was taken from.
 #[derive(Debug)]
-pub(crate) struct Taken {
-    charge: Charge,
+pub(crate) struct Taken<C> {
+    charge: C,
     epoch: Epoch,
     birth: Birth,
+    /// Later charges of the store have higher ones.
+    number: u64,
 }
 
 /// Tells an entry from an earlier one of the same key; none for an overflow bucket, which is never dropped.
 type Birth = Option<NonZeroU64>;
 
 /// A bucket at rest, with the epoch up to which it is carried.
-#[derive(Debug, Clone, Copy)]
-struct Kept {
-    bucket: Bucket,
+#[derive(Debug, Clone)]
+struct Kept<B> {
+    bucket: B,
     epoch: Epoch,
     birth: Birth,
 }
 
 /// The buckets of one limit.
 #[derive(Debug)]
-pub(crate) struct Store {
-    timeline: Timeline,
-    tracked: Tracked,
+pub(crate) struct Store<B: Bucket> {
+    timeline: Timeline<B>,
+    tracked: Tracked<B>,
     /// Made when it is first needed.
-    overflow: Vec<Kept>,
+    overflow: Vec<Kept<B>>,
     capacity: usize,
     /// Of the latest entry.
     birth: NonZeroU64,
+    bookings: Bookings,
 }
 
-impl Store {
-    pub(crate) fn new(pace: Pace, capacity: usize) -> Self {
+impl<B: Bucket> Store<B> {
+    pub(crate) fn new(pace: B::Pace, capacity: usize) -> Self {
         Self {
             timeline: Timeline::new(pace),
             tracked: Tracked::new(),
             overflow: Vec::new(),
             capacity: capacity.max(1),
             birth: NonZeroU64::MIN,
+            bookings: Bookings::default(),
         }
     }
 
     /// The pace in force.
-    pub(crate) fn pace(&self) -> &Pace {
+    pub(crate) fn pace(&self) -> &B::Pace {
         self.timeline.pace()
     }
 
@@ -92,8 +110,13 @@ impl Store {
         self.tracked.len()
     }
 
+    /// How many keys may have an entry from now on; who has one keeps it.
+    pub(crate) fn set_capacity(&mut self, capacity: usize) {
+        self.capacity = capacity.max(1);
+    }
+
     /// Changes the pace of all buckets: at once for whoever looks, lazily in memory.
-    pub(crate) fn swap(&mut self, pace: Pace, at: Nanos) {
+    pub(crate) fn swap(&mut self, pace: B::Pace, at: Nanos) {
         if self.timeline.is_long() {
             let timeline = &self.timeline;
             self.tracked.each(|kept| kept.carry(timeline));
@@ -102,86 +125,163 @@ impl Store {
         self.timeline.swap(pace, at);
     }
 
-    /// The bucket that a key is counted in.
-    pub(crate) fn look(&self, key: BucketKey, now: Nanos) -> Look {
-        if let Some(kept) = self.tracked.find(key) {
-            return Look { place: Place::Tracked, bucket: kept.bucket(&self.timeline) };
-        }
-        let shared = self.overflow.get(overflow_index(key)).map(|kept| kept.bucket(&self.timeline));
-        let has_room = self.tracked.len() < self.capacity;
-        match shared {
-            Some(bucket) if !bucket.is_full(now) => Look { place: Place::Overflow, bucket },
-            _ if has_room => Look { place: Place::New, bucket: Bucket::FULL },
-            _ => Look { place: Place::Overflow, bucket: shared.unwrap_or(Bucket::FULL) },
-        }
+    /// Replaces the pace by one that says the same of a later time.
+    pub(crate) fn refresh(&mut self, pace: B::Pace) {
+        self.timeline.refresh(pace);
     }
 
-    /// Charges `cost` to the bucket that `look` has just found.
-    pub(crate) fn take(&mut self, key: BucketKey, look: Look, cost: u64, now: Nanos) -> Taken {
-        let Look { place, mut bucket } = look;
-        let charge = bucket.take(self.timeline.pace(), cost, now);
-        let epoch = self.timeline.epoch();
-        let birth = self.keep(key, place, bucket);
-        if place != Place::Tracked {
-            self.sweep(now);
-        }
-        Taken { charge, epoch, birth }
+    /// Looks at the bucket that a key is counted in.
+    pub(crate) fn look(&self, key: BucketKey, cost: u64, now: Nanos) -> Look {
+        let wait = |bucket: &B| bucket.wait(self.pace(), cost, now);
+        let (place, kept) = self.find(key, now);
+        Look { place, wait: kept.map_or_else(|| wait(&B::full()), |kept| kept.read(&self.timeline, wait)) }
     }
 
-    /// Settles a charge to its real cost. Nothing happens when its bucket is gone: it was full, so that nothing was
-    /// left to give back.
-    pub(crate) fn settle(&mut self, key: BucketKey, taken: Taken, real: u64, now: Nanos) {
-        let Some(charge) = self.timeline.carry_charge(taken.charge, taken.epoch) else {
-            return;
+    /// The numbers of the bucket that a key is counted in.
+    pub(crate) fn reading(&self, key: BucketKey, now: Nanos) -> Reading {
+        let read = |bucket: &B| Reading {
+            used: bucket.used(self.pace(), now),
+            available: bucket.available(self.pace(), now),
+            capacity: B::capacity(self.pace()),
+            next: bucket.wait(self.pace(), 1, now),
+            full: bucket.until_full(self.pace(), now),
         };
-        let kept = match taken.birth {
-            Some(_) => self.tracked.find_mut(key).filter(|kept| kept.birth == taken.birth),
-            None => self.overflow.get_mut(overflow_index(key)),
-        };
-        if let Some(kept) = kept {
-            kept.carry(&self.timeline);
-            kept.bucket.settle(self.timeline.pace(), charge, real, now);
+        match self.find(key, now).1 {
+            Some(kept) => kept.read(&self.timeline, read),
+            None => read(&B::full()),
         }
     }
 
-    /// Writes a bucket back to where it was found.
-    fn keep(&mut self, key: BucketKey, place: Place, bucket: Bucket) -> Birth {
-        let epoch = self.timeline.epoch();
+    /// Which bucket a key found in a place is counted in: what all its keys share, in no other place.
+    pub(crate) fn shared_key(key: BucketKey, place: Place) -> BucketKey {
         match place {
-            Place::Tracked => {
-                let kept = self.tracked.find_mut(key)?;
-                *kept = Kept { bucket, epoch, ..*kept };
-                kept.birth
-            }
+            Place::Tracked | Place::New => key,
+            Place::Overflow => BucketKey::of_overflow(overflow_index(key)),
+        }
+    }
+
+    /// Charges `cost` to the bucket that was just found in `place`.
+    pub(crate) fn take(
+        &mut self,
+        key: BucketKey,
+        place: Place,
+        cost: u64,
+        now: Nanos,
+    ) -> Option<Taken<B::Charge>> {
+        let epoch = self.timeline.epoch();
+        let timeline = &self.timeline;
+        let kept = match place {
+            Place::Tracked => self.tracked.find_mut(key)?,
             Place::New => {
                 self.birth = self.birth.saturating_add(1);
-                self.tracked.insert(key, Kept { bucket, epoch, birth: Some(self.birth) });
-                Some(self.birth)
+                let kept = Kept { bucket: B::full(), epoch, birth: Some(self.birth) };
+                self.tracked.insert(key, kept)?
             }
             Place::Overflow => {
                 if self.overflow.is_empty() {
-                    let unused = Kept { bucket: Bucket::FULL, epoch, birth: None };
+                    let unused = Kept { bucket: B::full(), epoch, birth: None };
                     self.overflow = vec![unused; OVERFLOW_BUCKETS];
                 }
-                *self.overflow.get_mut(overflow_index(key))? = Kept { bucket, epoch, birth: None };
-                None
+                self.overflow.get_mut(overflow_index(key))?
             }
+        };
+        kept.carry(timeline);
+        let charge = kept.bucket.take(timeline.pace(), cost, now);
+        let birth = kept.birth;
+        if place != Place::Tracked {
+            self.sweep(now);
         }
+        Some(Taken { charge, epoch, birth, number: self.bookings.next() })
+    }
+
+    /// Notes that a charge is for a request that starts later: until then nothing is given back before it.
+    pub(crate) fn book(&mut self, key: BucketKey, taken: &Taken<B::Charge>, starts: Nanos, now: Nanos) {
+        self.bookings.book(Self::charged_key(key, taken.birth), taken.number, starts, now);
+    }
+
+    /// Settles a charge of `reserved` to its real cost. Nothing happens when its bucket is gone: it was full, so that
+    /// nothing was left to give back.
+    pub(crate) fn settle(
+        &mut self,
+        key: BucketKey,
+        taken: Taken<B::Charge>,
+        (reserved, real): (u64, u64),
+        now: Nanos,
+    ) {
+        let shared = Self::charged_key(key, taken.birth);
+        if real < reserved && self.bookings.stand_behind(shared, taken.number, now) {
+            return;
+        }
+        let Some(charge) = self.timeline.carry_charge(taken.charge, taken.epoch) else {
+            return;
+        };
+        if let Some((kept, timeline)) = self.charged(key, taken.birth) {
+            kept.bucket.settle(timeline.pace(), charge, real, now);
+        }
+    }
+
+    /// Charges more on top of a charge; none when its bucket is gone or the charge forgotten.
+    pub(crate) fn extend(
+        &mut self,
+        key: BucketKey,
+        taken: Taken<B::Charge>,
+        more: u64,
+        now: Nanos,
+    ) -> Option<Taken<B::Charge>> {
+        let mut charge = self.timeline.carry_charge(taken.charge, taken.epoch)?;
+        let (kept, timeline) = self.charged(key, taken.birth)?;
+        kept.bucket.extend(timeline.pace(), &mut charge, more, now);
+        Some(Taken { charge, epoch: timeline.epoch(), ..taken })
+    }
+
+    /// The bucket that a key is counted in, and where it is.
+    fn find(&self, key: BucketKey, now: Nanos) -> (Place, Option<&Kept<B>>) {
+        if let Some(kept) = self.tracked.find(key) {
+            return (Place::Tracked, Some(kept));
+        }
+        let shared = self.overflow.get(overflow_index(key));
+        let is_full = |kept: &Kept<B>| kept.read(&self.timeline, |bucket| bucket.is_full(self.pace(), now));
+        let has_room = self.tracked.len() < self.capacity;
+        if has_room && shared.is_none_or(is_full) { (Place::New, None) } else { (Place::Overflow, shared) }
+    }
+
+    /// The bucket that a charge was taken from, carried.
+    fn charged(&mut self, key: BucketKey, birth: Birth) -> Option<(&mut Kept<B>, &Timeline<B>)> {
+        let kept = match birth {
+            Some(_) => self.tracked.find_mut(key).filter(|kept| kept.birth == birth),
+            None => self.overflow.get_mut(overflow_index(key)),
+        }?;
+        kept.carry(&self.timeline);
+        Some((kept, &self.timeline))
+    }
+
+    fn charged_key(key: BucketKey, birth: Birth) -> BucketKey {
+        Self::shared_key(key, if birth.is_some() { Place::Tracked } else { Place::Overflow })
     }
 
     fn sweep(&mut self, now: Nanos) {
         let timeline = &self.timeline;
-        self.tracked.sweep(SWEPT_AT_ONCE, |kept| kept.bucket(timeline).is_full(now));
+        let is_full = |bucket: &B| bucket.is_full(timeline.pace(), now);
+        self.tracked.sweep(SWEPT_AT_ONCE, |kept| kept.read(timeline, is_full));
     }
 }
 
-impl Kept {
-    fn bucket(&self, timeline: &Timeline) -> Bucket {
-        timeline.carry_bucket(self.bucket, self.epoch)
+impl<B: Bucket> Kept<B> {
+    /// Reads the bucket as it is now.
+    fn read<T>(&self, timeline: &Timeline<B>, read: impl FnOnce(&B) -> T) -> T {
+        if self.epoch == timeline.epoch() {
+            return read(&self.bucket);
+        }
+        let mut bucket = self.bucket.clone();
+        timeline.carry_bucket(&mut bucket, self.epoch);
+        read(&bucket)
     }
 
-    fn carry(&mut self, timeline: &Timeline) {
-        *self = Self { bucket: self.bucket(timeline), epoch: timeline.epoch(), ..*self };
+    fn carry(&mut self, timeline: &Timeline<B>) {
+        if self.epoch != timeline.epoch() {
+            timeline.carry_bucket(&mut self.bucket, self.epoch);
+            self.epoch = timeline.epoch();
+        }
     }
 }
 

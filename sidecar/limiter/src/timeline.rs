@@ -7,7 +7,7 @@ use std::collections::VecDeque;
 
 use crate::{
     Nanos,
-    algo::gcra::{Bucket, Charge, Pace, Swap},
+    algo::{Bucket, Swap},
 };
 
 /// How many swaps are remembered at most; when there are more, the older half is forgotten. A charge from before what
@@ -20,20 +20,20 @@ pub(crate) struct Epoch(u64);
 
 /// The pace of one limit, now and before.
 #[derive(Debug)]
-pub(crate) struct Timeline {
-    pace: Pace,
+pub(crate) struct Timeline<B: Bucket> {
+    pace: B::Pace,
     /// The epoch before the first of `swaps`.
     oldest: u64,
-    swaps: VecDeque<Swap>,
+    swaps: VecDeque<Swap<B::Pace>>,
 }
 
-impl Timeline {
-    pub(crate) fn new(pace: Pace) -> Self {
+impl<B: Bucket> Timeline<B> {
+    pub(crate) fn new(pace: B::Pace) -> Self {
         Self { pace, oldest: 0, swaps: VecDeque::new() }
     }
 
     /// The pace in force.
-    pub(crate) fn pace(&self) -> &Pace {
+    pub(crate) fn pace(&self) -> &B::Pace {
         &self.pace
     }
 
@@ -48,7 +48,7 @@ impl Timeline {
     }
 
     /// Changes the pace. The same pace again changes nothing.
-    pub(crate) fn swap(&mut self, to: Pace, at: Nanos) {
+    pub(crate) fn swap(&mut self, to: B::Pace, at: Nanos) {
         if to == self.pace {
             return;
         }
@@ -56,21 +56,26 @@ impl Timeline {
             let forgotten = self.swaps.drain(..MOST_SWAPS / 2).count();
             self.oldest = self.oldest.saturating_add(forgotten as u64);
         }
-        self.swaps.push_back(Swap { at, from: self.pace, to });
+        self.swaps.push_back(Swap { at, from: self.pace.clone(), to: to.clone() });
         self.pace = to;
     }
 
-    /// The bucket as it is now.
-    pub(crate) fn carry_bucket(&self, bucket: Bucket, since: Epoch) -> Bucket {
-        self.after(since).fold(bucket, Bucket::carried)
+    /// Replaces the pace by one that says the same of a later time: buckets need not be carried.
+    pub(crate) fn refresh(&mut self, pace: B::Pace) {
+        self.pace = pace;
+    }
+
+    /// Carries a bucket to the pace in force.
+    pub(crate) fn carry_bucket(&self, bucket: &mut B, since: Epoch) {
+        self.after(since).for_each(|swap| bucket.carry(swap));
     }
 
     /// The charge as it is now; none when it is older than what is remembered.
-    pub(crate) fn carry_charge(&self, charge: Charge, since: Epoch) -> Option<Charge> {
-        (since.0 >= self.oldest).then(|| self.after(since).fold(charge, Charge::carried))
+    pub(crate) fn carry_charge(&self, charge: B::Charge, since: Epoch) -> Option<B::Charge> {
+        (since.0 >= self.oldest).then(|| self.after(since).fold(charge, B::carry_charge))
     }
 
-    fn after(&self, since: Epoch) -> impl Iterator<Item = &Swap> {
+    fn after(&self, since: Epoch) -> impl Iterator<Item = &Swap<B::Pace>> {
         let seen = usize::try_from(since.0.saturating_sub(self.oldest)).unwrap_or(usize::MAX);
         self.swaps.iter().skip(seen)
     }

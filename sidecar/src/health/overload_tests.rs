@@ -1,6 +1,6 @@
 use std::num::NonZeroU32;
 
-use corral_limiter::queue::WaiterId;
+use corral_limiter::queue::{WaiterId, Wish};
 use corral_limiter::{ModelName, compile};
 use corral_wire::{IdentityDoc, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, Relief as Told};
 use tokio::time::sleep;
@@ -35,7 +35,7 @@ fn crowd(core: &Core, requests: u64) {
     let model = ModelName::parse("m").unwrap();
     let now = core.clock().now();
     for id in 0..requests {
-        let refused = core.lock().queue.arrive(WaiterId(id), &model, now).is_err();
+        let refused = core.lock().queue.arrive(WaiterId(id), Wish::slot(&model), now).is_err();
         if refused {
             core.tally().capacity_rejected();
         }

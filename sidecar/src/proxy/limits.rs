@@ -102,7 +102,7 @@ fn shown<'a>(
         policy: &info.policy,
         limit: &info.name,
         endpoints: limit.endpoints(),
-        models: limit.models().iter().map(corral_limiter::ModelName::as_str).collect(),
+        models: limit.models().iter().map(String::as_str).collect(),
         per: limit.per(),
         scope: limit.scope(),
         requests: rate.map(|rate| format!("{} per {}", wording::count(&rate), wording::window(rate.window))),

@@ -1,7 +1,7 @@
 //! Every reason for which a request is not answered by Ollama.
 
 use corral_limiter::queue::{QueueFull, QueueRefusal};
-use corral_limiter::{Nanos, Refusal, Retry};
+use corral_limiter::{Nanos, Oversized, Refusal, Retry};
 use http::StatusCode;
 
 use super::admission::Denied;
@@ -31,6 +31,8 @@ pub(crate) enum Refused {
     Content(#[from] BadBody),
     #[error("{}", super::wording::limits(.0))]
     Limit(Refusal),
+    #[error(transparent)]
+    Oversized(Oversized),
     #[error("{}", super::wording::queue(.0))]
     QueueFull(QueueRefusal),
     #[error("No slot came free within {}. Retry in about {}.", super::wording::seconds(*.waited), super::wording::seconds(*.estimated_wait))]
@@ -45,6 +47,7 @@ impl From<Denied> for Refused {
     fn from(denied: Denied) -> Self {
         match denied {
             Denied::Limit(refusal) => Self::Limit(refusal),
+            Denied::Oversized(oversized) => Self::Oversized(oversized),
             Denied::Queue(refusal) => Self::QueueFull(refusal),
             Denied::TimedOut { waited, estimated_wait } => Self::QueueTimeout { waited, estimated_wait },
         }
@@ -89,6 +92,7 @@ impl Refused {
             | Self::Route(_)
             | Self::UnwantedBody
             | Self::Content(_)
+            | Self::Oversized(_)
             | Self::Body(BodyFault::Broken) => StatusCode::BAD_REQUEST,
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Body(BodyFault::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,

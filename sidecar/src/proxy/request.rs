@@ -212,7 +212,7 @@ impl Life<'_> {
     async fn admit(&mut self, entered: Entered, route: &Route<'_>) -> Result<Hold, Refused> {
         let model = self.record.model.as_ref();
         let Some(model) = model.filter(|_| route.endpoint.needs_slot()) else {
-            return entered.pass(model).map(Hold::Passed).map_err(Refused::Limit);
+            return entered.pass(model).map(Hold::Passed).map_err(Refused::from);
         };
         let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
         let health = &self.proxy.core.health;

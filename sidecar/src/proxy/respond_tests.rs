@@ -21,7 +21,7 @@ fn called(name: &str) -> Arc<LimitInfo> {
 }
 
 fn limited(unit: Unit, retry: Retry) -> Refused {
-    let violation = Violation { limit: limit(), unit, used: 10, allowed: 10, wait: retry.wait };
+    let violation = Violation { limit: limit(), unit, used: 10, allowed: 10, asked: 1, wait: retry.wait };
     Refused::Limit(Refusal { violations: smallvec![violation], retry })
 }
 
@@ -135,7 +135,14 @@ fn a_limit_is_told_by_its_name_its_numbers_and_the_exact_wait() {
 fn of_many_exceeded_limits_the_eight_with_the_longest_waits_are_told() {
     let violation = |number: u64| {
         let limit = called(&format!("l{number:02}"));
-        Violation { limit, unit: Unit::Requests, used: 10, allowed: 10, wait: Nanos::from_secs(number) }
+        Violation {
+            limit,
+            unit: Unit::Requests,
+            used: 10,
+            allowed: 10,
+            asked: 1,
+            wait: Nanos::from_secs(number),
+        }
     };
     let refused = |count| {
         let violations = (1..=count).map(violation).collect();
@@ -157,7 +164,8 @@ fn of_many_exceeded_limits_the_eight_with_the_longest_waits_are_told() {
 
 #[test]
 fn a_limit_exceeded_in_both_its_units_is_named_once() {
-    let violation = |unit, wait| Violation { limit: limit(), unit, used: 4, allowed: 4, wait: Nanos(wait) };
+    let violation =
+        |unit, wait| Violation { limit: limit(), unit, used: 4, allowed: 4, asked: 1, wait: Nanos(wait) };
     let other = called("other");
     let violations = smallvec![
         violation(Unit::Concurrency, 1),
@@ -255,6 +263,7 @@ fn how_the_client_stands_is_a_structured_list_scarcest_first() {
         unit: Unit::Requests,
         quota: 60,
         window_seconds: Some(60),
+        used: 9,
         remaining: 0,
         capacity: 10,
         next: Nanos::from_millis(1970),

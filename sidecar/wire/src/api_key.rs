@@ -48,7 +48,7 @@ impl fmt::Debug for KeyDigester {
 /// HMAC takes a key of any length.
 fn keyed(key: &[u8]) -> Hmac<Sha256> {
     <Hmac<Sha256> as Mac>::new_from_slice(key)
-        .unwrap_or_else(|_| <Hmac<Sha256> as Mac>::new(&Default::default()))
+        .unwrap_or_else(|_| <Hmac<Sha256> as Mac>::new(&hmac::digest::Key::<Hmac<Sha256>>::default()))
 }
 
 #[cfg(test)]

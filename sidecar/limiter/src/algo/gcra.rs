@@ -8,7 +8,8 @@
 
 use std::num::NonZeroU32;
 
-use crate::{Nanos, Rate};
+use super::{Bucket, Swap};
+use crate::Nanos;
 
 /// What a bucket enforces: a permit every `interval`, at most `burst` at one instant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,14 +24,10 @@ impl Pace {
         Self { interval: i128::from(interval.0.max(1)), burst: burst.max(1) }
     }
 
-    /// One of `pods` equal shares of a rate: T·D and max(1, ⌊B/D⌋), so that all shares together admit at most
-    /// rate·t + D·max(1, ⌊B/D⌋).
-    pub fn share(rate: &Rate, pods: NonZeroU32) -> Self {
-        let whole = Self::new(rate.interval(), rate.burst);
-        Self {
-            interval: whole.interval.saturating_mul(i128::from(pods.get())),
-            burst: rate.burst.checked_div(u64::from(pods.get())).unwrap_or(0).max(1),
-        }
+    /// What one of `pods` pods enforces: T·D, and a burst that is a share already.
+    pub fn shared(interval: Nanos, burst: u64, pods: NonZeroU32) -> Self {
+        let whole = Self::new(interval, burst);
+        Self { interval: whole.interval.saturating_mul(i128::from(pods.get())), ..whole }
     }
 
     /// T: how long one permit takes to come back. Saturates at 584 years.
@@ -55,7 +52,7 @@ impl Pace {
 
 /// A bucket. Two that were never charged are equal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Bucket {
+pub struct TokenBucket {
     /// The instant from which on it is full.
     tat: i128,
     /// R: all time that it has ever given back.
@@ -75,44 +72,31 @@ pub struct Charge {
     is_carried: bool,
 }
 
-/// One change of pace, for all buckets of a limit.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct Swap {
-    /// When it happened.
-    pub at: Nanos,
-    /// The pace before.
-    pub from: Pace,
-    /// The pace after.
-    pub to: Pace,
-}
+impl Bucket for TokenBucket {
+    type Pace = Pace;
+    type Charge = Charge;
 
-impl Bucket {
-    /// A bucket that nobody has taken anything from.
-    pub const FULL: Self = Self { tat: 0, given: 0, cut: 0 };
+    fn full() -> Self {
+        Self { tat: 0, given: 0, cut: 0 }
+    }
 
-    /// How long until `cost` is admitted if nothing else happens: exactly, zero when it is admitted now.
-    ///
     /// A cost above the burst can never fit: it is admitted when the bucket is full, and leaves a debt.
-    pub fn wait(&self, pace: &Pace, cost: u64, now: Nanos) -> Nanos {
+    fn wait(&self, pace: &Pace, cost: u64, now: Nanos) -> Nanos {
         let room = pace.length(pace.burst.saturating_sub(cost));
         to_nanos(self.ahead(now).saturating_sub(room))
     }
 
-    /// Charges `cost`, whether it fits or not: ask [`Self::wait`] before.
-    pub fn take(&mut self, pace: &Pace, cost: u64, now: Nanos) -> Charge {
+    fn take(&mut self, pace: &Pace, cost: u64, now: Nanos) -> Charge {
         let start = self.tat.max(instant(now));
         self.tat = start.saturating_add(pace.length(cost));
         Charge { place: start.saturating_add(self.given), cost, is_carried: false }
     }
 
-    /// Replaces what a charge reserved by what it really cost.
-    ///
     /// Less gives back, but never what has leaked back already: of the reserved length c and the real length a it
     /// gives back `(s' + c) − max(s' + a, now)` if that is positive, where s' = p − R is the charge's start moved by
     /// all that was given back since. (`tat −= c − a` would admit more than the bound: take 10 of B = 10, T = 1 at 0,
     /// another takes 1 at 9, give 10 back at 9: 10 more would pass at 9.) More is charged on top, as debt.
-    #[expect(clippy::needless_pass_by_value, reason = "a charge is used up: it can be settled once")]
-    pub fn settle(&mut self, pace: &Pace, charge: Charge, real: u64, now: Nanos) {
+    fn settle(&mut self, pace: &Pace, charge: Charge, real: u64, now: Nanos) {
         let more = pace.length(real.saturating_sub(charge.cost));
         let start = charge.place.saturating_sub(self.given);
         let reserved_to = start.saturating_add(pace.length(charge.cost));
@@ -124,28 +108,37 @@ impl Bucket {
         self.cut = self.cut.saturating_sub(from_cut);
     }
 
-    /// Whether nothing is used: such a bucket decides as a new one does.
-    pub fn is_full(&self, now: Nanos) -> bool {
+    /// As if the charge had been for all of it from the start: the bucket is then at least as used as it would be, and
+    /// what a later settle gives back is counted from that start, so that it is never too much.
+    fn extend(&mut self, pace: &Pace, charge: &mut Charge, more: u64, _now: Nanos) {
+        self.tat = self.tat.saturating_add(pace.length(more));
+        charge.cost = charge.cost.saturating_add(more);
+    }
+
+    fn is_full(&self, _pace: &Pace, now: Nanos) -> bool {
         self.tat <= instant(now)
     }
 
-    /// How long until nothing is used.
-    pub fn until_full(&self, now: Nanos) -> Nanos {
+    fn until_full(&self, _pace: &Pace, now: Nanos) -> Nanos {
         to_nanos(self.ahead(now))
     }
 
-    /// How many permits are used, rounded up; above the burst while there is debt.
-    pub fn used(&self, pace: &Pace, now: Nanos) -> u64 {
+    fn used(&self, pace: &Pace, now: Nanos) -> u64 {
         to_u64(scale_up(self.ahead(now), pace.interval, 1))
     }
 
-    /// How many permits would be admitted now.
-    pub fn available(&self, pace: &Pace, now: Nanos) -> u64 {
+    fn available(&self, pace: &Pace, now: Nanos) -> u64 {
         pace.burst.saturating_sub(self.used(pace, now))
     }
 
-    /// Carries what is used into a new pace.
-    ///
+    fn capacity(pace: &Pace) -> u64 {
+        pace.burst
+    }
+
+    fn longest_wait(pace: &Pace, cost: u64, _now: Nanos) -> Nanos {
+        pace.time_of(cost.min(pace.burst))
+    }
+
     /// In permits: u = (tat − at)⁺/T used and d = (u − B)⁺ owed become u' = min(u, B' + d): raising acts at once,
     /// lowering makes no debt. Times scale by T'/T about the instant of the swap, rounded so that no charge can get back
     /// more than the bucket has of it.
@@ -153,33 +146,32 @@ impl Bucket {
     /// What u' cuts off is kept apart. Charges from before give back of that first, and only then of what is used: else
     /// they would give back what they had been let off. (Two take 5 each of B = 10; B' = 5 leaves u' = 5; one gives
     /// its 5 back: the other's 5 are still used.)
-    #[must_use]
-    pub fn carried(self, swap: &Swap) -> Self {
+    fn carry(&mut self, swap: &Swap<Pace>) {
         let (from, to) = (swap.from.interval, swap.to.interval);
-        let (given, cut) = (scale_up(self.given, from, to), scale_up(self.cut, from, to));
         let ahead = self.ahead(swap.at);
+        self.given = scale_up(self.given, from, to);
+        self.cut = scale_up(self.cut, from, to);
         if ahead == 0 {
-            return Self { given, cut, ..self };
+            return;
         }
         let owed = ahead.saturating_sub(swap.from.length(swap.from.burst)).max(0);
         let used = scale_up(ahead, from, to);
         let kept = used.min(swap.to.length(swap.to.burst).saturating_add(scale_up(owed, from, to)));
-        let cut = cut.saturating_add(used.saturating_sub(kept));
-        Self { tat: instant(swap.at).saturating_add(kept), given, cut }
+        self.cut = self.cut.saturating_add(used.saturating_sub(kept));
+        self.tat = instant(swap.at).saturating_add(kept);
     }
 
-    fn ahead(&self, now: Nanos) -> i128 {
-        self.tat.saturating_sub(instant(now)).max(0)
+    fn carry_charge(charge: Charge, swap: &Swap<Pace>) -> Charge {
+        let at = instant(swap.at);
+        let from_swap = charge.place.saturating_sub(at);
+        let place = at.saturating_add(scale_down(from_swap, swap.from.interval, swap.to.interval));
+        Charge { place, is_carried: true, ..charge }
     }
 }
 
-impl Charge {
-    /// Carries the charge into a new pace, as [`Bucket::carried`] does its bucket.
-    pub fn carried(self, swap: &Swap) -> Self {
-        let at = instant(swap.at);
-        let from_swap = self.place.saturating_sub(at);
-        let place = at.saturating_add(scale_down(from_swap, swap.from.interval, swap.to.interval));
-        Self { place, is_carried: true, ..self }
+impl TokenBucket {
+    fn ahead(&self, now: Nanos) -> i128 {
+        self.tat.saturating_sub(instant(now)).max(0)
     }
 }
 

@@ -1,33 +1,49 @@
 //! The bound of a limit in words: what status, `/corral/v1/limits` and the docs print.
 
-use std::{fmt, num::NonZeroU32};
+use std::{fmt, num::NonZeroU32, sync::Arc};
 
-use corral_wire::Scope;
+use corral_wire::{Action, Algorithm, Scope};
 
 use super::{
-    Limit, LimitInfo, Plan, Rate,
-    rate::{Thousandths, Window},
+    Limit, LimitInfo, Plan, Rate, UNSCALED,
+    rate::{Factor, Thousandths, Window},
 };
-use crate::algo::gcra::Pace;
+use crate::{Unit, meter::Share};
 
 /// What a limit lets through at most while a given number of pods serve; prints as
 /// `≤ 70/min pool-wide (2 pods × 30/min, burst 5)`.
 ///
-/// It is the token bucket's: rate·t + D·max(1, ⌊B/D⌋) in any window, and D·max(1, ⌊concurrency/D⌋) at one time. With
-/// more pods than B it grows with each pod; each change of D may add one burst.
+/// In a window of the rate, over all pods:
+/// - token bucket: rate·t + D·max(1, ⌊B/D⌋); leaky bucket: the same with B = 1, for what waits has not started;
+/// - sliding window: below 2·D·max(1, ⌊N/D⌋), in the worst window, around an edge of its two counters;
+/// - sliding log: D·max(1, ⌊N/D⌋) in any half-open window;
+/// - fixed window: D·max(1, ⌊N/D⌋) in each of the clock, so twice that around an edge.
+///
+/// At one time: D·max(1, ⌊n/D⌋). With more pods than a number it grows with each pod; each change of D may add one
+/// burst. Numbers are those of clients without a scaled tier, and the most that an adaptive limit lets through.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Bound {
-    rate: Option<Rate>,
-    concurrency: Option<NonZeroU32>,
+    info: Arc<LimitInfo>,
+    algorithm: Algorithm,
+    action: Action,
     scope: Scope,
     pods: NonZeroU32,
+    largest_scale: u32,
+    is_adaptive: bool,
 }
 
 impl Plan {
     /// The bound of `limit` while `pods` pods serve.
     pub fn bound(&self, limit: &Limit, pods: NonZeroU32) -> Bound {
-        let LimitInfo { rate, concurrency, .. } = **limit.info();
-        Bound { rate, concurrency, scope: limit.scope(), pods }
+        Bound {
+            info: limit.info().clone(),
+            algorithm: limit.algorithm(),
+            action: limit.action(),
+            scope: limit.scope(),
+            pods,
+            largest_scale: limit.largest_scale_milli(),
+            is_adaptive: limit.adaptive_min_milli().is_some(),
+        }
     }
 }
 
@@ -38,11 +54,6 @@ impl Limit {
     }
 }
 
-/// One of `pods` shares of a concurrency: max(1, ⌊concurrency/D⌋).
-pub(crate) fn share_of(concurrency: NonZeroU32, pods: NonZeroU32) -> u32 {
-    concurrency.get().checked_div(pods.get()).unwrap_or(1).max(1)
-}
-
 fn sharers(scope: Scope, pods: NonZeroU32) -> NonZeroU32 {
     match scope {
         Scope::Pool => pods,
@@ -51,18 +62,37 @@ fn sharers(scope: Scope, pods: NonZeroU32) -> NonZeroU32 {
 }
 
 impl Bound {
-    /// The most requests in any window of the rate, over the whole scope; none without a rate.
-    pub fn per_window(&self) -> Option<u64> {
-        let rate = self.rate?;
-        let pods = sharers(self.scope, self.pods);
-        let bursts = Pace::share(&rate, pods).burst().saturating_mul(u64::from(pods.get()));
-        Some(rate.count_milli.div_ceil(1000).saturating_add(bursts))
+    /// The most of a unit in any window of its rate, over the whole scope; for a sliding window the worst is below it.
+    /// None without a rate.
+    pub fn per_window(&self, unit: Unit) -> Option<u64> {
+        let rate = self.info.rate(unit)?;
+        let counted = self.of_all(unit, rate.count());
+        Some(match self.algorithm {
+            Algorithm::TokenBucket => rate.count().saturating_add(self.of_all(unit, rate.burst)),
+            Algorithm::LeakyBucket => rate.count().saturating_add(u64::from(self.share().pods.get())),
+            Algorithm::SlidingLog => counted,
+            Algorithm::SlidingWindow | Algorithm::FixedWindow => counted.saturating_mul(2),
+        })
     }
 
-    /// The most requests at one time, over the whole scope; none without a concurrency.
-    pub fn at_once(&self) -> Option<u64> {
-        let pods = sharers(self.scope, self.pods);
-        Some(u64::from(share_of(self.concurrency?, pods)).saturating_mul(u64::from(pods.get())))
+    /// The most of a unit at one time, over the whole scope; none where it does not bound that.
+    pub fn at_once(&self, unit: Unit) -> Option<u64> {
+        Some(self.of_all(unit, u64::from(self.info.most(unit)?.get())))
+    }
+
+    fn share(&self) -> Share {
+        Share { pods: sharers(self.scope, self.pods), factor: Factor::ONE }
+    }
+
+    /// One pod's share of a number, rounded up to whole units.
+    fn of_one(&self, unit: Unit, number: u64) -> u64 {
+        unit.of_permits(self.share().of(number.saturating_mul(unit.permits())))
+    }
+
+    /// The shares of all pods together.
+    fn of_all(&self, unit: Unit, number: u64) -> u64 {
+        let one = self.share().of(number.saturating_mul(unit.permits()));
+        unit.of_permits(one.saturating_mul(u64::from(self.share().pods.get())))
     }
 
     /// Whose the bound is, up to the share of one pod.
@@ -73,20 +103,84 @@ impl Bound {
             (Scope::Pool, pods) => format!("pool-wide ({pods} pods × "),
         }
     }
+
+    fn write_rate(&self, f: &mut fmt::Formatter<'_>, unit: Unit, rate: &Rate) -> fmt::Result {
+        let (window, whose, most) = (Window(rate.window), self.whose(), self.per_window(unit).unwrap_or(0));
+        let counted = self.of_one(unit, rate.count());
+        let pods = u64::from(self.share().pods.get());
+        let even = Thousandths(rate.count_milli.div_ceil(pods));
+        let of = Noun(unit);
+        match self.algorithm {
+            Algorithm::TokenBucket => {
+                let burst = self.of_one(unit, rate.burst);
+                write!(f, "≤ {most}{of}/{window} {whose}{even}/{window}, burst {burst})")
+            }
+            Algorithm::LeakyBucket => {
+                let waiting = self.of_one(unit, rate.burst);
+                write!(f, "≤ {most}{of}/{window} {whose}{even}/{window} one by one, up to {waiting} wait)")
+            }
+            Algorithm::SlidingWindow => {
+                write!(f, "< {most}{of} in any {window} {whose}{counted}/{window} by a sliding window)")
+            }
+            Algorithm::SlidingLog => {
+                write!(f, "≤ {most}{of} in any {window} {whose}{counted}/{window})")
+            }
+            Algorithm::FixedWindow => {
+                let clock = most / 2;
+                write!(
+                    f,
+                    "≤ {clock}{of}/{window} by the clock, ≤ {most} around an edge {whose}{counted}/{window})"
+                )
+            }
+        }
+    }
 }
 
 impl fmt::Display for Bound {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (pods, whose) = (sharers(self.scope, self.pods), self.whose());
-        if let (Some(rate), Some(most)) = (&self.rate, self.per_window()) {
-            let share = Thousandths(rate.count_milli.div_ceil(u64::from(pods.get())));
-            let (window, burst) = (Window(rate.window), Pace::share(rate, pods).burst());
-            write!(f, "≤ {most}/{window} {whose}{share}/{window}, burst {burst})")?;
+        let mut join = "";
+        for (unit, rate) in self.info.rates() {
+            f.write_str(join)?;
+            self.write_rate(f, *unit, rate)?;
+            if *unit != Unit::Requests {
+                f.write_str(" + what answers in flight exceed their reservation")?;
+            }
+            join = "; ";
         }
-        if let (Some(concurrency), Some(most)) = (self.concurrency, self.at_once()) {
-            let join = if self.rate.is_some() { "; " } else { "" };
-            write!(f, "{join}≤ {most} at once {whose}{})", share_of(concurrency, pods))?;
+        for (unit, most) in self.info.bounds_at_once() {
+            let (all, whose) = (self.at_once(*unit).unwrap_or(0), self.whose());
+            let one = self.of_one(*unit, u64::from(most.get()));
+            write!(f, "{join}≤ {all}{} at once {whose}{one})", Noun(*unit))?;
+            join = "; ";
         }
-        Ok(())
+        if self.largest_scale > UNSCALED {
+            write!(f, "; up to {} times that by tier", Thousandths(u64::from(self.largest_scale)))?;
+        }
+        if self.is_adaptive {
+            f.write_str("; less while Ollama fares badly")?;
+        }
+        match self.action {
+            Action::Deprioritize => {
+                f.write_str("; soft: beyond it requests run where nobody else wants the slot")
+            }
+            Action::Reject | Action::Delay | Action::Queue => Ok(()),
+        }
+    }
+}
+
+/// What a number is of; requests go without saying.
+struct Noun(Unit);
+
+impl fmt::Display for Noun {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self.0 {
+            Unit::Requests | Unit::Concurrency => "",
+            Unit::Tokens => " tokens",
+            Unit::InputTokens => " input tokens",
+            Unit::OutputTokens => " output tokens",
+            Unit::SlotSeconds => " slot seconds",
+            Unit::Queued => " waiting",
+            Unit::QueuedTokens => " prompt tokens waiting",
+        })
     }
 }

@@ -1,36 +1,93 @@
-//! Which limits apply to a request: by lists made when the plan is compiled, and by numbers instead of names.
+//! Which limits apply to a request: by lists made when the plan is compiled, and then by what each limit covers.
 
-use corral_wire::{EndpointClass, KeyPart};
+use std::net::IpAddr;
 
-use super::{Limit, Plan};
-use crate::ModelName;
+use corral_wire::{EndpointClass, PathDoc};
+use ipnet::IpNet;
+use smallvec::SmallVec;
 
-/// A model that some limit of the plan lists.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct ModelId(usize);
+use super::{Limit, Plan, limit::UNSCALED};
+use crate::{HeadFacts, ModelName, pattern::Pattern};
 
-/// The limits that a plan has for each class of endpoints, as places in its list, and the models that they list.
+/// What a limit covers. A list that is empty covers all.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Cover {
+    pub(super) endpoints: Vec<EndpointClass>,
+    pub(super) paths: Vec<PathDoc>,
+    pub(super) models: Vec<Pattern>,
+    /// The same, to be shown.
+    pub(super) model_texts: Vec<String>,
+    pub(super) tiers: Vec<String>,
+    pub(super) headers: Vec<(Box<str>, Box<str>)>,
+    pub(super) cidrs: Vec<IpNet>,
+}
+
+/// Whom limits do not apply to.
+#[derive(Debug, Clone, Default)]
+pub(super) struct Exemption {
+    pub(super) cidrs: Vec<IpNet>,
+    /// Sorted.
+    pub(super) clients: Vec<String>,
+}
+
+/// Why a limit does not apply to a request.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub enum Mismatch {
+    /// It covers other endpoints.
+    Endpoint,
+    /// It covers other paths.
+    Path,
+    /// It covers other models.
+    Model,
+    /// It covers other tiers.
+    Tier,
+    /// It covers requests with a header that this one lacks.
+    Header,
+    /// It covers other addresses.
+    Address,
+    /// It does not apply to this client.
+    Exempt,
+}
+
+impl Mismatch {
+    /// One word for it.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Endpoint => "endpoint",
+            Self::Path => "path",
+            Self::Model => "model",
+            Self::Tier => "tier",
+            Self::Header => "header",
+            Self::Address => "address",
+            Self::Exempt => "exempt",
+        }
+    }
+}
+
+/// What of a request limits are matched by, found once for all of them.
+#[derive(Debug, Clone)]
+pub(crate) struct Traits<'a> {
+    pub(crate) tier: Option<&'a str>,
+    /// Of its tier, in thousandths.
+    pub(crate) scale: u32,
+    address: IpAddr,
+    /// Which exemptions hold for it; empty when none does.
+    exempted: SmallVec<[bool; 4]>,
+}
+
+/// The limits that a plan has for each class of endpoints, as places in its list.
 #[derive(Debug)]
 pub(super) struct MatchTable {
     chat: Box<[usize]>,
     generate: Box<[usize]>,
     embed: Box<[usize]>,
     metadata: Box<[usize]>,
-    /// Sorted.
-    models: Box<[ModelName]>,
 }
 
 impl MatchTable {
-    /// Makes the table, and gives each limit the numbers of its models.
-    pub(super) fn new(limits: &mut [Limit]) -> Self {
-        let mut models: Vec<_> = limits.iter().flat_map(|limit| limit.models.clone()).collect();
-        models.sort();
-        models.dedup();
-        for limit in limits.iter_mut() {
-            limit.model_ids = limit.models.iter().filter_map(|model| id_of(&models, model)).collect();
-        }
+    pub(super) fn new(limits: &[Limit]) -> Self {
         let of = |class| {
-            let covers = |(_, limit): &(usize, &Limit)| limit.endpoints.contains(&class);
+            let covers = |(_, limit): &(usize, &Limit)| limit.cover.endpoints.contains(&class);
             limits.iter().enumerate().filter(covers).map(|(place, _)| place).collect()
         };
         Self {
@@ -38,7 +95,6 @@ impl MatchTable {
             generate: of(EndpointClass::Generate),
             embed: of(EndpointClass::Embed),
             metadata: of(EndpointClass::Metadata),
-            models: models.into(),
         }
     }
 }
@@ -55,29 +111,72 @@ impl Plan {
         places.iter().filter_map(|place| Some((*place, self.limits.get(*place)?)))
     }
 
-    /// The number of a model, if a limit lists it.
-    pub(crate) fn model_id(&self, model: &ModelName) -> Option<ModelId> {
-        id_of(&self.table.models, model)
+    /// The tier of a request: its client's own, else the default one, else none.
+    pub fn tier_of<'a>(&'a self, head: &'a HeadFacts) -> Option<&'a str> {
+        let own = head.client.as_ref().and_then(|client| client.tier.as_deref());
+        own.or(self.default_tier.as_deref())
+    }
+
+    pub(crate) fn traits<'a>(&'a self, head: &'a HeadFacts) -> Traits<'a> {
+        let tier = self.tier_of(head);
+        let address = head.client_ip.to_canonical();
+        let exempted: SmallVec<[bool; 4]> =
+            self.exemptions.iter().map(|exemption| exemption.covers(head, address)).collect();
+        Traits { tier, scale: tier.map_or(UNSCALED, |tier| self.scale_of(tier)), address, exempted }
+    }
+
+    fn scale_of(&self, tier: &str) -> u32 {
+        self.tiers.iter().find(|(name, _)| name == tier).map_or(UNSCALED, |(_, scale)| *scale)
+    }
+}
+
+impl Exemption {
+    fn covers(&self, head: &HeadFacts, address: IpAddr) -> bool {
+        let known = |name: &String| self.clients.binary_search(name).is_ok();
+        self.cidrs.iter().any(|cidr| cidr.contains(&address))
+            || head.client.as_ref().is_some_and(|client| known(&client.name))
     }
 }
 
 impl Limit {
-    /// Whether the head of a request says all that this limit must know.
-    pub(crate) fn is_decided_by_head(&self) -> bool {
-        self.models.is_empty() && !self.per.contains(&KeyPart::Model)
+    /// Whether what the head says is covered, but for the endpoint; exemptions last.
+    pub(crate) fn covers_head(&self, head: &HeadFacts, traits: &Traits<'_>) -> Result<(), Mismatch> {
+        let Cover { paths, tiers, headers, cidrs, .. } = &self.cover;
+        let check = |holds: bool, why| if holds { Ok(()) } else { Err(why) };
+        check(paths.is_empty() || paths.iter().any(|path| is_path(path, head.path)), Mismatch::Path)?;
+        check(tiers.is_empty() || traits.tier.is_some_and(|tier| is_listed(tiers, tier)), Mismatch::Tier)?;
+        check(headers.iter().all(|header| head.headers.contains(header)), Mismatch::Header)?;
+        check(
+            cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.contains(&traits.address)),
+            Mismatch::Address,
+        )?;
+        let holds = |place: &usize| traits.exempted.get(*place).is_some_and(|holds| *holds);
+        check(!self.exemptions.iter().any(holds), Mismatch::Exempt)
+    }
+
+    /// Whether it covers the endpoint.
+    pub(crate) fn covers_endpoint(&self, class: EndpointClass) -> bool {
+        self.cover.endpoints.contains(&class)
     }
 
     /// Whether it covers the model. A limit that lists models covers no request without one.
-    pub(crate) fn covers_model(&self, model: Option<ModelId>) -> bool {
-        self.model_ids.is_empty() || model.is_some_and(|id| self.model_ids.contains(&id))
-    }
-
-    /// Whether its buckets are each for one client.
-    pub(crate) fn is_per_client(&self) -> bool {
-        self.per.iter().any(|part| matches!(part, KeyPart::Client | KeyPart::ClientIP))
+    pub(crate) fn covers_model(&self, model: Option<&ModelName>) -> bool {
+        let models = &self.cover.models;
+        models.is_empty() || model.is_some_and(|name| models.iter().any(|pattern| pattern.matches(name)))
     }
 }
 
-fn id_of(models: &[ModelName], model: &ModelName) -> Option<ModelId> {
-    models.binary_search(model).ok().map(ModelId)
+fn is_listed(sorted: &[String], name: &str) -> bool {
+    sorted.binary_search_by(|listed| listed.as_str().cmp(name)).is_ok()
+}
+
+/// A prefix covers whole segments: `/v1` covers `/v1` and `/v1/messages`, not `/v12`.
+fn is_path(listed: &PathDoc, path: &str) -> bool {
+    match listed {
+        PathDoc::Exact(exact) => path == exact,
+        PathDoc::Prefix(prefix) => {
+            let prefix = prefix.strip_suffix('/').unwrap_or(prefix);
+            path.strip_prefix(prefix).is_some_and(|rest| rest.is_empty() || rest.starts_with('/'))
+        }
+    }
 }

@@ -2,23 +2,30 @@
 
 mod bound;
 mod compile;
+mod limit;
 mod matching;
 mod rate;
 
-use std::{fmt, num::NonZeroU32, sync::Arc};
+use std::sync::Arc;
 
-use corral_wire::{EndpointClass, KeyPart, Mode, PoolRef, Scope, TokensDoc, Unauthenticated};
+use corral_wire::{PoolRef, TokensDoc, Unauthenticated};
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
-use self::matching::MatchTable;
+use self::matching::{Exemption, MatchTable};
 pub use self::{
     bound::Bound,
     compile::{CompileError, CompileErrors, compile},
+    limit::{Limit, LimitInfo},
+    matching::Mismatch,
     rate::Rate,
 };
-pub(crate) use self::{bound::share_of, matching::ModelId};
-use crate::{KnownClient, ModelName, QueueBounds, Unit};
+pub(crate) use self::{
+    limit::{Exceed, Scaled, UNSCALED},
+    matching::Traits,
+    rate::Factor,
+};
+use crate::{KnownClient, QueueBounds};
 
 /// The policy that the built-in limits are told by. No policy of a pool can have this name: no namespace has a dot.
 pub const BUILT_IN_POLICY: &str = "corral.dev/built-in";
@@ -36,6 +43,10 @@ pub struct Plan {
     unauthenticated: Unauthenticated,
     headers: Vec<String>,
     tokens: TokensDoc,
+    /// With their scales in thousandths.
+    tiers: Vec<(String, u32)>,
+    default_tier: Option<String>,
+    exemptions: Vec<Exemption>,
     /// In ascending order of identity.
     limits: Vec<Limit>,
     table: MatchTable,
@@ -92,6 +103,11 @@ impl Plan {
         &self.tokens
     }
 
+    /// Whether limits do not apply to somebody.
+    pub(crate) fn has_exemptions(&self) -> bool {
+        !self.exemptions.is_empty()
+    }
+
     /// Where a limit of this identity stands in [`Self::limits`].
     pub(crate) fn place_of(&self, info: &LimitInfo) -> Option<usize> {
         self.limits.binary_search_by(|limit| limit.info.identity().cmp(&info.identity())).ok()
@@ -100,88 +116,5 @@ impl Plan {
     /// Every limit, built-in ones too, in ascending order of identity: policy, then name.
     pub fn limits(&self) -> &[Limit] {
         &self.limits
-    }
-}
-
-/// What a refusal, a header or a metric says of a limit: its identity (policy and name) and the policy's numbers.
-#[derive(Debug, Clone, PartialEq, Eq, Hash)]
-pub struct LimitInfo {
-    /// `namespace/name` of the policy.
-    pub policy: String,
-    /// The limit's name in it.
-    pub name: String,
-    pub(crate) rate: Option<Rate>,
-    pub(crate) concurrency: Option<NonZeroU32>,
-}
-
-impl LimitInfo {
-    /// A limit of requests over time and of concurrency.
-    pub fn new(policy: &str, name: &str, requests: Option<Rate>, concurrency: Option<NonZeroU32>) -> Self {
-        Self { policy: policy.to_owned(), name: name.to_owned(), rate: requests, concurrency }
-    }
-
-    /// What it lets through of a unit over time, for the whole scope; none when it bounds none.
-    pub fn rate(&self, unit: Unit) -> Option<Rate> {
-        self.rate.filter(|_| unit == Unit::Requests)
-    }
-
-    /// What it lets be of a unit at one time, for the whole scope; none when it bounds none.
-    pub fn most(&self, unit: Unit) -> Option<NonZeroU32> {
-        self.concurrency.filter(|_| unit == Unit::Concurrency)
-    }
-
-    /// What orders limits and tells them apart.
-    pub(crate) fn identity(&self) -> (&str, &str) {
-        (&self.policy, &self.name)
-    }
-}
-
-impl fmt::Display for LimitInfo {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}/{}", self.policy, self.name)
-    }
-}
-
-/// One limit of a plan.
-#[derive(Debug, Clone)]
-pub struct Limit {
-    info: Arc<LimitInfo>,
-    mode: Mode,
-    endpoints: Vec<EndpointClass>,
-    models: Vec<ModelName>,
-    model_ids: Box<[ModelId]>,
-    per: Vec<KeyPart>,
-    scope: Scope,
-}
-
-impl Limit {
-    /// Its identity and its numbers.
-    pub fn info(&self) -> &Arc<LimitInfo> {
-        &self.info
-    }
-
-    /// Whether it refuses or only counts.
-    pub fn mode(&self) -> Mode {
-        self.mode
-    }
-
-    /// Whom its numbers are for.
-    pub fn scope(&self) -> Scope {
-        self.scope
-    }
-
-    /// What it keeps one bucket each for; sorted, no part twice.
-    pub fn per(&self) -> &[KeyPart] {
-        &self.per
-    }
-
-    /// The endpoint classes it covers; sorted, never empty.
-    pub fn endpoints(&self) -> &[EndpointClass] {
-        &self.endpoints
-    }
-
-    /// The models it covers; sorted. Empty: every model.
-    pub fn models(&self) -> &[ModelName] {
-        &self.models
     }
 }

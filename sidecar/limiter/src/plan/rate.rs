@@ -24,6 +24,42 @@ impl Rate {
     }
 }
 
+/// What the numbers of a policy are multiplied by, in millionths: the scale of a tier, and what adaptation leaves.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Factor(u64);
+
+impl Factor {
+    /// The numbers as they are written.
+    pub(crate) const ONE: Self = Self(1_000_000);
+
+    /// Of two parts in thousandths.
+    pub(crate) fn of(scale_milli: u32, adaptive_milli: u32) -> Self {
+        Self(u64::from(scale_milli).saturating_mul(u64::from(adaptive_milli)))
+    }
+
+    /// ⌊number · factor⌋, at least 1.
+    pub(crate) fn times(self, number: u64) -> u64 {
+        let product = u128::from(number).saturating_mul(u128::from(self.0)) / 1_000_000;
+        u64::try_from(product).unwrap_or(u64::MAX).max(1)
+    }
+}
+
+impl Rate {
+    /// T of the rate times a factor, in permits of which one of the unit is `permits`: rounded up once.
+    pub(crate) fn interval_of(&self, factor: Factor, permits: u64) -> Nanos {
+        // ns · 10³ · 10⁶ of at most 2.7·10¹⁵ ns are below 2⁸².
+        let window = u128::from(self.window.0).saturating_mul(1_000_000_000);
+        let count = u128::from(self.count_milli).saturating_mul(u128::from(factor.0));
+        let interval = window.div_ceil(count.saturating_mul(u128::from(permits)).max(1));
+        Nanos(u64::try_from(interval).unwrap_or(u64::MAX))
+    }
+
+    /// N, rounded up: what algorithms that count windows let through in one.
+    pub fn count(&self) -> u64 {
+        self.count_milli.div_ceil(1000)
+    }
+}
+
 /// Prints 1500 as `1.5`.
 pub(super) struct Thousandths(pub(super) u64);
 

@@ -1,14 +1,15 @@
-//! The requests of one model: those that run, and those that wait in the order in which they came.
+//! The requests of one model: those that run, and those that wait, of each rank in the order in which they came.
 
 use std::{collections::BTreeMap, ops::Bound};
 
-use super::{SlotBounds, WaiterId};
+use super::{Rank, SlotBounds, WaiterId};
 use crate::Nanos;
 
 #[derive(Debug, Default)]
 pub(super) struct Group {
     running: u32,
-    waiting: BTreeMap<u64, Waiter>,
+    normal: BTreeMap<u64, Waiter>,
+    spare: BTreeMap<u64, Waiter>,
 }
 
 #[derive(Debug, Clone, Copy)]
@@ -24,30 +25,50 @@ impl Group {
     }
 
     pub(super) fn depth(&self) -> usize {
-        self.waiting.len()
+        self.normal.len().saturating_add(self.spare.len())
+    }
+
+    /// How many wait before one more of a rank.
+    pub(super) fn before(&self, rank: Rank) -> usize {
+        match rank {
+            Rank::Normal => self.normal.len(),
+            Rank::Spare => self.depth(),
+        }
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.running == 0 && self.waiting.is_empty()
+        self.running == 0 && self.depth() == 0
     }
 
-    /// Who came first of those who wait.
-    pub(super) fn head(&self) -> Option<(&u64, &Waiter)> {
-        self.waiting.first_key_value()
+    /// Who has waited longest, of either rank.
+    pub(super) fn oldest(&self) -> Option<&Waiter> {
+        let heads = [&self.normal, &self.spare].into_iter().filter_map(BTreeMap::first_key_value);
+        heads.min_by_key(|(ticket, _)| **ticket).map(|(_, waiter)| waiter)
     }
 
-    /// Who came first of those after a ticket.
-    pub(super) fn next_after(&self, ticket: u64) -> Option<(u64, WaiterId)> {
-        let mut after = self.waiting.range((Bound::Excluded(ticket), Bound::Unbounded));
+    /// Who came first of those of a rank after a ticket.
+    pub(super) fn next_after(&self, rank: Rank, ticket: u64) -> Option<(u64, WaiterId)> {
+        let mut after = self.of(rank).range((Bound::Excluded(ticket), Bound::Unbounded));
         after.next().map(|(ticket, waiter)| (*ticket, waiter.id))
     }
 
-    pub(super) fn wait(&mut self, ticket: u64, waiter: Waiter) {
-        self.waiting.insert(ticket, waiter);
+    pub(super) fn wait(&mut self, rank: Rank, ticket: u64, waiter: Waiter) {
+        match rank {
+            Rank::Normal => self.normal.insert(ticket, waiter),
+            Rank::Spare => self.spare.insert(ticket, waiter),
+        };
     }
 
     pub(super) fn unlink(&mut self, ticket: u64) {
-        self.waiting.remove(&ticket);
+        self.normal.remove(&ticket);
+        self.spare.remove(&ticket);
+    }
+
+    fn of(&self, rank: Rank) -> &BTreeMap<u64, Waiter> {
+        match rank {
+            Rank::Normal => &self.normal,
+            Rank::Spare => &self.spare,
+        }
     }
 
     pub(super) fn start(&mut self) {

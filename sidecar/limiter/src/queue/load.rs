@@ -24,8 +24,10 @@ impl SlotQueue {
     /// How the queue stands to its bounds.
     pub fn load(&self) -> QueueLoad {
         let predicted_wait = self.predicted_wait();
-        let filled_permille = share(self.waiting.len() as u64, u64::from(self.bounds.max_depth));
-        let load_permille = match (self.bounds.max_depth, self.waiting.len()) {
+        // Who is held back by a limit would wait in front of any number of free slots.
+        let waiting = self.waiting.len().saturating_sub(self.held_back);
+        let filled_permille = share(waiting as u64, u64::from(self.bounds.max_depth));
+        let load_permille = match (self.bounds.max_depth, waiting) {
             (0, _) => 0,
             (_, 0) => share(predicted_wait.0, self.bounds.max_wait.0).min(NOBODY_WAITS),
             _ => share(predicted_wait.0, self.bounds.max_wait.0).max(filled_permille),
@@ -50,7 +52,7 @@ fn share(used: u64, bound: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{QueueBounds, SlotBounds, WaiterId};
+    use super::super::{QueueBounds, SlotBounds, WaiterId, Wish};
     use super::*;
     use crate::ModelName;
 
@@ -73,7 +75,7 @@ mod tests {
 
         fn come(&mut self) {
             self.last += 1;
-            let _ = self.queue.arrive(WaiterId(self.last), &self.model, Nanos::ZERO);
+            let _ = self.queue.arrive(WaiterId(self.last), Wish::slot(&self.model), Nanos::ZERO);
         }
 
         fn after(&mut self, arrivals: u64) -> QueueLoad {

@@ -1,8 +1,11 @@
 //! The queue in front of Ollama: first come first served for each model, bounded in number and in time.
 //!
-//! A full model blocks nobody who waits for another. The queue only says who is next; the caller tells them. After
-//! every `arrive` that waits, and after `leave`, `release`, `set_bounds` and `set_slots`, call
-//! [`SlotQueue::dispatch`]: it hands free slots to waiters, so that no waiter who may go stays beside a free slot.
+//! A full model blocks nobody who waits for another, and who may only have what is to spare is served when nobody else
+//! could use the slot. The queue only says who is next; the caller tells them. After every `arrive` that waits, and
+//! after `leave`, `release`, `set_bounds` and `set_slots`, call [`SlotQueue::dispatch`]: it hands free slots to
+//! waiters, so that no waiter who may go stays beside a free slot.
+//!
+//! A request that may come only later, because a limit delays it, can book its place before: [`SlotQueue::book`].
 
 mod estimate;
 mod group;
@@ -10,7 +13,7 @@ mod load;
 
 pub use load::QueueLoad;
 
-use hashbrown::HashMap;
+use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
 
 use self::{
@@ -50,6 +53,36 @@ pub struct QueueBounds {
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaiterId(pub u64);
 
+/// Who is served first, whenever they came.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Rank {
+    /// Before all others.
+    #[default]
+    Normal,
+    /// When nobody of the normal rank could use the slot.
+    Spare,
+}
+
+/// What a request wants of the queue.
+#[derive(Debug, Clone, Copy)]
+pub struct Wish<'a> {
+    /// A slot of this model.
+    pub model: &'a ModelName,
+    /// Its place among others.
+    pub rank: Rank,
+    /// Something is to be asked before it may start, so it waits until the next [`SlotQueue::dispatch`] at least.
+    pub is_pending: bool,
+    /// The longest that it waits, if that is less than the bound of the queue.
+    pub max_wait: Option<Nanos>,
+}
+
+impl<'a> Wish<'a> {
+    /// A slot, in its turn.
+    pub fn slot(model: &'a ModelName) -> Self {
+        Self { model, rank: Rank::Normal, is_pending: false, max_wait: None }
+    }
+}
+
 /// What becomes of a request that was let in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Arrival {
@@ -57,7 +90,7 @@ pub enum Arrival {
     Start,
     /// It waits for one, at most until then.
     Wait {
-        /// `max_wait` from now. The caller watches it, and then calls [`SlotQueue::leave`].
+        /// The bound of the queue from now, or less if it wished so. The caller watches it, and then calls [`SlotQueue::leave`].
         deadline: Nanos,
     },
 }
@@ -88,6 +121,8 @@ pub enum QueueFull {
 pub struct QueueGauges {
     /// Requests that wait.
     pub depth: usize,
+    /// Requests that have booked a place and come later.
+    pub booked: usize,
     /// Requests that have a slot.
     pub in_flight: usize,
     /// How long the oldest waiter has waited; zero when none waits.
@@ -102,6 +137,9 @@ pub struct SlotQueue {
     bounds: QueueBounds,
     groups: HashMap<ModelName, Group>,
     waiting: HashMap<WaiterId, Waiting>,
+    booked: HashSet<WaiterId>,
+    /// How many of those who wait were last held back by something else than the want of a slot.
+    held_back: usize,
     running: HashMap<WaiterId, Running>,
     times: ServiceTimes,
     /// Counts arrivals: the lower came first.
@@ -112,6 +150,7 @@ pub struct SlotQueue {
 struct Waiting {
     model: ModelName,
     ticket: u64,
+    is_held_back: bool,
 }
 
 #[derive(Debug)]
@@ -128,6 +167,8 @@ impl SlotQueue {
             bounds: QueueBounds { max_depth: 0, max_wait: Nanos::ZERO },
             groups: HashMap::new(),
             waiting: HashMap::new(),
+            booked: HashSet::new(),
+            held_back: 0,
             running: HashMap::new(),
             times: ServiceTimes::default(),
             arrivals: 0,
@@ -152,18 +193,50 @@ impl SlotQueue {
 
     /// A request comes: it gets a slot, waits, or is refused and leaves no trace. It never overtakes a waiter who might
     /// use the same slot; what it then takes is decided by [`Self::dispatch`].
-    pub fn arrive(&mut self, id: WaiterId, model: &ModelName, now: Nanos) -> Result<Arrival, QueueRefusal> {
-        if self.has_slot(model) && self.nobody_could_use_a_slot() {
-            self.start(id, model.clone(), now);
+    pub fn arrive(&mut self, id: WaiterId, wish: Wish<'_>, now: Nanos) -> Result<Arrival, QueueRefusal> {
+        if self.starts_at_once(wish) {
+            self.start(id, wish.model.clone(), now);
             return Ok(Arrival::Start);
         }
-        self.check_bounds(model)?;
-        let deadline = now.plus(self.bounds.max_wait);
+        self.check_bounds(wish)?;
+        Ok(self.wait(id, wish, now))
+    }
+
+    /// Whether a request that comes now would start without waiting.
+    pub fn starts_at_once(&self, wish: Wish<'_>) -> bool {
+        let nobody_else = match wish.rank {
+            Rank::Normal => self.next_after(Rank::Normal, 0).is_none(),
+            Rank::Spare => self.next_after(Rank::Normal, 0).or(self.next_after(Rank::Spare, 0)).is_none(),
+        };
+        !wish.is_pending && self.has_slot(wish.model) && nobody_else
+    }
+
+    /// A request may come only later: it takes a place now, so that it is not refused then, or is refused and leaves no
+    /// trace. It comes by [`Self::join`] or goes by [`Self::leave`].
+    pub fn book(&mut self, id: WaiterId, wish: Wish<'_>) -> Result<(), QueueRefusal> {
+        self.check_depth(wish)?;
+        self.booked.insert(id);
+        Ok(())
+    }
+
+    /// A request comes that has booked its place: it gets a slot, or waits.
+    pub fn join(&mut self, id: WaiterId, wish: Wish<'_>, now: Nanos) -> Arrival {
+        self.booked.remove(&id);
+        if self.starts_at_once(wish) {
+            self.start(id, wish.model.clone(), now);
+            return Arrival::Start;
+        }
+        self.wait(id, wish, now)
+    }
+
+    fn wait(&mut self, id: WaiterId, wish: Wish<'_>, now: Nanos) -> Arrival {
+        let Wish { model, rank, max_wait, .. } = wish;
+        let deadline = now.plus(max_wait.unwrap_or(self.bounds.max_wait).min(self.bounds.max_wait));
         self.arrivals = self.arrivals.saturating_add(1);
         let ticket = self.arrivals;
-        self.groups.entry(model.clone()).or_default().wait(ticket, Waiter { id, since: now });
-        self.waiting.insert(id, Waiting { model: model.clone(), ticket });
-        Ok(Arrival::Wait { deadline })
+        self.groups.entry(model.clone()).or_default().wait(rank, ticket, Waiter { id, since: now });
+        self.waiting.insert(id, Waiting { model: model.clone(), ticket, is_held_back: false });
+        Arrival::Wait { deadline }
     }
 
     /// Hands every free slot to the waiter who is next for it, and names those who got one. `try_commit` is asked
@@ -174,21 +247,31 @@ impl SlotQueue {
         mut try_commit: impl FnMut(WaiterId) -> bool,
     ) -> SmallVec<[WaiterId; 4]> {
         let mut started = SmallVec::new();
-        let mut asked = 0;
-        while let Some((ticket, id)) = self.next_after(asked) {
-            asked = ticket;
-            if try_commit(id)
-                && let Some(waiting) = self.unlink(id)
-            {
-                self.start(id, waiting.model, now);
-                started.push(id);
+        for rank in [Rank::Normal, Rank::Spare] {
+            let mut asked = 0;
+            while let Some((ticket, id)) = self.next_after(rank, asked) {
+                asked = ticket;
+                if !try_commit(id) {
+                    self.hold_back(id);
+                } else if let Some(waiting) = self.unlink(id) {
+                    self.start(id, waiting.model, now);
+                    started.push(id);
+                }
             }
         }
         started
     }
 
+    fn hold_back(&mut self, id: WaiterId) {
+        if let Some(waiting) = self.waiting.get_mut(&id).filter(|waiting| !waiting.is_held_back) {
+            waiting.is_held_back = true;
+            self.held_back = self.held_back.saturating_add(1);
+        }
+    }
+
     /// A request has gone, or has waited as long as it may: a waiter is unlinked at once, a slot it had is free again without teaching anything.
     pub fn leave(&mut self, id: WaiterId) {
+        self.booked.remove(&id);
         self.unlink(id);
         self.stop(id);
     }
@@ -202,32 +285,44 @@ impl SlotQueue {
 
     /// How the queue stands.
     pub fn gauges(&self, now: Nanos) -> QueueGauges {
-        let oldest = self.groups.values().filter_map(Group::head).map(|(_, waiter)| waiter.since).min();
+        let oldest = self.groups.values().filter_map(Group::oldest).map(|waiter| waiter.since).min();
         QueueGauges {
             depth: self.waiting.len(),
+            booked: self.booked.len(),
             in_flight: self.running.len(),
             oldest_wait: oldest.map_or(Nanos::ZERO, |since| now.since(since)),
         }
     }
 
-    fn check_bounds(&self, model: &ModelName) -> Result<(), QueueRefusal> {
-        let estimate = self.estimate(model);
-        let max_wait = self.bounds.max_wait;
-        let estimated_wait = estimate.unwrap_or(UNKNOWN_WAIT);
-        let refuse = |reason| Err(QueueRefusal { reason, estimated_wait, max_wait });
-        if self.waiting.len() >= usize::try_from(self.bounds.max_depth).unwrap_or(usize::MAX) {
-            return refuse(QueueFull::Depth);
-        }
-        match estimate {
-            Some(wait) if wait > max_wait && self.somebody_waits_for(model) => refuse(QueueFull::Wait),
+    fn check_bounds(&self, wish: Wish<'_>) -> Result<(), QueueRefusal> {
+        self.check_depth(wish)?;
+        match self.estimate_behind(wish.model, wish.rank) {
+            Some(wait) if wait > self.bounds.max_wait && self.somebody_waits_for(wish.model) => {
+                Err(self.refusal(QueueFull::Wait, wish))
+            }
             _ => Ok(()),
         }
+    }
+
+    fn check_depth(&self, wish: Wish<'_>) -> Result<(), QueueRefusal> {
+        let places = usize::try_from(self.bounds.max_depth).unwrap_or(usize::MAX);
+        let taken = self.waiting.len().saturating_add(self.booked.len());
+        if taken < places { Ok(()) } else { Err(self.refusal(QueueFull::Depth, wish)) }
+    }
+
+    fn refusal(&self, reason: QueueFull, wish: Wish<'_>) -> QueueRefusal {
+        let estimated_wait = self.estimate_behind(wish.model, wish.rank).unwrap_or(UNKNOWN_WAIT);
+        QueueRefusal { reason, estimated_wait, max_wait: self.bounds.max_wait }
     }
 
     /// How long one more waiter of the model would wait: the mean service time for each who is before it and for
     /// itself, over the slots of the model. None while nothing is known of the model. An estimate.
     pub fn estimate(&self, model: &ModelName) -> Option<Nanos> {
-        let before = self.groups.get(model).map_or(0, Group::depth) as u64;
+        self.estimate_behind(model, Rank::Normal)
+    }
+
+    fn estimate_behind(&self, model: &ModelName, rank: Rank) -> Option<Nanos> {
+        let before = self.groups.get(model).map_or(0, |group| group.before(rank)) as u64;
         let slots = u64::from(self.slots.per_model.min(self.slots.total));
         let work = self.times.mean(model)?.0.saturating_mul(before.saturating_add(1));
         work.checked_div(slots).map(Nanos)
@@ -245,17 +340,13 @@ impl SlotQueue {
         self.running.len() < usize::try_from(self.slots.total).unwrap_or(usize::MAX)
     }
 
-    fn nobody_could_use_a_slot(&self) -> bool {
-        self.next_after(0).is_none()
-    }
-
-    /// The first waiter after a ticket for whom there is a slot.
-    fn next_after(&self, ticket: u64) -> Option<(u64, WaiterId)> {
+    /// The first waiter of a rank after a ticket for whom there is a slot.
+    fn next_after(&self, rank: Rank, ticket: u64) -> Option<(u64, WaiterId)> {
         if !self.has_any_slot() {
             return None;
         }
         let open = self.groups.values().filter(|group| group.has_slot(self.slots));
-        open.filter_map(|group| group.next_after(ticket)).min()
+        open.filter_map(|group| group.next_after(rank, ticket)).min()
     }
 
     fn start(&mut self, id: WaiterId, model: ModelName, now: Nanos) {
@@ -271,6 +362,7 @@ impl SlotQueue {
 
     fn unlink(&mut self, id: WaiterId) -> Option<Waiting> {
         let waiting = self.waiting.remove(&id)?;
+        self.held_back = self.held_back.saturating_sub(usize::from(waiting.is_held_back));
         self.change(&waiting.model, |group| group.unlink(waiting.ticket));
         Some(waiting)
     }

@@ -1,8 +1,6 @@
 //! The entries of one limit, in 64 small tables: one that grows moves only its own entries, so that no request waits
 //! for all of them to move.
 
-use std::array;
-
 use hashbrown::HashTable;
 
 use super::Kept;
@@ -10,55 +8,59 @@ use crate::key::BucketKey;
 
 const TABLES: usize = 64;
 
-/// A key with its bucket: 80 bytes.
+/// A key with its bucket.
 #[derive(Debug)]
-struct Entry {
+struct Entry<B> {
     key: BucketKey,
-    kept: Kept,
+    kept: Kept<B>,
 }
 
 #[derive(Debug)]
-pub(super) struct Tracked {
-    tables: Box<[HashTable<Entry>; TABLES]>,
+pub(super) struct Tracked<B> {
+    /// Made with the first entry.
+    tables: Vec<HashTable<Entry<B>>>,
     len: usize,
     /// Where the sweep goes on: a table, and a place in it.
     table: usize,
     place: usize,
 }
 
-impl Tracked {
+impl<B> Tracked<B> {
     pub(super) fn new() -> Self {
-        Self { tables: Box::new(array::from_fn(|_| HashTable::new())), len: 0, table: 0, place: 0 }
+        Self { tables: Vec::new(), len: 0, table: 0, place: 0 }
     }
 
     pub(super) fn len(&self) -> usize {
         self.len
     }
 
-    pub(super) fn find(&self, key: BucketKey) -> Option<&Kept> {
+    pub(super) fn find(&self, key: BucketKey) -> Option<&Kept<B>> {
         let entry = self.tables.get(table_index(key))?.find(key.hash(), |entry| entry.key == key)?;
         Some(&entry.kept)
     }
 
-    pub(super) fn find_mut(&mut self, key: BucketKey) -> Option<&mut Kept> {
+    pub(super) fn find_mut(&mut self, key: BucketKey) -> Option<&mut Kept<B>> {
         let table = self.tables.get_mut(table_index(key))?;
         Some(&mut table.find_mut(key.hash(), |entry| entry.key == key)?.kept)
     }
 
     /// Adds a key that has no entry.
-    pub(super) fn insert(&mut self, key: BucketKey, kept: Kept) {
-        if let Some(table) = self.tables.get_mut(table_index(key)) {
-            table.insert_unique(key.hash(), Entry { key, kept }, |entry| entry.key.hash());
-            self.len = self.len.saturating_add(1);
+    pub(super) fn insert(&mut self, key: BucketKey, kept: Kept<B>) -> Option<&mut Kept<B>> {
+        if self.tables.is_empty() {
+            self.tables.resize_with(TABLES, HashTable::new);
         }
+        let table = self.tables.get_mut(table_index(key))?;
+        self.len = self.len.saturating_add(1);
+        let entry = table.insert_unique(key.hash(), Entry { key, kept }, |entry| entry.key.hash());
+        Some(&mut entry.into_mut().kept)
     }
 
-    pub(super) fn each(&mut self, mut change: impl FnMut(&mut Kept)) {
+    pub(super) fn each(&mut self, mut change: impl FnMut(&mut Kept<B>)) {
         self.tables.iter_mut().flat_map(HashTable::iter_mut).for_each(|entry| change(&mut entry.kept));
     }
 
     /// Looks at the next `places` places and drops those entries that may go.
-    pub(super) fn sweep(&mut self, places: usize, may_go: impl Fn(&Kept) -> bool) {
+    pub(super) fn sweep(&mut self, places: usize, may_go: impl Fn(&Kept<B>) -> bool) {
         for _ in 0..places {
             let Some(table) = self.tables.get_mut(self.table) else {
                 return;

@@ -1,10 +1,11 @@
-//! Law 12, for the first-come queue: one outcome each, no eligible waiter beside a free slot, and nothing left at rest.
+//! Law 12, for the first-come queue: one outcome each, no eligible waiter beside a free slot, and nothing left at rest;
+//! and who may only have what is to spare never gets a slot that another could use.
 
 use std::collections::{BTreeMap, BTreeSet};
 
 use corral_limiter::{
     ModelName, Nanos, QueueBounds,
-    queue::{Arrival, QueueFull, QueueGauges, SlotBounds, SlotQueue, WaiterId},
+    queue::{Arrival, QueueFull, QueueGauges, Rank, SlotBounds, SlotQueue, WaiterId, Wish},
 };
 use proptest::prelude::*;
 
@@ -12,7 +13,9 @@ use crate::support::model;
 
 #[derive(Debug, Clone, Copy)]
 enum Event {
-    Arrive(u8),
+    Arrive(u8, Rank, bool),
+    Book(u8, Rank),
+    Join(prop::sample::Index),
     Release(prop::sample::Index),
     Leave(prop::sample::Index),
     /// The callers of those whose deadline is over take them out.
@@ -22,8 +25,11 @@ enum Event {
 }
 
 fn events() -> impl Strategy<Value = Vec<(u64, Event)>> {
+    let rank = || prop_oneof![3 => Just(Rank::Normal), 1 => Just(Rank::Spare)];
     let event = prop_oneof![
-        6 => (0..4u8).prop_map(Event::Arrive),
+        6 => (0..4u8, rank(), prop::bool::weighted(0.2)).prop_map(|(model, rank, pending)| Event::Arrive(model, rank, pending)),
+        1 => (0..4u8, rank()).prop_map(|(model, rank)| Event::Book(model, rank)),
+        1 => any::<prop::sample::Index>().prop_map(Event::Join),
         4 => any::<prop::sample::Index>().prop_map(Event::Release),
         1 => any::<prop::sample::Index>().prop_map(Event::Leave),
         1 => Just(Event::TimeOut),
@@ -38,7 +44,8 @@ struct Watch {
     queue: SlotQueue,
     slots: SlotBounds,
     /// In the order of arrival.
-    waiting: Vec<(WaiterId, u8, Nanos)>,
+    waiting: Vec<Waiter>,
+    booked: Vec<(WaiterId, u8, Rank)>,
     running: BTreeMap<WaiterId, u8>,
     over: BTreeSet<WaiterId>,
     blocked: BTreeSet<WaiterId>,
@@ -46,12 +53,20 @@ struct Watch {
     next: u64,
 }
 
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+struct Waiter {
+    id: WaiterId,
+    model: u8,
+    rank: Rank,
+    deadline: Nanos,
+}
+
 impl Watch {
     fn new(slots: SlotBounds, bounds: QueueBounds) -> Self {
         let mut queue = SlotQueue::new(slots);
         queue.set_bounds(bounds);
-        let (waiting, running, over, blocked) = Default::default();
-        Self { queue, slots, waiting, running, over, blocked, now: Nanos(0), next: 0 }
+        let (waiting, booked, running, over, blocked) = Default::default();
+        Self { queue, slots, waiting, booked, running, over, blocked, now: Nanos(0), next: 0 }
     }
 
     fn has_slot(&self, number: u8) -> bool {
@@ -59,29 +74,31 @@ impl Watch {
         of_model < self.slots.per_model as usize && self.running.len() < self.slots.total as usize
     }
 
-    fn arrive(&mut self, number: u8, bounds: QueueBounds) {
+    /// Whether one who comes now must wait: for want of a slot, for those before, or to be asked.
+    fn must_wait(&self, number: u8, rank: Rank, is_pending: bool) -> bool {
+        let before = |waiter: &Waiter| rank == Rank::Spare || waiter.rank == Rank::Normal;
+        let could_go = self.waiting.iter().any(|waiter| before(waiter) && self.has_slot(waiter.model));
+        is_pending || !self.has_slot(number) || could_go
+    }
+
+    fn arrive(&mut self, number: u8, rank: Rank, is_pending: bool, bounds: QueueBounds) {
         self.next += 1;
         let id = WaiterId(self.next);
-        let free = self.has_slot(number);
-        let could_go = self.waiting.iter().any(|(_, waiting, _)| self.has_slot(*waiting));
-        match self.queue.arrive(id, &model(number), self.now) {
-            Ok(Arrival::Start) => {
-                assert!(free && !could_go);
-                self.running.insert(id, number);
-            }
-            Ok(Arrival::Wait { deadline }) => {
-                assert!(!free || could_go);
-                assert!(self.waiting.len() < bounds.max_depth as usize);
-                assert_eq!(deadline, self.now.plus(bounds.max_wait));
-                self.waiting.push((id, number, deadline));
+        let must_wait = self.must_wait(number, rank, is_pending);
+        let model = model(number);
+        match self.queue.arrive(id, Wish { rank, is_pending, ..Wish::slot(&model) }, self.now) {
+            Ok(arrival) => {
+                assert!(!must_wait || self.waiting.len() + self.booked.len() < bounds.max_depth as usize);
+                self.let_in(id, number, rank, arrival, must_wait, bounds);
             }
             Err(refusal) => {
-                assert!(!free || could_go);
+                assert!(must_wait);
+                let taken = self.waiting.len() + self.booked.len();
                 match refusal.reason {
-                    QueueFull::Depth => assert_eq!(self.waiting.len(), bounds.max_depth as usize),
+                    QueueFull::Depth => assert_eq!(taken, bounds.max_depth as usize),
                     QueueFull::Wait => {
                         assert!(refusal.estimated_wait > bounds.max_wait);
-                        assert!(self.waiting.iter().any(|(_, waiting, _)| *waiting == number));
+                        assert!(self.waiting.iter().any(|waiter| waiter.model == number));
                     }
                 }
                 self.over.insert(id);
@@ -89,43 +106,109 @@ impl Watch {
         }
     }
 
-    /// Dispatches; checks that those go who came first of the eligible, and that none of them stays.
+    fn let_in(
+        &mut self,
+        id: WaiterId,
+        model: u8,
+        rank: Rank,
+        arrival: Arrival,
+        must_wait: bool,
+        bounds: QueueBounds,
+    ) {
+        match arrival {
+            Arrival::Start => {
+                assert!(!must_wait);
+                self.running.insert(id, model);
+            }
+            Arrival::Wait { deadline } => {
+                assert!(must_wait);
+                assert_eq!(deadline, self.now.plus(bounds.max_wait));
+                self.waiting.push(Waiter { id, model, rank, deadline });
+            }
+        }
+    }
+
+    fn book(&mut self, number: u8, rank: Rank, bounds: QueueBounds) {
+        self.next += 1;
+        let (id, model) = (WaiterId(self.next), model(number));
+        let full = self.waiting.len() + self.booked.len() >= bounds.max_depth as usize;
+        assert_eq!(self.queue.book(id, Wish { rank, ..Wish::slot(&model) }).is_err(), full);
+        if full {
+            self.over.insert(id);
+        } else {
+            self.booked.push((id, number, rank));
+        }
+    }
+
+    /// Whoever has booked is let in, however full the queue is by then.
+    fn join(&mut self, which: prop::sample::Index, bounds: QueueBounds) {
+        if self.booked.is_empty() {
+            return;
+        }
+        let (id, number, rank) = self.booked.remove(which.index(self.booked.len()));
+        let must_wait = self.must_wait(number, rank, false);
+        let model = model(number);
+        let arrival = self.queue.join(id, Wish { rank, ..Wish::slot(&model) }, self.now);
+        self.let_in(id, number, rank, arrival, must_wait, bounds);
+    }
+
+    /// Dispatches; checks that those go who came first of the eligible, the normal ones before the others, and that none
+    /// of them stays.
     fn dispatch(&mut self) {
         let blocked = self.blocked.clone();
-        let started = self.queue.dispatch(self.now, |id| !blocked.contains(&id));
-        for id in started {
-            let eligible =
-                |(id, number, _): &&(WaiterId, u8, Nanos)| !blocked.contains(id) && self.has_slot(*number);
-            let first = self.waiting.iter().find(eligible).unwrap();
-            assert_eq!(first.0, id);
-            self.running.insert(id, first.1);
-            self.waiting.retain(|(waiting, ..)| *waiting != id);
+        for id in self.queue.dispatch(self.now, |id| !blocked.contains(&id)) {
+            let first = self.first_eligible().unwrap();
+            assert_eq!(first.id, id);
+            self.running.insert(id, first.model);
+            self.waiting.retain(|waiter| waiter.id != id);
         }
-        let stays =
-            self.waiting.iter().find(|(id, number, _)| !blocked.contains(id) && self.has_slot(*number));
-        assert_eq!(stays, None);
+        assert_eq!(self.first_eligible(), None);
+    }
+
+    fn first_eligible(&self) -> Option<Waiter> {
+        let of = |rank| {
+            let eligible = |waiter: &&Waiter| {
+                waiter.rank == rank && !self.blocked.contains(&waiter.id) && self.has_slot(waiter.model)
+            };
+            self.waiting.iter().find(eligible).copied()
+        };
+        of(Rank::Normal).or_else(|| of(Rank::Spare))
     }
 
     fn end(&mut self, id: WaiterId) {
         self.running.remove(&id);
-        self.waiting.retain(|(waiting, ..)| *waiting != id);
+        self.waiting.retain(|waiter| waiter.id != id);
+        self.booked.retain(|(booked, ..)| *booked != id);
         assert!(self.over.insert(id), "two outcomes");
     }
 
     fn time_out(&mut self) {
         let now = self.now;
-        let late = self.waiting.iter().filter(|(_, _, deadline)| *deadline <= now).map(|(id, ..)| *id);
+        let late = self.waiting.iter().filter(|waiter| waiter.deadline <= now).map(|waiter| waiter.id);
         for id in late.collect::<Vec<_>>() {
             self.queue.leave(id);
             self.end(id);
         }
     }
 
+    fn next_left(&self) -> Option<WaiterId> {
+        let waiting = self.waiting.first().map(|waiter| waiter.id);
+        let booked = self.booked.first().map(|(id, ..)| *id);
+        self.running.keys().next().copied().or(waiting).or(booked)
+    }
+
     fn step(&mut self, event: Event, bounds: QueueBounds) {
         let running: Vec<_> = self.running.keys().copied().collect();
-        let all: Vec<_> = running.iter().copied().chain(self.waiting.iter().map(|(id, ..)| *id)).collect();
+        let all: Vec<_> = running
+            .iter()
+            .copied()
+            .chain(self.waiting.iter().map(|waiter| waiter.id))
+            .chain(self.booked.iter().map(|(id, ..)| *id))
+            .collect();
         match event {
-            Event::Arrive(number) => self.arrive(number, bounds),
+            Event::Arrive(number, rank, is_pending) => self.arrive(number, rank, is_pending, bounds),
+            Event::Book(number, rank) => self.book(number, rank, bounds),
+            Event::Join(which) => self.join(which, bounds),
             Event::Release(which) if !running.is_empty() => {
                 let id = running[which.index(running.len())];
                 self.queue.release(id, self.now);
@@ -145,7 +228,8 @@ impl Watch {
         }
         self.dispatch();
         let gauges = self.queue.gauges(self.now);
-        assert_eq!((gauges.depth, gauges.in_flight), (self.waiting.len(), self.running.len()));
+        let seen = (gauges.depth, gauges.in_flight, gauges.booked);
+        assert_eq!(seen, (self.waiting.len(), self.running.len(), self.booked.len()));
     }
 }
 
@@ -163,7 +247,7 @@ proptest! {
             watch.step(event, bounds);
         }
         watch.blocked.clear();
-        while let Some(id) = watch.running.keys().next().copied().or(watch.waiting.first().map(|(id, ..)| *id)) {
+        while let Some(id) = watch.next_left() {
             watch.queue.leave(id);
             watch.end(id);
             watch.dispatch();
@@ -182,53 +266,53 @@ fn queue(max_depth: u32, max_wait: u64) -> (SlotQueue, ModelName) {
 #[test]
 fn a_full_model_blocks_nobody_who_waits_for_another() {
     let (mut queue, busy) = queue(9, 30);
-    assert_eq!(queue.arrive(WaiterId(1), &busy, Nanos(0)), Ok(Arrival::Start));
-    assert!(matches!(queue.arrive(WaiterId(2), &busy, Nanos(0)), Ok(Arrival::Wait { .. })));
-    assert_eq!(queue.arrive(WaiterId(3), &model(1), Nanos(0)), Ok(Arrival::Start));
+    assert_eq!(queue.arrive(WaiterId(1), Wish::slot(&busy), Nanos(0)), Ok(Arrival::Start));
+    assert!(matches!(queue.arrive(WaiterId(2), Wish::slot(&busy), Nanos(0)), Ok(Arrival::Wait { .. })));
+    assert_eq!(queue.arrive(WaiterId(3), Wish::slot(&model(1)), Nanos(0)), Ok(Arrival::Start));
 }
 
 #[test]
 fn a_refusal_tells_how_long_the_wait_would_have_been_as_far_as_that_is_learned() {
     let (mut queue, model) = queue(1, 30);
-    assert_eq!(queue.arrive(WaiterId(1), &model, Nanos(0)), Ok(Arrival::Start));
-    assert!(queue.arrive(WaiterId(2), &model, Nanos(0)).is_ok());
-    let refusal = queue.arrive(WaiterId(3), &model, Nanos(0)).unwrap_err();
+    assert_eq!(queue.arrive(WaiterId(1), Wish::slot(&model), Nanos(0)), Ok(Arrival::Start));
+    assert!(queue.arrive(WaiterId(2), Wish::slot(&model), Nanos(0)).is_ok());
+    let refusal = queue.arrive(WaiterId(3), Wish::slot(&model), Nanos(0)).unwrap_err();
     assert_eq!((refusal.reason, refusal.estimated_wait), (QueueFull::Depth, Nanos::from_secs(1)));
     queue.release(WaiterId(1), Nanos::from_secs(4));
     assert_eq!(queue.dispatch(Nanos::from_secs(4), |_| true).as_slice(), [WaiterId(2)]);
-    assert!(queue.arrive(WaiterId(4), &model, Nanos::from_secs(4)).is_ok());
-    let refusal = queue.arrive(WaiterId(5), &model, Nanos::from_secs(4)).unwrap_err();
+    assert!(queue.arrive(WaiterId(4), Wish::slot(&model), Nanos::from_secs(4)).is_ok());
+    let refusal = queue.arrive(WaiterId(5), Wish::slot(&model), Nanos::from_secs(4)).unwrap_err();
     assert_eq!((refusal.reason, refusal.estimated_wait), (QueueFull::Depth, Nanos::from_secs(8)));
 }
 
 #[test]
 fn who_would_wait_too_long_is_told_at_once() {
     let (mut queue, model) = queue(9, 5);
-    assert_eq!(queue.arrive(WaiterId(1), &model, Nanos(0)), Ok(Arrival::Start));
+    assert_eq!(queue.arrive(WaiterId(1), Wish::slot(&model), Nanos(0)), Ok(Arrival::Start));
     queue.release(WaiterId(1), Nanos::from_secs(4));
-    assert_eq!(queue.arrive(WaiterId(2), &model, Nanos::from_secs(4)), Ok(Arrival::Start));
-    assert!(queue.arrive(WaiterId(3), &model, Nanos::from_secs(4)).is_ok());
-    let refusal = queue.arrive(WaiterId(4), &model, Nanos::from_secs(4)).unwrap_err();
+    assert_eq!(queue.arrive(WaiterId(2), Wish::slot(&model), Nanos::from_secs(4)), Ok(Arrival::Start));
+    assert!(queue.arrive(WaiterId(3), Wish::slot(&model), Nanos::from_secs(4)).is_ok());
+    let refusal = queue.arrive(WaiterId(4), Wish::slot(&model), Nanos::from_secs(4)).unwrap_err();
     assert_eq!((refusal.reason, refusal.estimated_wait), (QueueFull::Wait, Nanos::from_secs(8)));
 }
 
 #[test]
 fn an_estimate_alone_refuses_nobody_while_none_waits_for_the_model() {
     let (mut queue, model) = queue(9, 5);
-    assert_eq!(queue.arrive(WaiterId(1), &model, Nanos(0)), Ok(Arrival::Start));
+    assert_eq!(queue.arrive(WaiterId(1), Wish::slot(&model), Nanos(0)), Ok(Arrival::Start));
     queue.release(WaiterId(1), Nanos::from_secs(60));
-    assert_eq!(queue.arrive(WaiterId(2), &model, Nanos::from_secs(60)), Ok(Arrival::Start));
+    assert_eq!(queue.arrive(WaiterId(2), Wish::slot(&model), Nanos::from_secs(60)), Ok(Arrival::Start));
     let waits = Ok(Arrival::Wait { deadline: Nanos::from_secs(65) });
-    assert_eq!(queue.arrive(WaiterId(3), &model, Nanos::from_secs(60)), waits);
-    let refusal = queue.arrive(WaiterId(4), &model, Nanos::from_secs(60)).unwrap_err();
+    assert_eq!(queue.arrive(WaiterId(3), Wish::slot(&model), Nanos::from_secs(60)), waits);
+    let refusal = queue.arrive(WaiterId(4), Wish::slot(&model), Nanos::from_secs(60)).unwrap_err();
     assert_eq!((refusal.reason, refusal.max_wait), (QueueFull::Wait, Nanos::from_secs(5)));
 }
 
 #[test]
 fn with_no_depth_a_busy_pod_refuses_at_once() {
     let (mut queue, model) = queue(0, 30);
-    assert_eq!(queue.arrive(WaiterId(1), &model, Nanos(0)), Ok(Arrival::Start));
-    assert_eq!(queue.arrive(WaiterId(2), &model, Nanos(0)).unwrap_err().reason, QueueFull::Depth);
+    assert_eq!(queue.arrive(WaiterId(1), Wish::slot(&model), Nanos(0)), Ok(Arrival::Start));
+    assert_eq!(queue.arrive(WaiterId(2), Wish::slot(&model), Nanos(0)).unwrap_err().reason, QueueFull::Depth);
     queue.leave(WaiterId(1));
-    assert_eq!(queue.arrive(WaiterId(3), &model, Nanos(0)), Ok(Arrival::Start));
+    assert_eq!(queue.arrive(WaiterId(3), Wish::slot(&model), Nanos(0)), Ok(Arrival::Start));
 }

@@ -2,7 +2,10 @@
 
 use corral_limiter::{
     Nanos,
-    algo::gcra::{Bucket, Pace, Swap},
+    algo::{
+        Bucket, Swap,
+        gcra::{Pace, TokenBucket},
+    },
 };
 use corral_wire::KeyPart;
 use proptest::prelude::*;
@@ -24,7 +27,7 @@ proptest! {
         events in prop::collection::vec((0..10u64, 1..9u64, 0..12u64, any::<prop::sample::Index>()), 1..30),
     ) {
         let pace = Pace::new(Nanos(interval), 10);
-        let mut bucket = Bucket::FULL;
+        let mut bucket = TokenBucket::full();
         let (mut open, mut known) = (Vec::new(), Vec::new());
         let mut now = 0;
         for (place, (after, reserved, real, which)) in events.into_iter().enumerate() {
@@ -35,7 +38,7 @@ proptest! {
                 let (settled, charge) = open.remove(which.index(open.len()));
                 known[settled].1 = real;
                 bucket.settle(&pace, charge, real, Nanos(now));
-                prop_assert!(bucket.until_full(Nanos(now)).0 >= replayed(interval, &known, now));
+                prop_assert!(bucket.until_full(&pace, Nanos(now)).0 >= replayed(interval, &known, now));
             }
         }
     }
@@ -45,14 +48,14 @@ proptest! {
         interval in 1..1_000_000u64, costs in prop::collection::vec(1..9u64, 0..5), now in 0..1_000_000u64,
     ) {
         let pace = Pace::new(Nanos(interval), 10);
-        let mut bucket = Bucket::FULL;
+        let mut bucket = TokenBucket::full();
         for cost in costs {
             let _stands = bucket.take(&pace, cost, Nanos(0));
         }
-        let before = bucket.until_full(Nanos(now));
+        let before = bucket.until_full(&pace, Nanos(now));
         let charge = bucket.take(&pace, 3, Nanos(now));
         bucket.settle(&pace, charge, 0, Nanos(now));
-        prop_assert_eq!(bucket.until_full(Nanos(now)), before);
+        prop_assert_eq!(bucket.until_full(&pace, Nanos(now)), before);
     }
 
     #[test]
@@ -60,7 +63,7 @@ proptest! {
         interval in 1..1000u64, cost in 1..9u64, later in 0..5000u64,
     ) {
         let pace = Pace::new(Nanos(interval), 10);
-        let mut bucket = Bucket::FULL;
+        let mut bucket = TokenBucket::full();
         let charge = bucket.take(&pace, cost, Nanos(0));
         let before = bucket;
         bucket.settle(&pace, charge, cost, Nanos(later));
@@ -72,7 +75,7 @@ proptest! {
         paces in prop::collection::vec((1000..50_000u64, 1..20u64, 0..40_000u64), 1..5), taken in 1..10u64, real in 0..10u64,
     ) {
         let mut pace = Pace::new(Nanos(10_000), 10);
-        let mut bucket = Bucket::FULL;
+        let mut bucket = TokenBucket::full();
         let mut charge = bucket.take(&pace, taken, Nanos(0));
         let (mut now, mut leaked) = (0, 0.0);
         for (interval, burst, after) in paces {
@@ -80,11 +83,12 @@ proptest! {
             leaked += to_f64(after) / to_f64(pace.interval().0);
             let to = Pace::new(Nanos(interval), burst.max(taken));
             let swap = Swap { at: Nanos(now), from: pace, to };
-            (bucket, charge, pace) = (bucket.carried(&swap), charge.carried(&swap), to);
+            bucket.carry(&swap);
+            (charge, pace) = (TokenBucket::carry_charge(charge, &swap), to);
         }
         bucket.settle(&pace, charge, real.min(taken), Nanos(now));
         let left = (to_f64(real.min(taken)) - leaked).max(0.0);
-        let used = to_f64(bucket.until_full(Nanos(now)).0) / to_f64(pace.interval().0);
+        let used = to_f64(bucket.until_full(&pace, Nanos(now)).0) / to_f64(pace.interval().0);
         prop_assert!(used >= left - 1e-9, "{} used, {} really", used, left);
         prop_assert!(used <= left + 0.02, "{} used, {} really", used, left);
     }
@@ -125,7 +129,7 @@ proptest! {
         ),
     ) {
         let first = Pace::new(Nanos(10_000), 10);
-        let (mut pace, mut bucket, mut now) = (first, Bucket::FULL, 0);
+        let (mut pace, mut bucket, mut now) = (first, TokenBucket::full(), 0);
         let (mut open, mut known) = (Vec::new(), Vec::new());
         for (after, kind, cost, real, interval, which) in steps {
             now += after;
@@ -137,8 +141,8 @@ proptest! {
                 5..7 => {
                     let to = Pace::new(Nanos(interval), cost);
                     let swap = Swap { at: Nanos(now), from: pace, to };
-                    bucket = bucket.carried(&swap);
-                    open = open.into_iter().map(|(at, cost, charge)| (at, cost, charge.carried(&swap))).collect();
+                    bucket.carry(&swap);
+                    open = open.into_iter().map(|(at, cost, charge)| (at, cost, TokenBucket::carry_charge(charge, &swap))).collect();
                     pace = to;
                     known.push((now, Event::Swap(to)));
                 }
@@ -149,7 +153,7 @@ proptest! {
                 }
                 _ => {}
             }
-            let used = to_f64(bucket.until_full(Nanos(now)).0) / to_f64(pace.interval().0);
+            let used = to_f64(bucket.until_full(&pace, Nanos(now)).0) / to_f64(pace.interval().0);
             let really = level(first, &known, now);
             prop_assert!(used >= really - 1e-6, "{} used, {} really", used, really);
         }
@@ -163,7 +167,7 @@ fn to_f64(number: u64) -> f64 {
 #[test]
 fn giving_back_what_has_leaked_admits_nothing_more() {
     let pace = Pace::new(Nanos(1), 10);
-    let mut bucket = Bucket::FULL;
+    let mut bucket = TokenBucket::full();
     let first = bucket.take(&pace, 10, Nanos(0));
     assert_eq!(bucket.wait(&pace, 1, Nanos(9)), Nanos::ZERO);
     let _stands = bucket.take(&pace, 1, Nanos(9));
@@ -176,7 +180,7 @@ fn giving_back_what_has_leaked_admits_nothing_more() {
 #[test]
 fn forty_thousand_tokens_a_minute_nearly_used_make_3100_wait_two_seconds_not_seven() {
     let pace = Pace::new(Nanos(1_500_000), 40_000);
-    let mut bucket = Bucket::FULL;
+    let mut bucket = TokenBucket::full();
     let _stands = bucket.take(&pace, 38_210, Nanos(0));
     assert_eq!(bucket.used(&pace, Nanos(0)), 38_210);
     assert_eq!(bucket.wait(&pace, 3_100, Nanos(0)), Nanos(1_965_000_000));
@@ -185,7 +189,7 @@ fn forty_thousand_tokens_a_minute_nearly_used_make_3100_wait_two_seconds_not_sev
 #[test]
 fn a_cost_above_the_burst_waits_for_a_full_bucket_and_leaves_a_debt() {
     let pace = Pace::new(Nanos(10), 5);
-    let mut bucket = Bucket::FULL;
+    let mut bucket = TokenBucket::full();
     let _stands = bucket.take(&pace, 1, Nanos(0));
     assert_eq!(bucket.wait(&pace, 8, Nanos(0)), Nanos(10));
     assert_eq!(bucket.wait(&pace, 8, Nanos(10)), Nanos::ZERO);

@@ -105,6 +105,7 @@ pub(crate) fn ask_through(
             Err(match error {
                 CommitError::Refused(refusal) => Some(refusal),
                 CommitError::Arrival(()) => None,
+                CommitError::Oversized(oversized) => panic!("{oversized:?}"),
             })
         }
     }

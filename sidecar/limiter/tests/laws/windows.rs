@@ -3,7 +3,10 @@
 
 use corral_limiter::{
     Nanos,
-    algo::gcra::{Bucket, Charge, Pace},
+    algo::{
+        Bucket,
+        gcra::{Charge, Pace, TokenBucket},
+    },
 };
 use corral_wire::KeyPart;
 use proptest::prelude::*;
@@ -22,7 +25,7 @@ fn requests() -> impl Strategy<Value = Vec<Request>> {
 
 /// Runs requests over a bucket; says what was charged when, in real costs, and the two excesses that law 1 allows.
 fn run(pace: &Pace, requests: &[Request]) -> (Vec<(u64, u64)>, u128) {
-    let mut bucket = Bucket::FULL;
+    let mut bucket = TokenBucket::full();
     let mut open: Vec<(usize, Charge, u64)> = Vec::new();
     let mut charged = Vec::new();
     let (mut now, mut more_than_reserved, mut above_burst) = (0, 0, 0);

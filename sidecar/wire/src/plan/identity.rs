@@ -46,6 +46,7 @@ pub enum Unauthenticated {
 }
 
 impl Unauthenticated {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
     fn is_allowed(&self) -> bool {
         *self == Self::Allow
     }

@@ -103,6 +103,7 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
     fn is_default(&self) -> bool {
         *self == Self::default()
     }

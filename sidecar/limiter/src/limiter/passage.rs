@@ -1,0 +1,327 @@
+//! A request on its way: from its head to its end.
+
+use std::mem;
+
+use corral_wire::{Action, Mode};
+
+use super::Limiter;
+use crate::{
+    BodyFacts, CommitError, HeadFacts, Limit, Mismatch, Nanos, Refusal, Ticket, Unit, Usage,
+    judge::{Asked, Judge, Seens, Stop},
+    reserve::{Held, Phase},
+    state::{LimitState, Moment, Seen, Tally, Verdict},
+};
+
+impl Limiter {
+    /// Before the body is read: takes the concurrency guards that the head decides and looks at the rates that the
+    /// head decides, charging nothing.
+    ///
+    /// The wait of a refusal is until the head passes. The body is not known yet: a limit that depends on it (on the
+    /// model, on tokens, on the time of a slot) may refuse once more in [`Self::commit`], with a wait that then covers
+    /// all.
+    pub fn enter(&mut self, head: &HeadFacts, now: Nanos) -> Result<Ticket, Refusal> {
+        let now = self.advance(now);
+        let mut ticket = Ticket::new(head.clone());
+        let moment = Moment::Head;
+        match self.decide(&ticket, &Usage::default(), (moment, now)) {
+            Ok(seens) => self.take_guards(&seens, &Usage::default(), (&mut ticket, moment)),
+            Err(Stop::Refused(refusal)) => return Err(self.counted(refusal)),
+            // One request is never more than a limit holds.
+            Err(Stop::Oversized(_)) => {}
+        }
+        Ok(ticket)
+    }
+
+    /// With the body read: decides every limit, then asks `arrival` (the queue), then charges all, or nothing.
+    ///
+    /// Of what becomes of an exceeded limit, refusing comes first; then the longest delay is the ticket's, and limits
+    /// that queue are asked when there is a slot. Whether it is deprioritized holds beside both.
+    ///
+    /// Call it once a ticket, and [`Self::standing`] after it for the headers. After an `Err` the ticket is empty: every
+    /// guard is given back, and handing it back changes nothing.
+    pub fn commit<T, E>(
+        &mut self,
+        ticket: &mut Ticket,
+        body: &BodyFacts<'_>,
+        now: Nanos,
+        arrival: impl FnOnce() -> Result<T, E>,
+    ) -> Result<T, CommitError<E>> {
+        let now = self.advance(now);
+        ticket.model = body.model.cloned();
+        ticket.estimate = body.estimate;
+        let arrived = match self.decide_body(ticket, body, now) {
+            Ok((seens, moment)) => {
+                arrival().map(|arrived| (arrived, seens, moment)).map_err(CommitError::Arrival)
+            }
+            Err(Stop::Refused(refusal)) => Err(CommitError::Refused(self.counted(refusal))),
+            Err(Stop::Oversized(oversized)) => {
+                if let Some(place) = self.plan.as_ref().and_then(|plan| plan.place_of(&oversized.limit)) {
+                    self.tally(place, |tally| tally.add_refused(oversized.unit, true));
+                }
+                Err(CommitError::Oversized(oversized))
+            }
+        };
+        match arrived {
+            Ok((arrived, seens, moment)) => {
+                ticket.since = now;
+                self.take_all(&seens, (ticket, moment), now);
+                self.take_shadow(ticket, (moment, now));
+                self.count_exempt(ticket);
+                ticket.phase = Phase::Committed;
+                Ok(arrived)
+            }
+            Err(error) => {
+                ticket.phase = Phase::Refused;
+                self.give_back(mem::take(&mut ticket.held), Real::Reserved, now);
+                Err(error)
+            }
+        }
+    }
+
+    /// A 400, 413 or 415 of ours before the commit: charges the request limits that the head decides, each once and
+    /// only where it still fits, and gives the guards back. After a commit it is [`Self::finish`].
+    pub fn bad_request(&mut self, mut ticket: Ticket, now: Nanos) {
+        let now = self.advance(now);
+        if ticket.phase == Phase::Entered {
+            for mode in [Mode::Enforce, Mode::Shadow] {
+                let mut seens = self.look(mode, &ticket, &Usage::default(), (Moment::Head, now));
+                seens.retain(|seen| seen.looks.iter().all(|looked| looked.look.wait == Nanos::ZERO));
+                for seen in &seens {
+                    if let Some(state) = self.states.get_mut(seen.place) {
+                        state.charge(seen, &mut ticket, Nanos::ZERO, now);
+                    }
+                }
+            }
+        }
+        self.give_back(ticket.held, Real::Reserved, now);
+    }
+
+    /// It left before it was served: what it was charged and has not leaked back is given back, and so are the guards.
+    pub fn abandon(&mut self, ticket: Ticket, now: Nanos) {
+        let now = self.advance(now);
+        self.give_back(ticket.held, Real::Nothing, now);
+    }
+
+    /// Tokens of the answer have come, so many in all: what goes beyond what was reserved is charged now.
+    pub fn progress(&mut self, ticket: &mut Ticket, output: u64, now: Nanos) {
+        let now = self.advance(now);
+        let sofar = Usage { output, ..ticket.estimate };
+        let states = &mut self.states;
+        ticket.held.retain(|held| {
+            let counted = matches!(held.unit, Unit::Tokens | Unit::OutputTokens);
+            let more = sofar.permits(held.unit).saturating_sub(held.amount);
+            if !counted || more == 0 {
+                return true;
+            }
+            let Some(charge) = held.charge.take() else { return true };
+            let state = holder(states, held);
+            let meter = state.and_then(|state| state.meter_of(held.birth));
+            held.charge = meter.and_then(|meter| meter.extend(held.key, charge, more, now));
+            held.amount = held.amount.saturating_add(more);
+            held.charge.is_some()
+        });
+    }
+
+    /// It was served: charges are settled to what it really cost, or stand where that is not known; guards are given
+    /// back.
+    pub fn finish(&mut self, ticket: Ticket, cost: Option<Usage>, now: Nanos) {
+        let now = self.advance(now);
+        self.give_back(ticket.held, cost.map_or(Real::Reserved, Real::Known), now);
+    }
+
+    fn decide(&self, ticket: &Ticket, usage: &Usage, at: (Moment, Nanos)) -> Result<Seens, Stop> {
+        self.with_asked(ticket, usage, at, |judge, asked| judge.decide(asked))
+            .unwrap_or_else(|| Ok(Seens::new()))
+    }
+
+    fn look(&self, mode: Mode, ticket: &Ticket, usage: &Usage, at: (Moment, Nanos)) -> Seens {
+        self.with_asked(ticket, usage, at, |judge, asked| judge.look(mode, asked)).unwrap_or_default()
+    }
+
+    pub(super) fn with_asked<T>(
+        &self,
+        ticket: &Ticket,
+        usage: &Usage,
+        (moment, now): (Moment, Nanos),
+        ask: impl FnOnce(Judge<'_>, Asked<'_>) -> T,
+    ) -> Option<T> {
+        let judge = self.judge()?;
+        let (head, model) = (&ticket.head, ticket.model.as_ref());
+        let traits = judge.plan.traits(head);
+        Some(ask(judge, Asked { head, traits: &traits, model, usage, ticket: Some(ticket), moment, now }))
+    }
+
+    /// Decides with the body; if that makes it wait, once more with what counts those that wait.
+    fn decide_body(
+        &self,
+        ticket: &Ticket,
+        body: &BodyFacts<'_>,
+        now: Nanos,
+    ) -> Result<(Seens, Moment), Stop> {
+        let moment = Moment::Body { waits: body.waits };
+        let seens = self.decide(ticket, &body.estimate, (moment, now))?;
+        let delays = |verdict| matches!(verdict, Verdict::Delay(_) | Verdict::Later { fits: false });
+        if body.waits || !seens.iter().any(|seen| delays(seen.verdict)) {
+            return Ok((seens, moment));
+        }
+        let moment = Moment::Body { waits: true };
+        Ok((self.decide(ticket, &body.estimate, (moment, now))?, moment))
+    }
+
+    pub(super) fn take_guards(
+        &mut self,
+        seens: &[Seen],
+        usage: &Usage,
+        (ticket, moment): (&mut Ticket, Moment),
+    ) {
+        let Some(plan) = &self.plan else { return };
+        for seen in seens {
+            if let (Some(limit), Some(state)) =
+                (plan.limits().get(seen.place), self.states.get_mut(seen.place))
+            {
+                state.take_guards(limit, seen, usage, (ticket, moment));
+            }
+        }
+    }
+
+    fn take_all(&mut self, seens: &[Seen], (ticket, moment): (&mut Ticket, Moment), now: Nanos) {
+        let delays =
+            seens.iter().map(|seen| if let Verdict::Delay(wait) = seen.verdict { wait } else { Nanos::ZERO });
+        ticket.delay = delays.max().unwrap_or(Nanos::ZERO);
+        for seen in seens {
+            match seen.verdict {
+                Verdict::Admit | Verdict::Delay(_) => self.take_one(seen, (ticket, moment), now),
+                Verdict::Later { fits } => self.leave_for_later(seen, ticket, fits),
+                Verdict::Deprioritize => {
+                    ticket.is_deprioritized = true;
+                    self.tally(seen.place, |tally| Tally::add(&mut tally.deprioritized));
+                }
+                Verdict::Refuse => {}
+            }
+        }
+    }
+
+    fn take_one(&mut self, seen: &Seen, (ticket, moment): (&mut Ticket, Moment), now: Nanos) {
+        let usage = ticket.estimate;
+        self.take_guards(std::slice::from_ref(seen), &usage, (ticket, moment));
+        if let Some(state) = self.states.get_mut(seen.place) {
+            let is_delayed = matches!(seen.verdict, Verdict::Delay(_));
+            let delay = if is_delayed { ticket.delay } else { Nanos::ZERO };
+            state.charge(seen, ticket, delay, now);
+            Tally::add(&mut state.tally.admitted);
+            if is_delayed {
+                Tally::add(&mut state.tally.delayed);
+            }
+        }
+    }
+
+    fn leave_for_later(&mut self, seen: &Seen, ticket: &mut Ticket, fits: bool) {
+        ticket.is_pending = true;
+        let limit = self.plan.as_ref().and_then(|plan| plan.limits().get(seen.place));
+        let longest = limit.and_then(Limit::max_wait);
+        ticket.patience = ticket.patience.into_iter().chain(longest).min();
+        if !fits {
+            self.tally(seen.place, |tally| Tally::add(&mut tally.queued));
+        }
+    }
+
+    /// Each shadow limit alone, now that all enforced ones admit: it is charged if it fits, and else only counts.
+    fn take_shadow(&mut self, ticket: &mut Ticket, (moment, now): (Moment, Nanos)) {
+        let seens = self.look(Mode::Shadow, ticket, &ticket.estimate, (moment, now));
+        for seen in &seens {
+            let is_oversized = self
+                .with_asked(ticket, &ticket.estimate, (moment, now), |judge, asked| {
+                    judge.oversized(seen, asked)
+                })
+                .flatten()
+                .is_some();
+            match seen.verdict {
+                Verdict::Admit | Verdict::Delay(_) if !is_oversized => {
+                    self.take_shadow_one(seen, ticket, (moment, now));
+                }
+                _ => {
+                    self.tally(seen.place, |tally| Tally::add(&mut tally.would_refuse));
+                    let limit = self.plan.as_ref().and_then(|plan| plan.limits().get(seen.place));
+                    ticket.would_refuse.extend(limit.map(|limit| limit.info().clone()));
+                }
+            }
+        }
+    }
+
+    fn take_shadow_one(&mut self, seen: &Seen, ticket: &mut Ticket, (moment, now): (Moment, Nanos)) {
+        let limit = self.plan.as_ref().and_then(|plan| plan.limits().get(seen.place));
+        let queues = limit.is_some_and(|limit| limit.action() == Action::Queue);
+        let moment = if queues { Moment::Slot } else { moment };
+        let (delay, own) =
+            (ticket.delay, if let Verdict::Delay(wait) = seen.verdict { wait } else { Nanos::ZERO });
+        ticket.delay = own;
+        self.take_one(seen, (ticket, moment), now);
+        ticket.delay = delay;
+    }
+
+    fn count_exempt(&mut self, ticket: &Ticket) {
+        let Some(plan) = self.plan.as_deref().filter(|plan| plan.has_exemptions()) else { return };
+        let traits = plan.traits(&ticket.head);
+        for (place, limit) in plan.covering(ticket.head.endpoint) {
+            let is_exempt = limit.covers_model(ticket.model.as_ref())
+                && limit.covers_head(&ticket.head, &traits) == Err(Mismatch::Exempt);
+            if let Some(state) = self.states.get_mut(place).filter(|_| is_exempt) {
+                Tally::add(&mut state.tally.exempt);
+            }
+        }
+    }
+
+    fn give_back(&mut self, held: impl IntoIterator<Item = Held>, real: Real, now: Nanos) {
+        for mut held in held {
+            let Some(state) = holder(&mut self.states, &held) else { continue };
+            let Some(charge) = held.charge.take() else {
+                state.release(&held);
+                continue;
+            };
+            let real = match real {
+                Real::Reserved => continue,
+                Real::Nothing => 0,
+                Real::Known(usage) => usage.permits(held.unit),
+            };
+            if let Some(meter) = state.meter_of(held.birth).filter(|_| real != held.amount) {
+                meter.settle(held.key, charge, (held.amount, real), now);
+            }
+        }
+    }
+
+    #[cold]
+    pub(super) fn counted(&mut self, refusal: Refusal) -> Refusal {
+        let mut last = None;
+        for violation in &refusal.violations {
+            let place = self.plan.as_ref().and_then(|plan| plan.place_of(&violation.limit));
+            if let Some(state) = place.and_then(|place| self.states.get_mut(place)) {
+                state.tally.add_refused(violation.unit, place != last);
+            }
+            last = place;
+        }
+        refusal
+    }
+
+    fn tally(&mut self, place: usize, count: impl FnOnce(&mut Tally)) {
+        if let Some(state) = self.states.get_mut(place) {
+            count(&mut state.tally);
+        }
+    }
+}
+
+/// What a request really cost.
+#[derive(Clone, Copy)]
+enum Real {
+    Reserved,
+    Nothing,
+    Known(Usage),
+}
+
+/// The limit that gave what is held. The place is right unless the plan has changed since.
+pub(super) fn holder<'a>(states: &'a mut [LimitState], held: &Held) -> Option<&'a mut LimitState> {
+    let at_place = states.get(held.place).is_some_and(|state| state.bore(held.birth));
+    if at_place {
+        return states.get_mut(held.place);
+    }
+    states.iter_mut().find(|state| state.bore(held.birth))
+}
