@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::subject::{Run, Subject, WINDOW, for_each_algorithm, gap};
+use crate::subject::{Run, Subject, WINDOW, for_each_algorithm, for_each_window_algorithm, gap};
 
 /// What happens after a time: a charge, a settle of one of those that are open, more on top of one, another pace.
 #[derive(Debug, Clone)]
@@ -97,12 +97,12 @@ for_each_algorithm!(
     acts(0, vec![WINDOW]),
     no_bucket_holds_less_than_one_that_knew
 );
-for_each_algorithm!(
+for_each_window_algorithm!(
     across_swaps_too_at_least_as_much_is_used_as_had_the_costs_been_known,
     acts(1, vec![WINDOW]),
     no_bucket_holds_less_than_one_that_knew
 );
-for_each_algorithm!(
+for_each_window_algorithm!(
     across_other_windows_too_at_least_as_much_is_used_as_had_the_costs_been_known,
     acts(1, vec![WINDOW, WINDOW / 2, WINDOW * 3, 7]),
     no_bucket_holds_less_than_one_that_knew

@@ -5,6 +5,7 @@ use corral_limiter::{
     algo::{
         Bucket, Swap,
         fixed_window::{self, FixedWindow, Span},
+        gcra::{self, TokenBucket},
         sliding_log::{self, SlidingLog},
         sliding_window::{self, SlidingWindow},
     },
@@ -15,8 +16,18 @@ use proptest::prelude::*;
 pub(crate) trait Subject: Bucket {
     /// By how many units what is used may be rounded down when a swap cuts it.
     const ROUNDED: u64 = 0;
+    /// Whether a charge gets back the same if a later one was given back before.
+    const IN_ANY_ORDER: bool = true;
 
     fn pace(limit: u64, window: u64, now: u64) -> Self::Pace;
+}
+
+impl Subject for TokenBucket {
+    const IN_ANY_ORDER: bool = false;
+
+    fn pace(limit: u64, window: u64, _now: u64) -> Self::Pace {
+        gcra::Pace::new(Nanos(window.div_ceil(limit)), limit)
+    }
 }
 
 impl Subject for FixedWindow {
@@ -125,9 +136,9 @@ pub(crate) fn gap() -> impl Strategy<Value = u64> {
     ]
 }
 
-/// A property of every algorithm: one test for each, in a module with the property's name.
-macro_rules! for_each_algorithm {
-    ($name:ident, $strategy:expr, $check:ident) => {
+/// A property of the algorithms that count windows: one test for each, in a module with the property's name.
+macro_rules! for_each_window_algorithm {
+    ($name:ident, $strategy:expr, $check:ident $(, $test:ident $bucket:ident)?) => {
         mod $name {
             use corral_limiter::algo::{
                 fixed_window::FixedWindow, sliding_log::SlidingLog, sliding_window::SlidingWindow,
@@ -153,8 +164,21 @@ macro_rules! for_each_algorithm {
                 fn sliding_log(input in $strategy) {
                     $check::<SlidingLog>(input)?;
                 }
+
+                $(#[test]
+                fn $test(input in $strategy) {
+                    $check::<corral_limiter::algo::gcra::$bucket>(input)?;
+                })?
             }
         }
+    };
+}
+pub(crate) use for_each_window_algorithm;
+
+/// A property of all algorithms.
+macro_rules! for_each_algorithm {
+    ($name:ident, $strategy:expr, $check:ident) => {
+        crate::subject::for_each_window_algorithm!($name, $strategy, $check, token_bucket TokenBucket);
     };
 }
 pub(crate) use for_each_algorithm;

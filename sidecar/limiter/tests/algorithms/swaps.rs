@@ -2,7 +2,7 @@
 
 use proptest::prelude::*;
 
-use crate::subject::{Run, Subject, WINDOW, for_each_algorithm, gap};
+use crate::subject::{Run, Subject, WINDOW, for_each_window_algorithm, gap};
 
 /// Charges as after which time what cost; then a time, a cost to ask for, and a number.
 type History = (u64, Vec<(u64, u64)>, u64, u64, u64);
@@ -98,15 +98,19 @@ fn another_window<B: Subject>((limit, charges, later, _, window): History) -> Re
     Ok(())
 }
 
-for_each_algorithm!(the_same_pace_again_changes_nothing, histories(), the_same_pace_again);
-for_each_algorithm!(raising_a_limit_never_lengthens_a_wait, histories(), a_higher_limit);
-for_each_algorithm!(lowering_a_limit_makes_no_debt_and_carries_what_is_owed, histories(), a_lower_limit);
-for_each_algorithm!(
+for_each_window_algorithm!(the_same_pace_again_changes_nothing, histories(), the_same_pace_again);
+for_each_window_algorithm!(raising_a_limit_never_lengthens_a_wait, histories(), a_higher_limit);
+for_each_window_algorithm!(
+    lowering_a_limit_makes_no_debt_and_carries_what_is_owed,
+    histories(),
+    a_lower_limit
+);
+for_each_window_algorithm!(
     what_is_used_within_the_lower_limit_stays_as_it_is,
     histories(),
     what_is_not_above_a_lower_limit_stays
 );
-for_each_algorithm!(another_window_carries_no_more_than_was_used, histories(), another_window);
+for_each_window_algorithm!(another_window_carries_no_more_than_was_used, histories(), another_window);
 
 #[test]
 fn what_is_owed_is_still_owed_under_another_limit() {
