@@ -7,6 +7,7 @@ mod calendars;
 mod oracle;
 mod patterns;
 mod settling;
+mod simulation;
 mod subject;
 mod swaps;
 mod vectors;
