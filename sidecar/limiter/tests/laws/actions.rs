@@ -1,7 +1,8 @@
 //! What becomes of what exceeds a limit: it is delayed, queued, deprioritized, refused for good, or only counted.
 
 use corral_limiter::{
-    Blocked, BodyFacts, CommitError, LimitStats, Limiter, Nanos, Refusal, Ticket, Unit, Usage, Would,
+    Blocked, BodyFacts, CommitError, LimitStats, Limiter, Mismatch, Nanos, Refusal, Ticket, Unit, Usage,
+    Would,
 };
 use corral_wire::{Action, Algorithm, ExceedDoc, KeyPart, LimitDoc, Mode, Oversize, Scope};
 
@@ -334,7 +335,7 @@ fn an_explanation_says_what_every_limit_would_do_and_consumes_nothing() {
         let told = limiter.explain(&head(1), &body, Nanos(0));
         let told: Vec<_> = told
             .iter()
-            .map(|one| (one.limit.name.as_str(), one.mismatch.map(|why| why.as_str()), one.would, one.wins))
+            .map(|one| (one.limit.name.as_str(), one.mismatch.map(Mismatch::as_str), one.would, one.wins))
             .collect();
         assert_eq!(
             told,

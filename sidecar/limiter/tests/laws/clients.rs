@@ -191,8 +191,8 @@ fn exempt_clients_are_not_counted_but_for_a_metric() {
 
 #[test]
 fn concurrency_is_scaled_by_tier_too() {
-    let held = LimitDoc { concurrency: Some(2), ..limit("l", &[KeyPart::Client]) };
-    let mut limiter = limiter_by(&tiered(vec![held]));
+    let two = LimitDoc { concurrency: Some(2), ..limit("l", &[KeyPart::Client]) };
+    let mut limiter = limiter_by(&tiered(vec![two]));
     let head = known("b", Some("pro"));
     let tickets: Vec<_> = (0..9).filter_map(|_| limiter.enter(&head, Nanos(0)).ok()).collect();
     assert_eq!(tickets.len(), 4);
