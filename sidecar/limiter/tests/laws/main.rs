@@ -14,6 +14,7 @@ mod pods;
 mod queue;
 mod refusals;
 mod settling;
+mod simulation;
 mod support;
 mod swaps;
 mod waits;
