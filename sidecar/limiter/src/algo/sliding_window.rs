@@ -176,7 +176,7 @@ impl Bucket for SlidingWindow {
     fn wait(&self, pace: &Pace, cost: u64, now: Nanos) -> Nanos {
         let rolled = self.rolled(pace, now);
         let at = if cost > pace.limit() { rolled.full_at(pace) } else { rolled.fits_at(pace, cost) };
-        Nanos(u64::try_from(at).unwrap_or(u64::MAX)).since(now)
+        Nanos(u64::try_from(at.saturating_sub(now.0.into())).unwrap_or(u64::MAX))
     }
 
     fn take(&mut self, pace: &Pace, cost: u64, now: Nanos) -> Charge {
