@@ -221,11 +221,10 @@ impl Bucket for SlidingWindow {
         pace.limit()
     }
 
-    /// All of it in this window: it then leaks back only in the next one.
-    fn longest_wait(pace: &Pace, cost: u64, now: Nanos) -> Nanos {
-        let index = pace.index(now);
-        let ledger = Ledger::holding(pace.limit(), pace.floor(index));
-        Self { ledger, index, previous: 0 }.wait(pace, cost, now)
+    /// All of it at the beginning of a window: it counts in full until the next one, and then leaks. Windows of other
+    /// pods begin at other times, so that where this pod is in its window says nothing of them.
+    fn longest_wait(pace: &Pace, cost: u64, _now: Nanos) -> Nanos {
+        Self { ledger: Ledger::holding(pace.limit(), 0), ..Self::full() }.wait(pace, cost, Nanos::ZERO)
     }
 
     fn carry(&mut self, swap: &Swap<Pace>) {
