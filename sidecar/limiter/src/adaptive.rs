@@ -1,9 +1,10 @@
-//! How much of its numbers a limit that adapts itself has left: AIMD on the signs of how Ollama fares.
+//! How much of its numbers a limit that adapts itself has left, by the signs of how Ollama fares.
 //!
-//! Trouble halves it, once an epoch however often it is told; each 30 s without trouble raises it by a tenth, so that it
-//! is back from the half after 8 steps. It never leaves the range from its least part to the whole: limits adapt
-//! downwards from what the policy says, and back. Without samples nothing changes: who has none does not call
-//! [`Aimd::tick`], and the time without is not made up for.
+//! AIMD (Chiu and Jain, 1989), as TCP has it, with an increase by a part instead of a fixed step. Trouble halves it, once
+//! an epoch however often it is told; each 30 s without trouble raises it by a tenth, so that it is back from the half
+//! after 8 steps. It never leaves the range from its least part to the whole: limits adapt downwards from what the
+//! policy says, and back. Without samples nothing changes: who has none does not call [`Aimd::tick`], and the time
+//! without is not made up for.
 
 use crate::Nanos;
 

@@ -1,8 +1,8 @@
 //! The fixed window: so many in each window of the calendar, and then nothing until the next one begins.
 //!
-//! The oldest way to limit and that of quotas (`1M/d`): one counter, set back at each edge. Any stretch of length t
-//! admits at most N·(⌈t/W⌉ + 1), so up to 2N around an edge: N just before it and N just after. W is then the shortest
-//! window there is, 23 h for days.
+//! The oldest way to limit and that of quotas (`1M/d`): one counter, set back at each edge, as the Redis manual has it
+//! under INCR ("Pattern: rate limiter"). Any stretch of length t admits at most N·(⌈t/W⌉ + 1), so up to 2N around an
+//! edge: N just before it and N just after. W is then the shortest window there is, 23 h for days.
 //!
 //! What a window holds beyond N (an answer longer than was reserved, or one request above N) is debt: it uses up the
 //! next windows, N of each, also of those that nobody looks at. A give-back takes away what of its charge lies in the

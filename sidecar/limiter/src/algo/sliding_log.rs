@@ -1,5 +1,6 @@
 //! The sliding log: every request by its time, so that any stretch of length W holds at most N, exactly.
 //!
+//! It is the definition of such a limit, written down; elsewhere it is kept in a sorted set of Redis, a member a request.
 //! An entry counts from its instant on for W and not at its end: the bound holds for any half-open stretch. That costs
 //! memory for each request; so it is for counts of requests up to [`MOST`], and [`Bucket::weight`] says how much it
 //! keeps. What came at one instant is one entry. Entries carry running totals, so that a decision is a binary search.

@@ -176,7 +176,7 @@ impl Bucket for SlidingWindow {
     fn wait(&self, pace: &Pace, cost: u64, now: Nanos) -> Nanos {
         let rolled = self.rolled(pace, now);
         let at = if cost > pace.limit() { rolled.full_at(pace) } else { rolled.fits_at(pace, cost) };
-        Nanos(u64::try_from(at).unwrap_or(u64::MAX)).since(now)
+        Nanos(u64::try_from(at.saturating_sub(now.0.into())).unwrap_or(u64::MAX))
     }
 
     fn take(&mut self, pace: &Pace, cost: u64, now: Nanos) -> Charge {
@@ -221,11 +221,10 @@ impl Bucket for SlidingWindow {
         pace.limit()
     }
 
-    /// All of it in this window: it then leaks back only in the next one.
-    fn longest_wait(pace: &Pace, cost: u64, now: Nanos) -> Nanos {
-        let index = pace.index(now);
-        let ledger = Ledger::holding(pace.limit(), pace.floor(index));
-        Self { ledger, index, previous: 0 }.wait(pace, cost, now)
+    /// All of it at the beginning of a window: it counts in full until the next one, and then leaks. Windows of other
+    /// pods begin at other times, so that where this pod is in its window says nothing of them.
+    fn longest_wait(pace: &Pace, cost: u64, _now: Nanos) -> Nanos {
+        Self { ledger: Ledger::holding(pace.limit(), 0), ..Self::full() }.wait(pace, cost, Nanos::ZERO)
     }
 
     fn carry(&mut self, swap: &Swap<Pace>) {

@@ -3,7 +3,9 @@
 #![cfg(test)]
 
 mod bounds;
+mod calendar_swaps;
 mod calendars;
+mod extremes;
 mod oracle;
 mod patterns;
 mod settling;

@@ -5,6 +5,7 @@ use corral_limiter::{
     algo::{
         Bucket,
         fixed_window::{FixedWindow, Pace, Span},
+        sliding_window::SlidingWindow,
     },
 };
 use proptest::prelude::*;
@@ -53,10 +54,10 @@ fn an_exhausted_bucket_waits_no_longer_than_is_said<B: Subject>(
         }
     }
     let run = run.later(later);
-    let longest = B::longest_wait(&run.pace(), cost, Nanos(run.now)).0;
-    prop_assert!(run.wait(cost) <= longest);
-    // And some bucket does wait that long: one that has just been used up, seen from a window that nobody used.
-    let mut fresh = Run::<B>::new(limit, WINDOW).later(run.now);
+    prop_assert!(run.wait(cost) <= B::longest_wait(&run.pace(), cost, Nanos(run.now)).0);
+    // And some bucket does wait that long: one that is used up as a window begins.
+    let mut fresh = Run::<B>::new(limit, WINDOW).later(run.now.next_multiple_of(WINDOW));
+    let longest = B::longest_wait(&fresh.pace(), cost, Nanos(fresh.now)).0;
     let _stands = fresh.take(limit);
     prop_assert_eq!(fresh.wait(cost), longest);
     Ok(())
@@ -106,6 +107,19 @@ proptest! {
         }
         prop_assert_eq!(bucket.wait(&pace, cost, Nanos(now + wait)), Nanos::ZERO);
         prop_assert!(wait <= lengths[0] - now + 25 * (used + cost) / limit, "{} is too long", wait);
+    }
+}
+
+proptest! {
+    /// Pods do not begin their windows together.
+    #[test]
+    fn the_longest_wait_of_a_sliding_window_is_enough_wherever_another_pod_is_in_its_window(
+        limit in 1..12u64, cost in 1..20u64, here in 0..WINDOW, there in 0..WINDOW,
+    ) {
+        let pace = SlidingWindow::pace(limit, WINDOW, here);
+        let mut other = Run::<SlidingWindow>::new(limit, WINDOW).later(there);
+        let _stands = other.take(limit);
+        prop_assert!(other.wait(cost) <= SlidingWindow::longest_wait(&pace, cost, Nanos(here)).0);
     }
 }
 
