@@ -10,8 +10,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use arc_swap::ArcSwapOption;
 use corral_limiter::queue::{QueueLoad, SlotBounds, SlotQueue};
 use corral_limiter::{
-    BodyFacts, Explained, HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Standing,
-    SwapSummary, Usage,
+    BodyFacts, Explained, HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Refusal,
+    Standing, SwapSummary, Usage,
 };
 use corral_wire::{Counters, Gauges};
 use parking_lot::{Mutex, MutexGuard};
@@ -147,6 +147,13 @@ impl Core {
     pub fn standing(&self, head: &HeadFacts, model: Option<&ModelName>) -> Vec<Standing> {
         let now = self.clock.now();
         self.lock().limiter.standing(head, model, now)
+    }
+
+    /// Charges a request that nobody is known to have sent to its address alone.
+    pub(crate) fn turn_away(&self, head: &HeadFacts) -> Result<(), Refusal> {
+        let now = self.clock.now();
+        let turned_away = self.lock().limiter.turn_away(head, now);
+        turned_away.inspect_err(|_| self.tally.policy_rejected())
     }
 
     /// What every limit of the plan would say to a request, in the order of the plan. Consumes nothing.

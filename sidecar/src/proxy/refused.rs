@@ -57,6 +57,12 @@ impl From<Denied> for Refused {
     }
 }
 
+impl From<Refusal> for Refused {
+    fn from(refusal: Refusal) -> Self {
+        Self::Limit(refusal)
+    }
+}
+
 impl From<ModelFault> for Refused {
     fn from(fault: ModelFault) -> Self {
         Self::Content(fault.into())

@@ -363,7 +363,8 @@ impl Life<'_> {
     }
 }
 
-/// Whoever has no known key is charged by address, be it only for the answer that it needs one.
+/// Whoever has no known key is charged by address, be it only for the answer that it needs one: that much is counted
+/// where addresses are told apart, and nowhere else.
 fn admit_unknown(core: &Arc<Core>, plan: &Plan, why: NoClient, facts: &HeadFacts) -> Result<(), Refused> {
     let rejects = plan.unauthenticated() == Unauthenticated::Reject;
     if rejects || plan.digest_key().is_some() {
@@ -372,7 +373,7 @@ fn admit_unknown(core: &Arc<Core>, plan: &Plan, why: NoClient, facts: &HeadFacts
     if !rejects {
         return Ok(());
     }
-    Entered::enter(core, facts).map_err(Refused::Limit)?.bad_request();
+    core.turn_away(facts)?;
     Err(Refused::Unauthenticated(why))
 }
 

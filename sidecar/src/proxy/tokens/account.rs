@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use corral_limiter::Nanos;
@@ -176,5 +177,32 @@ impl Account {
         let prompts = reckoning.prompts();
         let lesson = Lesson { size, prompts, context, input, output, cap, slot };
         proxy.core.learned.lock().learn(reckoning.model(), &lesson);
+        self.look_for_trouble(heard, proxy);
+    }
+
+    /// Compares how long it took with what is usual.
+    fn look_for_trouble(&self, heard: &Heard, proxy: &Proxy) {
+        let model = self.reckoning.model();
+        let each = |nanos: Option<u64>, tokens: Option<u64>| {
+            Some(Duration::from_nanos(nanos?.checked_div(tokens?)?))
+        };
+        let uncached = heard.input.map(|input| input.saturating_sub(heard.cached));
+        let mut signs = proxy.signs.lock();
+        if let Some(pace) = each(heard.read_in, uncached) {
+            signs.read(model, pace);
+        }
+        let beside = proxy.core.gauges().in_flight;
+        let slow = each(heard.made_in, heard.output).is_some_and(|pace| signs.answered(model, beside, pace));
+        drop(signs);
+        if slow {
+            proxy.core.trouble();
+        }
+    }
+
+    /// An answer that is surely being worked on has begun after so long. Whether that is far longer than its prompt takes.
+    pub(crate) fn began_late(&self, took: Duration, proxy: &Proxy) -> bool {
+        let within =
+            proxy.signs.lock().should_begin_within(self.reckoning.model(), self.reckoning.estimate().input);
+        within.is_some_and(|within| took > within)
     }
 }
