@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use corral_limiter::{
-    BodyFacts, Explained as Said, HeadFacts, Limit, ModelName, Nanos, Plan, Standing, Usage, Would,
-};
+use corral_limiter::{Explained as Said, HeadFacts, Limit, ModelName, Nanos, Plan, Standing, Usage, Would};
 use corral_wire::{Gauges, Unauthenticated};
 use http::{Method, Uri};
 
@@ -114,15 +112,11 @@ impl Wanted {
 
 /// What every limit of the plan has to say: the one that decides first, then those that apply, then the others.
 fn limits(core: &Core, plan: &Plan, facts: &HeadFacts, wanted: &Wanted) -> (Vec<Judged>, Option<Said>) {
-    let body = BodyFacts {
-        model: wanted.model.as_ref(),
-        estimate: wanted.estimate.unwrap_or_default(),
-        ..BodyFacts::default()
-    };
-    let mut said = core.explain(facts, &body);
+    let estimate = wanted.estimate.unwrap_or_default();
+    let mut said = core.explain(facts, wanted.model.as_ref(), estimate);
     said.sort_by_key(|said| (!said.wins, said.mismatch.is_some()));
     let limit_of = |said: &Said| plan.limits().iter().find(|limit| limit.info() == &said.limit);
-    let judged = said.iter().map(|said| judged(said, limit_of(said), body.estimate)).collect();
+    let judged = said.iter().map(|said| judged(said, limit_of(said), estimate)).collect();
     (judged, said.into_iter().find(|said| said.wins))
 }
 
