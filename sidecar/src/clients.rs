@@ -118,11 +118,11 @@ impl Clients {
         }
         let mut place = Place::default();
         if places.len() >= PLACES {
-            let lightest = places.iter().map(|(who, place)| (place.weight(slice), who));
+            let lightest = places.iter_mut().map(|(who, place)| (place.weight(slice), who));
             if let Some((weight, who)) = lightest.min_by_key(|(weight, _)| *weight) {
                 let who = who.clone();
                 places.remove(&who);
-                place.inherited = (slice, weight);
+                (place.inherited, place.weighed) = ((slice, weight), (slice, weight));
             }
         }
         place.add(slice, had);
@@ -168,6 +168,8 @@ struct Place {
     slices: [(u64, Had); SLICES as usize],
     /// In which slice it took another's place, and what that one weighed.
     inherited: (u64, u64),
+    /// In which slice it was weighed last, and what it weighs since: only its own requests and time change that.
+    weighed: (u64, u64),
 }
 
 impl Place {
@@ -178,6 +180,9 @@ impl Place {
             (*whose, *sum) = (slice, Had::default());
         }
         sum.add(had);
+        if self.weighed.0 == slice {
+            self.weighed.1 = self.weighed.1.saturating_add(had.weight());
+        }
     }
 
     fn had(&self, slice: u64) -> Had {
@@ -186,10 +191,13 @@ impl Place {
         sum
     }
 
-    fn weight(&self, slice: u64) -> u64 {
-        let (whose, inherited) = self.inherited;
-        let inherited = if counts(whose, slice) { inherited } else { 0 };
-        self.had(slice).weight().saturating_add(inherited)
+    fn weight(&mut self, slice: u64) -> u64 {
+        if self.weighed.0 != slice {
+            let (whose, inherited) = self.inherited;
+            let inherited = if counts(whose, slice) { inherited } else { 0 };
+            self.weighed = (slice, self.had(slice).weight().saturating_add(inherited));
+        }
+        self.weighed.1
     }
 }
 
