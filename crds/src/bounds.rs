@@ -130,3 +130,5 @@ pub const MAX_BURST: u32 = 1_000_000_000;
 pub const MAX_CONDITIONS: usize = 16;
 /// Limits of a pool, of all its policies together: a plan with more does not compile, and a pool's status lists them all.
 pub const MAX_POOL_LIMITS: usize = 256;
+/// Tiers of a pool, of all its policies together.
+pub const MAX_POOL_TIERS: usize = 256;

@@ -34,6 +34,13 @@ macro_rules! days {
     };
 }
 
+/// Whether a limit has a rate.
+macro_rules! a_rate {
+    () => {
+        "has(self.requests) || has(self.tokens) || has(self.inputTokens) || has(self.outputTokens) || has(self.slotSeconds)"
+    };
+}
+
 macro_rules! burst_needs_rate {
     ($unit:literal) => {
         rule_at(
@@ -290,6 +297,42 @@ pub const DELAY_NEEDS_PACE: Rule = rule_at(
      has(self.tokens) || has(self.inputTokens) || has(self.outputTokens) || has(self.slotSeconds)))",
     "Delay paces a rate of algorithm TokenBucket or LeakyBucket: choose one of these, and a rate, or the action Queue",
 );
+/// Places come free when they do.
+pub const DELAY_OF_RATES: Rule = rule_at(
+    ".onExceed.action",
+    "!(has(self.algorithm) && self.algorithm == 'LeakyBucket' || has(self.onExceed) && has(self.onExceed.action) && \
+     self.onExceed.action == 'Delay') || !(has(self.concurrency) || has(self.queued) || has(self.queuedTokens))",
+    "Delay, which is what a LeakyBucket does, is for rates: put concurrency, queued and queuedTokens into a limit of their own",
+);
+/// What a leaky bucket does with what comes too early.
+pub const LEAKY_DELAYS: Rule = rule_at(
+    ".onExceed.action",
+    "!has(self.algorithm) || self.algorithm != 'LeakyBucket' || !has(self.onExceed) || !has(self.onExceed.action) || \
+     self.onExceed.action in ['Delay', 'Reject']",
+    "a LeakyBucket delays by itself, and refuses what waits too long: leave the action out, or take a TokenBucket",
+);
+/// What bounds the queue does not lead into it.
+pub const QUEUE_FROM_OUTSIDE: Rule = rule_at(
+    ".onExceed.action",
+    "!has(self.onExceed) || !has(self.onExceed.action) || self.onExceed.action != 'Queue' || \
+     !(has(self.queued) || has(self.queuedTokens))",
+    "Queue is how requests come to wait: put queued and queuedTokens, which bound it, into a limit of their own",
+);
+/// Only rates can be too small for a request.
+pub const OVERSIZE_OF_RATES: Rule = rule_at(
+    ".onExceed.oversize",
+    concat!(
+        "!has(self.onExceed) || !has(self.onExceed.oversize) || self.onExceed.oversize != 'Reject' || ",
+        a_rate!()
+    ),
+    "oversize is about rates, and this limit has none",
+);
+/// Only rates are counted by an algorithm.
+pub const ALGORITHM_OF_RATES: Rule = rule_at(
+    ".algorithm",
+    concat!("!has(self.algorithm) || self.algorithm in ['TokenBucket', 'SlidingLog'] || ", a_rate!()),
+    "an algorithm counts rates, and this limit has none: leave it out",
+);
 /// A wait has an end.
 pub const MAX_WAIT_WHERE_WAITING: Rule = rule_at(
     ".maxWait",
@@ -334,17 +377,22 @@ pub const WINDOW_BY_THE_CLOCK: [Rule; 5] = [
     window_by_the_clock!("slotSeconds"),
 ];
 
-const fn of_limit() -> [Rule; 17] {
+const fn of_limit() -> [Rule; 22] {
     let [b1, b2, b3, b4, b5] = BURST_NEEDS_RATE;
     let [w1, w2, w3, w4, w5] = WINDOW_BY_THE_CLOCK;
     [
         ONE_UNIT,
+        ALGORITHM_OF_RATES,
         LOG_OF_REQUESTS,
         LOG_BOUND,
         RESET_OF_DAYS,
         ZONE_OF_DAYS,
         NO_BURST_OF_WINDOWS,
         DELAY_NEEDS_PACE,
+        DELAY_OF_RATES,
+        LEAKY_DELAYS,
+        QUEUE_FROM_OUTSIDE,
+        OVERSIZE_OF_RATES,
         b1,
         b2,
         b3,
@@ -359,7 +407,7 @@ const fn of_limit() -> [Rule; 17] {
 }
 
 /// Those that a limit as a whole keeps.
-pub const LIMIT: [Rule; 17] = of_limit();
+pub const LIMIT: [Rule; 22] = of_limit();
 
 /// All of them, for tests that each has its cases.
 pub fn all() -> Vec<Rule> {

@@ -9,7 +9,7 @@ use std::collections::BTreeMap;
 use corral_wire::{LimitDoc, Mode, PlanDoc, TierDoc};
 
 use super::{Fate, LimitOutcome, form::Form};
-use crate::policy::Precedence;
+use crate::{bounds::MAX_POOL_TIERS, policy::Precedence};
 
 /// Puts limits, tiers and exemptions of all policies into a plan, and says what became of each policy's limits.
 pub(super) fn resolve(forms: &[Form], doc: &mut PlanDoc) -> BTreeMap<String, Vec<LimitOutcome>> {
@@ -65,12 +65,15 @@ fn clients(ranked: &[&Form], doc: &mut PlanDoc) {
             default_tier.clone_from(&form.default_tier);
         }
         for tier in &form.tiers {
-            tiers.entry(&tier.name).or_insert(tier.scale_milli);
+            // One more than a plan has room for is missed by the limits that name it, and so by their author.
+            if tiers.len() < MAX_POOL_TIERS || tiers.contains_key(tier.name.as_str()) {
+                tiers.entry(&tier.name).or_insert(tier.scale_milli);
+            }
         }
     }
     doc.tiers =
         tiers.iter().map(|(name, milli)| TierDoc { name: (*name).to_owned(), scale_milli: *milli }).collect();
-    doc.default_tier = default_tier;
+    doc.default_tier = default_tier.filter(|tier| tiers.contains_key(tier.as_str()));
     doc.exempt = ranked.iter().flat_map(|form| form.exempt.clone()).collect();
     doc.exempt.sort_by(|a, b| (&a.policy, &a.cidrs, &a.clients).cmp(&(&b.policy, &b.cidrs, &b.clients)));
 }

@@ -3,7 +3,7 @@
 use super::{Checks, header_name, network, text};
 use crate::{
     bounds,
-    policy::{Action, Algorithm, Limit, Match, OnExceed, PathMatch, WrittenRate, wait_ms},
+    policy::{Action, Algorithm, Limit, Match, OnExceed, Oversize, PathMatch, WrittenRate, wait_ms},
     rules,
     units::{BadRate, DAY, HOUR, MINUTE, Rate},
 };
@@ -110,6 +110,8 @@ fn algorithm(checks: &mut Checks, limit: &Limit, rates: &[WrittenRate<'_>; 5]) {
         checks.rule(&rules::LOG_OF_REQUESTS, given == 1 && limit.requests.is_some());
         checks.rule(&rules::LOG_BOUND, read(limit.requests.as_deref()).is_none_or(fits_log));
     }
+    let counts_rates = !matches!(limit.algorithm, Algorithm::TokenBucket | Algorithm::SlidingLog);
+    checks.rule(&rules::ALGORITHM_OF_RATES, !counts_rates || rates.iter().any(|rate| rate.rate.is_some()));
     let fixed = limit.algorithm == Algorithm::FixedWindow;
     if fixed {
         for (rate, rule) in rates.iter().zip(&rules::WINDOW_BY_THE_CLOCK) {
@@ -149,10 +151,18 @@ fn reset(checks: &mut Checks, limit: &Limit, days: bool) {
 }
 
 fn exceed(checks: &mut Checks, limit: &Limit, rates: &[WrittenRate<'_>; 5]) {
-    let Some(OnExceed { action, max_wait, .. }) = &limit.on_exceed else { return };
-    let paced = matches!(limit.algorithm, Algorithm::TokenBucket | Algorithm::LeakyBucket)
-        && rates.iter().any(|rate| rate.rate.is_some());
+    let leaks = limit.algorithm == Algorithm::LeakyBucket;
+    let action = limit.on_exceed.as_ref().map(|exceed| exceed.action);
+    let waits = limit.queued.is_some() || limit.queued_tokens.is_some();
+    let delays = leaks || action == Some(Action::Delay);
+    checks.rule(&rules::DELAY_OF_RATES, !delays || !(waits || limit.concurrency.is_some()));
+    let Some(OnExceed { action, max_wait, oversize }) = &limit.on_exceed else { return };
+    let has_rate = rates.iter().any(|rate| rate.rate.is_some());
+    let paced = (leaks || limit.algorithm == Algorithm::TokenBucket) && has_rate;
     checks.rule(&rules::DELAY_NEEDS_PACE, *action != Action::Delay || paced);
+    checks.rule(&rules::LEAKY_DELAYS, !leaks || matches!(action, Action::Delay | Action::Reject));
+    checks.rule(&rules::QUEUE_FROM_OUTSIDE, *action != Action::Queue || !waits);
+    checks.rule(&rules::OVERSIZE_OF_RATES, *oversize != Oversize::Reject || has_rate);
     checks.at(".onExceed", |checks| {
         let waits = matches!(action, Action::Queue | Action::Delay);
         checks.rule(&rules::MAX_WAIT_WHERE_WAITING, waits == max_wait.is_some());

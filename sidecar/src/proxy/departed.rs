@@ -35,6 +35,11 @@ impl<'a> Flight<'a> {
         self.residency.lock().answered(self.id, head, Instant::now());
     }
 
+    /// Whether it is certain that Ollama has it on a runner.
+    pub(crate) fn is_aboard(&self) -> bool {
+        self.residency.lock().is_aboard(self.id, Instant::now())
+    }
+
     /// Its client takes the answer more slowly than Ollama gives it.
     pub(crate) fn lagging(&self) {
         self.residency.lock().lagging(self.id, Instant::now());

@@ -8,6 +8,7 @@
 //! answer gets 503, though the exchange itself may still be held, as for a client that has left.
 
 use std::sync::{Arc, OnceLock};
+use std::time::Duration;
 
 use bytes::Bytes;
 use http::header::CONTENT_TYPE;
@@ -26,6 +27,7 @@ use super::inspect::Held;
 use super::residency::{Head, Need};
 use super::route::Ending;
 use super::tokens::{Account, Edit, How};
+use super::trouble;
 use super::upstream::{Lease, NoAnswer, Pieces};
 use crate::metrics::UpstreamFailure;
 
@@ -152,7 +154,7 @@ async fn run(proxy: Arc<Proxy>, job: Job, reply: Reply) {
     let Some(reply) = reply else { return };
     match begun {
         Some(Ok((response, lease))) => {
-            deliver(&proxy, response, lease, Exchange { flight, hold, ending }, reply).await;
+            deliver(&proxy, response, lease, Exchange { flight, hold, ending }, (dispatched, reply)).await;
         }
         Some(Err(error)) => {
             drop((flight, hold));
@@ -207,6 +209,7 @@ fn note(proxy: &Proxy, begun: Option<&Begun>, dispatched: Instant) {
             metrics.upstream_first_byte(Instant::now().saturating_duration_since(dispatched));
             if response.status() == StatusCode::SERVICE_UNAVAILABLE {
                 proxy.core.tally().upstream_busy();
+                proxy.core.trouble();
                 metrics.upstream_failed(UpstreamFailure::Busy);
             }
         }
@@ -232,15 +235,27 @@ struct Exchange<'a> {
     ending: Ending,
 }
 
+impl Exchange<'_> {
+    /// Whether a stream on a runner has begun far later than its prompt explains. Of one that may have waited for a load
+    /// nothing is said.
+    fn began_late(&self, took: Duration, proxy: &Proxy) -> bool {
+        let aboard = self.flight.as_ref().is_some_and(Flight::is_aboard);
+        matches!(&self.hold, Hold::Slot { account, .. } if aboard && account.began_late(took, proxy))
+    }
+}
+
 /// Hands the answer to the client as it comes. Returning drops the lease unless it was given back: that cuts it.
 async fn deliver(
     proxy: &Proxy,
     response: response::Response<Incoming>,
     lease: Lease,
     mut exchange: Exchange<'_>,
-    reply: Reply,
+    (dispatched, reply): (Instant, Reply),
 ) {
     let (head, body) = response.into_parts();
+    if exchange.began_late(dispatched.elapsed(), proxy) {
+        proxy.core.trouble();
+    }
     if let Some(flight) = &exchange.flight {
         flight.answered(kind_of(&head));
     }
@@ -278,7 +293,10 @@ async fn deliver(
     let _ = fate.set(end);
     match end {
         End::Drained => {}
-        End::Stalled => proxy.core.metrics.upstream_failed(UpstreamFailure::Stalled),
+        End::Stalled => {
+            proxy.core.metrics.upstream_failed(UpstreamFailure::Stalled);
+            proxy.core.trouble();
+        }
         End::Closed | End::Broken => proxy.core.metrics.upstream_failed(UpstreamFailure::Cut),
     }
     // A client that has left meanwhile wants no last words.
@@ -347,6 +365,9 @@ async fn pump(
             Some(Ok(frame)) => {
                 health.upstream_answered();
                 let data = frame.into_data().unwrap_or_default();
+                if trouble::tells_of_full_memory(&data) {
+                    proxy.core.trouble();
+                }
                 watch.see(&data);
                 let data = hold.see(data);
                 if body.is_end_stream() {

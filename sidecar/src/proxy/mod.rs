@@ -57,6 +57,7 @@ use residency::Residency;
 use route::Endpoint;
 pub(crate) use tokens::Learned;
 use tokens::Reckoning;
+use trouble::Signs;
 use upstream::Upstream;
 
 /// How often the wall clock is looked at: by so much a window by the clock may be late when that is set.
@@ -70,6 +71,7 @@ pub(crate) struct Proxy {
     upstream: Upstream,
     budget: BodyBudget,
     residency: Mutex<Residency>,
+    signs: Mutex<Signs>,
 }
 
 impl Proxy {
@@ -77,7 +79,8 @@ impl Proxy {
         let upstream = Upstream::new(settings.upstream, settings.connect_timeout);
         let budget = BodyBudget::new(settings.body_budget_bytes);
         let residency = Mutex::new(Residency::new(settings.hold_loaded));
-        Self { core, settings, dice: Dice::new(), upstream, budget, residency }
+        let signs = Mutex::default();
+        Self { core, settings, dice: Dice::new(), upstream, budget, residency, signs }
     }
 
     /// Reckons what a request will probably cost; none where nothing is inferred, which takes no slot.

@@ -35,8 +35,14 @@ const OUT_OF_MEMORY: [&[u8]; 6] = [
     b"insufficient memory",
 ];
 
-/// Whether an error of Ollama's says that memory is full.
-pub(crate) fn is_out_of_memory(error: &[u8]) -> bool {
+/// Where an error of Ollama's begins: at the start of an answer, a line, or an event. Deeper in, a model says it.
+const ERRORS: [&[u8]; 2] = [b"\n{\"error\":", b"data: {\"error\":"];
+
+/// Whether a piece of an answer is an error of Ollama's that says that memory is full.
+pub(crate) fn tells_of_full_memory(piece: &[u8]) -> bool {
+    let within = || ERRORS.iter().find_map(|mark| memmem::find(piece, mark));
+    let Some(at) = piece.starts_with(b"{\"error\":").then_some(0).or_else(within) else { return false };
+    let error = piece.get(at..).unwrap_or_default();
     OUT_OF_MEMORY.iter().any(|words| memmem::find(error, words).is_some())
 }
 
@@ -176,8 +182,16 @@ mod tests {
 
     #[test]
     fn a_full_gpu_is_told_apart_from_other_errors() {
-        assert!(is_out_of_memory(br#"{"error":"llama runner: CUDA error: out of memory"}"#));
-        assert!(is_out_of_memory(b"ggml_backend_cuda_buffer: cudaMalloc failed"));
-        assert!(!is_out_of_memory(br#"{"error":"model not found"}"#));
+        for error in [
+            r#"{"error":"llama runner: CUDA error: out of memory"}"#,
+            "{\"done\":false}\n{\"error\":\"cudaMalloc failed\"}\n",
+            "data: {\"error\":{\"message\":\"failed to allocate buffer\"}}\n\n",
+        ] {
+            assert!(tells_of_full_memory(error.as_bytes()), "{error}");
+        }
+        let tool = r#"{"message":{"tool_calls":[{"function":{"arguments":{"error":"out of memory"}}}]}}"#;
+        for other in [tool, r#"{"error":"model not found"}"#, r#"{"response":"the heap is out of memory"}"#] {
+            assert!(!tells_of_full_memory(other.as_bytes()), "{other}");
+        }
     }
 }

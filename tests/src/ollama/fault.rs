@@ -37,6 +37,8 @@ pub enum Fault {
         /// Its length, in bytes.
         bytes: usize,
     },
+    /// The answer is complete, but does not say how long its prompt was, as older versions did where they had it cached.
+    NoPromptCount,
     /// 200, and a body that is not the JSON it says it is.
     WrongJson,
     /// 503, as when too many wait for a load.

@@ -171,12 +171,16 @@ impl Generation {
         let stopped = said < self.extent.most;
         let now = Instant::now();
         let first = self.first.unwrap_or(now);
+        // The token that means "stop" counts, but has no text.
+        let tokens = said + i64::from(stopped);
+        let untold = self.fault == Some(Fault::NoPromptCount);
+        let prompt_tokens = if untold { 0 } else { self.extent.prompt_tokens };
+        self.ending.record.told(prompt_tokens, tokens);
         Step::End(Finish {
             text: std::mem::take(&mut self.text),
             reason: if stopped { "stop" } else { "length" },
-            prompt_tokens: self.extent.prompt_tokens,
-            // The token that means "stop" counts, but has no text.
-            tokens: said + i64::from(stopped),
+            prompt_tokens,
+            tokens,
             total_ns: nanos(now - self.arrived),
             load_ns: nanos(self.placed - self.arrived),
             prompt_ns: nanos(first - self.placed),

@@ -91,6 +91,7 @@ pub struct Load {
 struct Log {
     arrivals: Vec<Arrival>,
     outcomes: Vec<Outcome>,
+    counted: (u64, u64),
     models: BTreeMap<String, Load>,
     all: Load,
     loads: usize,
@@ -119,6 +120,11 @@ impl Record {
     /// How many inference requests ended this way.
     pub fn count(&self, outcome: Outcome) -> usize {
         self.log.lock().outcomes.iter().filter(|one| **one == outcome).count()
+    }
+
+    /// Tokens of prompts and of answers, as told in all answers that were given in full.
+    pub fn counted(&self) -> (u64, u64) {
+        self.log.lock().counted
     }
 
     /// How many connections the real server would never let go of.
@@ -158,6 +164,12 @@ impl Record {
 
     pub(crate) fn body_broke(&self) {
         self.log.lock().unread += 1;
+    }
+
+    pub(crate) fn told(&self, prompt: i64, answer: i64) {
+        let mut log = self.log.lock();
+        log.counted.0 += u64::try_from(prompt).unwrap_or_default();
+        log.counted.1 += u64::try_from(answer).unwrap_or_default();
     }
 
     pub(crate) fn ended(&self, outcome: Outcome) {

@@ -188,6 +188,9 @@ async fn infer(world: &Arc<World>, job: Job, fault: Option<Fault>, arrived: Inst
             if let Some(slot) = slot {
                 embed(world, *inputs, slot).await;
             }
+            if job.endpoint != Endpoint::Embeddings {
+                world.record.told(*prompt_tokens, 0);
+            }
             Ok(full(StatusCode::OK, Some(media), body))
         }
         (Work::Say { bound, most, prompt_tokens, usage }, Some(slot)) => {

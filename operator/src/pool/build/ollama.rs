@@ -124,7 +124,14 @@ mod tests {
         spec.ollama.flash_attention = Some(true);
         spec.ollama.kv_cache_type = Some(KvCacheType::Q8);
         let text = || "x".to_owned();
-        let pool = ValidPool { name: text(), namespace: text(), uid: text(), spec, update: None };
+        let pool = ValidPool {
+            name: text(),
+            namespace: text(),
+            uid: text(),
+            labels: corral_crds::policy::Labels::new(),
+            spec,
+            update: None,
+        };
         for variable in environment(&pool) {
             assert!(OWNED_ENV.contains(&variable.name.as_str()), "{} would be set twice", variable.name);
         }

@@ -125,7 +125,8 @@ mod tests {
     fn pool(spec: Value, update: Option<&str>) -> ValidPool {
         let text = || "chat".to_owned();
         let spec = serde_json::from_value(spec).unwrap();
-        ValidPool { name: text(), namespace: text(), uid: text(), spec, update: update.map(str::to_owned) }
+        let (labels, update) = (corral_crds::policy::Labels::new(), update.map(str::to_owned));
+        ValidPool { name: text(), namespace: text(), uid: text(), labels, spec, update }
     }
 
     fn id(spec: Value) -> String {

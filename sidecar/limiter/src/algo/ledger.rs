@@ -4,7 +4,12 @@
 //! Every unit that was ever charged lies on one line, in order of arrival. The window in force begins at a position,
 //! its `floor`, and each new window moves that on by one limit: so what a window holds beyond its limit lies in the
 //! next ones, as debt, and what lies below the floor counts no more. That is GCRA with a clock that goes by windows: a
-//! give-back takes away what of a charge lies above the floor, and nothing else. Positions are `i128`, and saturate.
+//! give-back takes away what of a charge lies above the floor, and nothing else.
+//!
+//! While the window lasts that was charged, that is all of it. Later it goes by where the charge lies: it began at s,
+//! and all that was given back since is taken to have lain before it, as in [`super::gcra`]. So what has already passed
+//! is never given back, and of charges that outlast their window some get back less if a later one was given back first.
+//! Positions are `i128`, and saturate.
 
 /// What one request took: with it, and only once, it is settled.
 #[derive(Debug, PartialEq, Eq)]
@@ -12,6 +17,8 @@
 pub struct Charge {
     /// Where it begins, in coordinates that later give-backs do not move.
     place: i128,
+    /// Where the window began that was charged.
+    floor: i128,
     cost: u64,
     is_carried: bool,
 }
@@ -48,7 +55,7 @@ impl Ledger {
         }
         let start = self.end.max(floor);
         self.end = start.saturating_add(i128::from(cost));
-        Charge { place: start.saturating_add(self.given), cost, is_carried: false }
+        Charge { place: start.saturating_add(self.given), floor, cost, is_carried: false }
     }
 
     /// Charges more on top of a charge, in the window in force; the charge then covers both. It gives back as though
@@ -68,12 +75,14 @@ impl Ledger {
         self.cut = self.cut.saturating_sub(from_cut);
     }
 
-    /// What of a charge lies above the floor and beyond its real cost; not negative.
+    /// What of a charge lies above a floor and beyond its real cost; not negative.
     pub(super) fn back(&self, charge: &Charge, real: u64, floor: i128) -> i128 {
+        let unspent = i128::from(charge.cost.saturating_sub(real));
+        if charge.floor >= floor {
+            return unspent;
+        }
         let start = charge.place.saturating_sub(self.given);
-        let reserved_to = start.saturating_add(i128::from(charge.cost));
-        let spent_to = start.saturating_add(i128::from(real)).max(floor);
-        reserved_to.saturating_sub(spent_to).max(0)
+        start.saturating_add(i128::from(charge.cost)).saturating_sub(floor).clamp(0, unspent)
     }
 
     /// Goes on above another floor with `kept` used. Of what charges from before give back, the first `cut` are taken
@@ -93,7 +102,8 @@ impl Ledger {
 impl Charge {
     /// As the bucket is carried from one floor to another.
     pub(super) fn carried(self, from: i128, to: i128) -> Self {
-        Self { place: self.place.saturating_sub(from).saturating_add(to), is_carried: true, ..self }
+        let moved = |position: i128| position.saturating_sub(from).saturating_add(to);
+        Self { place: moved(self.place), floor: moved(self.floor), is_carried: true, ..self }
     }
 
     /// Whether a swap has happened since.

@@ -227,6 +227,15 @@ impl Bucket for SlidingLog {
         if swap.from == swap.to {
             return charge;
         }
+        if charge.at.plus(swap.from.window()) <= swap.at {
+            // It counted no more, so that nothing of it was cut off: all of it stands.
+            return Charge {
+                cost: 0,
+                more: charge.cost.saturating_add(charge.more),
+                is_carried: true,
+                ..charge
+            };
+        }
         Charge { is_carried: true, ..charge }
     }
 

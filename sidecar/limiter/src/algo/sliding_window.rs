@@ -11,8 +11,8 @@
 //! known.
 //!
 //! A swap within one window length keeps both counters. What is above the new limit is cut from `previous` first: so
-//! what a bucket that knew the real costs would still hold is never cut below. Another window length makes what is
-//! used look as though it had come evenly, at the new rate. Both round up by less than one unit.
+//! what a bucket that knew the real costs would still hold is not cut below. Another window length makes what is used
+//! look as though it had come evenly, at the new rate. Both keep what is used to the unit, not to its fractions.
 
 pub use super::ledger::Charge;
 use super::{Bucket, Swap, ledger::Ledger};
@@ -138,16 +138,16 @@ impl SlidingWindow {
 
     /// Within one window length: cuts what is used beyond `most`, both times W.
     fn cut(&mut self, swap: &Swap<Pace>, most: u128) {
-        let (window, left) = (swap.to.window().into(), swap.to.left(self.index, swap.at));
-        let (current, used) = (self.current(&swap.from), self.weighed(&swap.from, swap.at));
-        let kept = used.min(most);
-        let kept_current = current.min(kept.div_ceil(window));
-        let rest = kept.saturating_sub(weigh(kept_current, swap.to.window())).div_ceil(left.max(1).into());
-        self.previous = self.previous.min(u64::try_from(rest).unwrap_or(u64::MAX));
-        let now_used =
-            weigh(kept_current, swap.to.window()).saturating_add(weigh(self.previous.into(), left));
-        let cut = used.saturating_sub(now_used).div_ceil(window);
-        self.ledger.carry(kept_current, cut, swap.to.floor(self.index));
+        let (window, left) = (swap.to.window(), swap.to.left(self.index, swap.at));
+        let (mut current, used) = (self.current(&swap.from), self.weighed(&swap.from, swap.at));
+        let mut kept = used;
+        if used > most {
+            current = current.min(whole(most, window));
+            self.previous = self.previous.min(whole_u64(most.saturating_sub(weigh(current, window)), left));
+            kept = weigh(current, window).saturating_add(weigh(self.previous.into(), left));
+        }
+        let cut = used.saturating_sub(kept).div_ceil(window.into());
+        self.ledger.carry(current, cut, swap.to.floor(self.index));
     }
 
     /// Into another window length: `kept` units that came evenly at the new rate, as far as they are that many.
@@ -155,12 +155,10 @@ impl SlidingWindow {
         let current = self.current(&swap.from);
         let lost = self.used_up(&swap.from, swap.at).saturating_sub(kept);
         self.index = swap.to.index(swap.at);
-        let left = swap.to.left(self.index, swap.at);
-        let used = weigh(kept, swap.to.window());
-        let rest = used.div_ceil(left.max(1).into());
-        self.previous = u64::try_from(rest).unwrap_or(u64::MAX).min(swap.to.limit());
-        let kept_current =
-            used.saturating_sub(weigh(self.previous.into(), left)).div_ceil(swap.to.window().into());
+        let (window, left) = (swap.to.window(), swap.to.left(self.index, swap.at));
+        let used = weigh(kept, window);
+        self.previous = whole_u64(used, left).min(swap.to.limit());
+        let kept_current = whole(used.saturating_sub(weigh(self.previous.into(), left)), window);
         // Charges in this window must not give back what now counts as the one before.
         let cut = lost.max(current.saturating_sub(kept_current));
         self.ledger.carry(kept_current, cut, swap.to.floor(self.index));
@@ -256,4 +254,13 @@ impl Bucket for SlidingWindow {
 
 fn weigh(units: u128, time: u64) -> u128 {
     units.saturating_mul(time.into())
+}
+
+/// How many whole units make up what weighs so much.
+fn whole(weight: u128, time: u64) -> u128 {
+    weight.checked_div(time.into()).unwrap_or(u128::MAX)
+}
+
+fn whole_u64(weight: u128, time: u64) -> u64 {
+    u64::try_from(whole(weight, time)).unwrap_or(u64::MAX)
 }

@@ -1,6 +1,7 @@
 //! The laws that limits and queue keep, as properties over random traces, each against an oracle that only scans lists.
 #![cfg(test)]
 
+mod bounds;
 mod capacity;
 mod composition;
 mod concurrent;

@@ -8,7 +8,7 @@ use proptest::prelude::*;
 use crate::{
     oracle::{Windows, worst_excess},
     support::{
-        SECOND, Trace, ask, gap, limit, limiter, limiter_of, limits, model, passes, plan, pods, rate, rated,
+        SECOND, Trace, ask, gap, limit, limiter, limiter_of, mixed, model, passes, plan, pods, rate, rated,
         steps,
     },
 };
@@ -27,7 +27,7 @@ proptest! {
     #![proptest_config(ProptestConfig::with_cases(300))]
 
     #[test]
-    fn a_swap_to_the_same_plan_changes_nothing(limits in limits(), steps in steps(60), every in 1..5usize) {
+    fn a_swap_to_the_same_plan_changes_nothing(limits in mixed(), steps in steps(60), every in 1..5usize) {
         let (mut quiet, mut swapped) = (limiter(&limits), limiter(&limits));
         let (mut first, mut second) = (Trace::default(), Trace::default());
         for (place, step) in steps.iter().enumerate() {

@@ -147,7 +147,8 @@ impl Charge {
 impl Drop for Charge {
     fn drop(&mut self) {
         let Some(ticket) = self.ticket.take() else {
-            return;
+            // The hall had kept it, and gave it back when this one left.
+            return self.core.metrics.tokens.settled(self.reserved, Usage::default());
         };
         let cost = match self.fate {
             Fate::GivenBack => Usage::default(),

@@ -1,7 +1,7 @@
 //! How much of a body its model will read: the bytes of text, the images, the numbers that are tokens already.
 //!
-//! Only sizes are kept. Keys are Ollama's words and not the client's, so they do not count; an image counts as one,
-//! however many bytes its base64 has.
+//! Only sizes are kept. Keys, roles and types are the API's words and not the client's, so they do not count; an image
+//! counts as one, however many bytes its base64 has.
 
 use super::text;
 
@@ -103,6 +103,8 @@ pub(super) struct Gauge {
     inside: Option<(Frame, u32)>,
     /// The string that comes next is the image itself, where its frame is an object.
     payload: bool,
+    /// The string that comes next is a word of the API.
+    formal: bool,
 }
 
 impl Gauge {
@@ -117,17 +119,21 @@ impl Gauge {
 
     pub(super) fn key(&mut self, key: &str) {
         match self.inside {
-            None => self.next = Frame::of(key),
+            None => {
+                self.next = Frame::of(key);
+                self.formal = text::folds_to(key, "role") || text::folds_to(key, "type");
+            }
             Some(_) => self.payload = text::folds_to(key, "url") || text::folds_to(key, "data"),
         }
     }
 
     pub(super) fn number(&mut self) {
-        self.next = None;
+        (self.next, self.formal) = (None, false);
         self.size.numbers += 1;
     }
 
     pub(super) fn string(&mut self, inner: &str) {
+        let formal = std::mem::take(&mut self.formal);
         let is_image = match (self.inside, self.next.take()) {
             (Some((Frame::Images, _)), _) | (None, Some(Frame::Images | Frame::ImageUrl)) => true,
             (Some(_), _) => self.payload,
@@ -135,7 +141,7 @@ impl Gauge {
         };
         if is_image {
             self.size.images += 1;
-        } else if self.inside.is_none() {
+        } else if self.inside.is_none() && !formal {
             self.size.text += text::length(inner);
             self.size.strings += 1;
         }
@@ -144,7 +150,7 @@ impl Gauge {
     /// A container opened, and is `depth` deep.
     pub(super) fn opened(&mut self, depth: u32, object: bool) {
         let frame = self.next.take();
-        self.payload = false;
+        (self.payload, self.formal) = (false, false);
         if self.inside.is_none() {
             // An object under `images` or a list under `source` is no image, and no text that Ollama would take.
             self.inside =
@@ -172,11 +178,11 @@ mod tests {
         for (body, part, text) in [
             (r#"{"prompt":"hello"}"#, Part::Prompt, 5),
             (r#"{"PROMPT":"\"\n\u00e9\ud83d\ude00"}"#, Part::Prompt, 8),
-            (r#"{"messages":[{"role":"user","content":"hello"}]}"#, Part::Messages, 9),
+            (r#"{"messages":[{"role":"user","content":"hello"}]}"#, Part::Messages, 5),
             (
                 r#"{"messages":[{"role":"user","content":[{"type":"text","text":"hello"}]}]}"#,
                 Part::Messages,
-                13,
+                5,
             ),
             (r#"{"input":["ab","cde"]}"#, Part::Input, 5),
             (r#"{"system":"a","prompt":"bc"}"#, Part::System, 1),

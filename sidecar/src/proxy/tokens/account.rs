@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
 
 use bytes::Bytes;
 use corral_limiter::Nanos;
@@ -156,7 +157,7 @@ impl Account {
         };
         let cached = heard.cached.min(input);
         let weight = f64::from(self.reckoning.cached_weight_milli) / 1000.0;
-        (input - cached).saturating_add(to_u64(to_f64(cached) * weight))
+        (input - cached).saturating_add(to_u64((to_f64(cached) * weight).ceil()))
     }
 
     /// Compares the estimate with Ollama's counts, and learns from them.
@@ -173,7 +174,35 @@ impl Account {
         let output = (!reckoning.dialect.embeds()).then_some(heard.so_far());
         metrics.estimated(reckoning.estimate(), input, output.unwrap_or_default());
         let (size, context, cap) = (reckoning.size, reckoning.context, reckoning.cap);
-        let lesson = Lesson { size, context, input, output, cap, slot };
+        let prompts = reckoning.prompts();
+        let lesson = Lesson { size, prompts, context, input, output, cap, slot };
         proxy.core.learned.lock().learn(reckoning.model(), &lesson);
+        self.look_for_trouble(heard, proxy);
+    }
+
+    /// Compares how long it took with what is usual.
+    fn look_for_trouble(&self, heard: &Heard, proxy: &Proxy) {
+        let model = self.reckoning.model();
+        let each = |nanos: Option<u64>, tokens: Option<u64>| {
+            Some(Duration::from_nanos(nanos?.checked_div(tokens?)?))
+        };
+        let uncached = heard.input.map(|input| input.saturating_sub(heard.cached));
+        let mut signs = proxy.signs.lock();
+        if let Some(pace) = each(heard.read_in, uncached) {
+            signs.read(model, pace);
+        }
+        let beside = proxy.core.gauges().in_flight;
+        let slow = each(heard.made_in, heard.output).is_some_and(|pace| signs.answered(model, beside, pace));
+        drop(signs);
+        if slow {
+            proxy.core.trouble();
+        }
+    }
+
+    /// An answer that is surely being worked on has begun after so long. Whether that is far longer than its prompt takes.
+    pub(crate) fn began_late(&self, took: Duration, proxy: &Proxy) -> bool {
+        let within =
+            proxy.signs.lock().should_begin_within(self.reckoning.model(), self.reckoning.estimate().input);
+        within.is_some_and(|within| took > within)
     }
 }

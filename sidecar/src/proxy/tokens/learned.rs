@@ -16,9 +16,9 @@ const MOST_MODELS: usize = 256;
 const ANSWERS: usize = 64;
 /// From how many on they are believed.
 const FEW_ANSWERS: usize = 10;
-/// A prompt of fewer tokens says more about its template than about its text.
-const SHORT_PROMPT: u64 = 64;
-/// A prompt of so many tokens or more counts as one sample; a shorter one as a part of one.
+/// A prompt of fewer bytes says more about its model's template than about the length of a token.
+const SHORT_PROMPT: u64 = 256;
+/// A text of so many tokens or more counts as one sample; a shorter one as a part of one.
 const LONG_PROMPT: f64 = 256.0;
 /// How much one sample moves what is known.
 const STEP: f64 = 1.0 / 8.0;
@@ -28,6 +28,8 @@ const STEP: f64 = 1.0 / 8.0;
 pub(super) struct Habits {
     /// Bytes of text a token.
     pub(super) bytes_per_token: f64,
+    /// Tokens that the model's template, and a system prompt of its own, put around a prompt.
+    pub(super) template: f64,
     /// Tokens an image.
     pub(super) tokens_per_image: f64,
     /// Nine answers in ten have no more tokens.
@@ -38,8 +40,13 @@ pub(super) struct Habits {
 
 impl Habits {
     /// Of a model that has not answered yet.
-    const UNKNOWN: Self =
-        Self { bytes_per_token: 3.5, tokens_per_image: 768.0, long_answer: 256, slot: Nanos::from_secs(1) };
+    const UNKNOWN: Self = Self {
+        bytes_per_token: 3.5,
+        template: 0.0,
+        tokens_per_image: 768.0,
+        long_answer: 256,
+        slot: Nanos::from_secs(1),
+    };
 }
 
 /// What one answer shows, by Ollama's own counts.
@@ -47,6 +54,8 @@ impl Habits {
 pub(super) struct Lesson {
     /// What there was to read.
     pub(super) size: Size,
+    /// In how many prompts: 1, but for lists to embed.
+    pub(super) prompts: u64,
     /// The context it had to fit into, if that is known.
     pub(super) context: Option<u64>,
     /// Tokens of the prompt.
@@ -71,7 +80,9 @@ struct Known {
     habits: Habits,
     /// Lengths of answers, oldest first.
     answers: VecDeque<u64>,
-    times: u64,
+    /// Something is known of the template, and of the time in a slot: what the first sample replaced was a guess.
+    knows_template: bool,
+    knows_slot: bool,
     /// The number of the latest lesson.
     latest: u64,
 }
@@ -102,7 +113,8 @@ impl Learned {
 
 impl Known {
     fn nothing() -> Self {
-        Self { habits: Habits::UNKNOWN, answers: VecDeque::new(), times: 0, latest: 0 }
+        let habits = Habits::UNKNOWN;
+        Self { habits, answers: VecDeque::new(), knows_template: false, knows_slot: false, latest: 0 }
     }
 
     fn learn(&mut self, lesson: &Lesson) {
@@ -110,30 +122,34 @@ impl Known {
         if let Some(output) = lesson.output {
             self.learn_answer(output, lesson.cap);
         }
-        // The first counts as it is: what it replaces is a guess.
-        let step = if self.times == 0 { 1.0 } else { STEP };
-        self.times = self.times.saturating_add(1);
+        let step = if std::mem::replace(&mut self.knows_slot, true) { STEP } else { 1.0 };
         let slot = moved(to_f64(self.habits.slot.0), to_f64(lesson.slot.0), step);
         self.habits.slot = Nanos(to_u64(slot));
     }
 
+    /// A prompt of a few words teaches about the template, a long one about the length of a token.
     fn learn_tokens(&mut self, lesson: &Lesson) {
-        let Lesson { size, input, .. } = *lesson;
-        let (text, read) = (to_f64(size.text), to_f64(input.saturating_sub(size.numbers)));
+        let Lesson { size, input, prompts, .. } = *lesson;
+        let (text, real) = (to_f64(size.text), to_f64(input));
+        let (words, around) = (text / self.habits.bytes_per_token, self.habits.template * to_f64(prompts));
         // Ollama cuts a prompt that does not fit, and says how much it kept.
-        let expected = text / self.habits.bytes_per_token;
-        let cut = lesson.context.is_some_and(|context| expected * 2.0 > to_f64(context));
-        if input < SHORT_PROMPT || cut {
+        let cut = lesson.context.is_some_and(|context| (words + around) * 2.0 > to_f64(context));
+        if cut || size.numbers > 0 || prompts == 0 {
             return;
         }
         if size.images > 0 {
-            let each = (read - expected) / to_f64(size.images);
+            let each = (real - words - around) / to_f64(size.images);
             let image = &mut self.habits.tokens_per_image;
             *image = moved(*image, each.clamp(16.0, 16_384.0), STEP);
-        } else if size.text > 0 && size.numbers == 0 {
-            let step = STEP * (read / LONG_PROMPT).min(1.0);
+        } else if size.text < SHORT_PROMPT {
+            let step = if std::mem::replace(&mut self.knows_template, true) { STEP } else { 1.0 };
+            let seen = ((real - words) / to_f64(prompts)).clamp(0.0, 4096.0);
+            self.habits.template = moved(self.habits.template, seen, step);
+        } else {
+            let seen = (real - around).max(1.0);
+            let step = STEP * (seen / LONG_PROMPT).min(1.0);
             let ratio = &mut self.habits.bytes_per_token;
-            *ratio = moved(*ratio, (text / read).clamp(1.0, 8.0), step);
+            *ratio = moved(*ratio, (text / seen).clamp(1.0, 8.0), step);
         }
     }
 
@@ -165,14 +181,14 @@ pub(super) fn to_f64(number: u64) -> f64 {
     number as f64
 }
 
-/// Rounded up; what is no number or negative is 0.
+/// Rounded; what is no number or negative is 0.
 #[expect(
     clippy::cast_possible_truncation,
     clippy::cast_sign_loss,
     reason = "`as` saturates, which is what is meant"
 )]
 pub(super) fn to_u64(number: f64) -> u64 {
-    number.ceil() as u64
+    number.round() as u64
 }
 
 #[cfg(test)]
@@ -186,7 +202,7 @@ mod tests {
     fn lesson(text: u64, input: u64, output: u64) -> Lesson {
         let size = Size { text, ..Size::default() };
         let slot = Nanos::from_secs(2);
-        Lesson { size, context: None, input, output: Some(output), cap: None, slot }
+        Lesson { size, prompts: 1, context: None, input, output: Some(output), cap: None, slot }
     }
 
     fn after(lessons: impl IntoIterator<Item = Lesson>) -> Habits {
@@ -208,17 +224,29 @@ mod tests {
         assert!((ratio - 2.0).abs() < 0.01, "{ratio}");
         let still = after(vec![lesson(2, 29, 10); 50]).bytes_per_token;
         assert!((still - 3.5).abs() < f64::EPSILON, "{still}");
-        let short = after([lesson(128, 64, 10)]).bytes_per_token;
+        let short = after([lesson(256, 128, 10)]).bytes_per_token;
         let long = after([lesson(512, 256, 10)]).bytes_per_token;
         assert!(long < short && short < 3.5, "{long} {short}");
+    }
+
+    #[test]
+    fn what_the_template_adds_is_learned_from_a_few_words() {
+        let template = after([lesson(7, 30, 10)]).template;
+        assert!((template - 28.0).abs() < f64::EPSILON, "{template}");
+        let habits = after([lesson(7, 30, 10), lesson(2000, 1028, 10)]);
+        assert!(habits.bytes_per_token < 3.5 && (habits.template - 28.0).abs() < f64::EPSILON, "{habits:?}");
+        let list = Lesson { prompts: 4, ..lesson(14, 12, 0) };
+        assert!((after([list]).template - 2.0).abs() < f64::EPSILON);
     }
 
     #[test]
     fn no_request_teaches_nonsense() {
         let junk = after(vec![lesson(1_000_000_000, 100, 10); 1000]).bytes_per_token;
         assert!((1.0..=8.0).contains(&junk), "{junk}");
-        let dense = after(vec![lesson(1, 100_000, 10); 1000]).bytes_per_token;
+        let dense = after(vec![lesson(300, 100_000, 10); 1000]).bytes_per_token;
         assert!((1.0..=8.0).contains(&dense), "{dense}");
+        let around = after(vec![lesson(1, 100_000, 10); 1000]).template;
+        assert!((0.0..=4096.0).contains(&around), "{around}");
     }
 
     #[test]

@@ -27,6 +27,9 @@ pub(super) struct Heard {
     pub(super) output: Option<u64>,
     /// Tokens of the prompt that Ollama had in its cache.
     pub(super) cached: u64,
+    /// Nanoseconds for which Ollama read the prompt, and for which it made the answer; only its own API tells.
+    pub(super) read_in: Option<u64>,
+    pub(super) made_in: Option<u64>,
     /// It told of an error.
     pub(super) failed: bool,
 }
@@ -40,8 +43,17 @@ impl Meter {
             (true, Voice::Native) => Framing::Lines,
             (true, _) => Framing::Events,
         };
-        let heard =
-            Heard { voice, speaks: false, chunks: 0, input: None, output: None, cached: 0, failed: false };
+        let heard = Heard {
+            voice,
+            speaks: false,
+            chunks: 0,
+            input: None,
+            output: None,
+            cached: 0,
+            read_in: None,
+            made_in: None,
+            failed: false,
+        };
         Self { walker: Walker::new(framing), heard }
     }
 
@@ -87,6 +99,8 @@ impl Listener for Heard {
             Count::Input => self.input = Some(number),
             Count::Output => self.output = Some(number),
             Count::Cached => self.cached = number,
+            Count::ReadIn => self.read_in = Some(number),
+            Count::MadeIn => self.made_in = Some(number),
         }
     }
 
@@ -100,6 +114,8 @@ enum Count {
     Input,
     Output,
     Cached,
+    ReadIn,
+    MadeIn,
 }
 
 /// Whether what stands there is a part of the answer: words, thoughts, or a call of a tool.
@@ -131,8 +147,8 @@ fn is_content(voice: Voice, path: &[Name]) -> bool {
 /// Which count stands there.
 fn count_at(voice: Voice, path: &[Name]) -> Option<Count> {
     use Name::{
-        Cached, CachedPrompt, Completion, Evaluated, Input, InputDetails, Output, Prompt, PromptDetails,
-        PromptEvaluated, Response, Usage,
+        Cached, CachedPrompt, Completion, Evaluated, EvaluatedIn, Input, InputDetails, Output, Prompt,
+        PromptDetails, PromptEvaluated, PromptEvaluatedIn, Response, Usage,
     };
     match (voice, path) {
         (Voice::Native, [PromptEvaluated])
@@ -143,6 +159,8 @@ fn count_at(voice: Voice, path: &[Name]) -> Option<Count> {
         | (Voice::OpenAi, [Usage, Completion])
         | (Voice::Anthropic, [Usage, Output])
         | (Voice::Responses, [Usage, Output] | [Response, Usage, Output]) => Some(Count::Output),
+        (Voice::Native, [PromptEvaluatedIn]) => Some(Count::ReadIn),
+        (Voice::Native, [EvaluatedIn]) => Some(Count::MadeIn),
         (Voice::Native, [CachedPrompt])
         | (Voice::OpenAi, [Usage, PromptDetails, Cached])
         | (Voice::Responses, [Usage, InputDetails, Cached] | [Response, Usage, InputDetails, Cached]) => {

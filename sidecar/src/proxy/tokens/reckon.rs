@@ -84,15 +84,21 @@ impl Reckoning {
 
     fn input(&self, habits: &Habits) -> u64 {
         let Size { text, images, numbers, strings } = self.size;
-        let words = to_u64(to_f64(text) / habits.bytes_per_token);
-        let pictures = to_u64(to_f64(images) * habits.tokens_per_image);
         let numbers = if self.dialect.reads_tokens() { numbers } else { 0 };
-        let all = words.saturating_add(pictures).saturating_add(numbers);
-        // Each text of a list to embed has a context of its own.
-        let contexts = if self.dialect.embeds() { strings.max(1) } else { 1 };
-        let most = self.context.map_or(u64::MAX, |context| context.saturating_mul(contexts));
-        // A list of tokens is counted, not estimated.
-        if strings == 0 && images == 0 { all } else { all.min(most) }
+        // A list of tokens is counted, not estimated; where there is nothing to read, there is no template either.
+        if strings == 0 && images == 0 {
+            return numbers;
+        }
+        let words = to_f64(text) / habits.bytes_per_token;
+        let pictures = to_f64(images) * habits.tokens_per_image;
+        let around = habits.template * to_f64(self.prompts());
+        let most = self.context.map_or(u64::MAX, |context| context.saturating_mul(self.prompts()));
+        to_u64(words + pictures + around).saturating_add(numbers).min(most)
+    }
+
+    /// How many prompts it is: each text of a list to embed has a context of its own.
+    pub(super) fn prompts(&self) -> u64 {
+        if self.dialect.embeds() { self.size.strings } else { 1 }
     }
 
     fn output(&self, habits: &Habits, input: u64) -> u64 {

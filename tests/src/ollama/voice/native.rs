@@ -41,10 +41,17 @@ struct Message<'a> {
 struct Counts {
     total_duration: u64,
     load_duration: u64,
+    #[serde(skip_serializing_if = "is_zero")]
     prompt_eval_count: i64,
     prompt_eval_duration: u64,
     eval_count: i64,
     eval_duration: u64,
+}
+
+/// Go leaves out what is zero.
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde asks so")]
+fn is_zero(count: &i64) -> bool {
+    *count == 0
 }
 
 #[derive(Serialize)]
