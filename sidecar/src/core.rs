@@ -220,8 +220,8 @@ impl Core {
     }
 
     /// Counts what a client had.
-    pub(crate) fn count_for(&self, head: &HeadFacts, had: &Had) {
-        self.clients.count(head, had, self.clock.now());
+    pub(crate) fn count_for(&self, head: &HeadFacts, more: &Had) {
+        self.clients.count(head, more, self.clock.now());
     }
 
     pub(crate) fn tally(&self) -> &Tally {

@@ -1,5 +1,5 @@
 //! What clients and the person who runs the pool are told: headers, refusals, `/corral/v1/limits`, explain and top.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may panic as tests do")]
 
 use corral_sidecar::control_socket::{Question, Reply, Top, ask};
 use corral_sidecar::explain::{Ask, Explained};
@@ -151,7 +151,10 @@ async fn a_client_sees_its_own_limits_with_what_is_used_and_left_and_no_others()
     let of = |unit: &str| each["thisPod"].as_array().unwrap().iter().find(|one| one["unit"] == unit).unwrap();
     assert_eq!(of("requests")["quota"], 200, "twice as much for this tier: {each}");
     assert_eq!((&of("requests")["used"], &of("requests")["remaining"]), (&json!(1), &json!(199)), "{each}");
-    assert!(of("tokens")["used"].as_u64().unwrap() >= 4 && of("tokens")["fullMs"].as_u64().unwrap() > 0, "{each}");
+    assert!(
+        of("tokens")["used"].as_u64().unwrap() >= 4 && of("tokens")["fullMs"].as_u64().unwrap() > 0,
+        "{each}"
+    );
     assert_eq!(of("requests")["usedPercent"], 0, "{each}");
     let window = limit_of(&shown, "window").unwrap();
     assert!(window["algorithm"] == "SlidingWindow" && window["burst"].is_null(), "{window}");
@@ -216,7 +219,11 @@ async fn explain_says_what_then_happens_and_consumes_nothing() {
         for _ in 0..4 {
             let explained = explained(&pod, request).await;
             let limit = &explained.limits[0];
-            assert_eq!((limit.limit.as_str(), limit.buckets[0].used), ("llm/fair-use/burst", used), "{explained}");
+            assert_eq!(
+                (limit.limit.as_str(), limit.buckets[0].used),
+                ("llm/fair-use/burst", used),
+                "{explained}"
+            );
             assert_eq!(explained.outcome.status, (used == 2).then_some(429), "{explained}");
             assert_eq!(limit.decides, used == 2, "{explained}");
         }

@@ -177,13 +177,14 @@ fn buckets(limit: &Limit, said: &Said) -> Vec<ShownStanding> {
     }
     for (endpoint, said) in own(limit, said) {
         for standing in &said.standings {
-            add(&mut buckets, bucket(standing), endpoint);
+            add(&mut buckets, standing, endpoint);
         }
     }
     buckets
 }
 
-fn add(buckets: &mut Vec<ShownStanding>, bucket: ShownStanding, endpoint: EndpointClass) {
+fn add(buckets: &mut Vec<ShownStanding>, standing: &Standing, endpoint: EndpointClass) {
+    let bucket = bucket(standing);
     let alike = |other: &&mut ShownStanding| {
         (other.unit, other.used, other.capacity, other.quota)
             == (bucket.unit, bucket.used, bucket.capacity, bucket.quota)
