@@ -183,7 +183,7 @@ fn queue(core: &Core) -> String {
     let Gauges { slots, in_flight, queued, predicted_wait_ms, .. } = core.gauges();
     let wait = wording::seconds(Nanos::from_millis(predicted_wait_ms));
     match queued {
-        0 => format!("{in_flight} run, {slots} may for each model, and nobody waits"),
+        0 => format!("{in_flight} run on {slots} slots a model, nobody waits"),
         _ => format!("{in_flight} run and {queued} wait for a slot, about {wait}"),
     }
 }
