@@ -206,3 +206,71 @@ impl Account {
         within.is_some_and(|within| took > within)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use corral_wire::TokensDoc;
+    use http::Method;
+
+    use super::*;
+    use crate::proxy::{inspect, route};
+
+    /// Of a prompt that is estimated at 10 tokens, for an answer of 20 at most.
+    fn account(stream: bool, cached_weight_milli: u32) -> Account {
+        let text = "x".repeat(35);
+        let body =
+            format!(r#"{{"model":"a","prompt":"{text}","stream":{stream},"options":{{"num_predict":20}}}}"#);
+        let uri = "/api/generate".parse().unwrap();
+        let endpoint = route::find(&Method::POST, &uri).unwrap().endpoint;
+        let asked = inspect::scan_body(body.as_bytes(), endpoint.action).unwrap();
+        let tokens = TokensDoc { cached_weight_milli, ..TokensDoc::default() };
+        let reckoning = Reckoning::of(&asked, endpoint, &tokens, &super::super::Learned::default());
+        Account::new(reckoning.unwrap(), Arc::default())
+    }
+
+    const WORD: &str = "{\"response\":\"a\",\"done\":false}\n";
+    const END: &str = "{\"response\":\"\",\"done\":true,\"prompt_eval_count\":8,\"prompt_eval_cached_count\":5,\"eval_count\":3}\n";
+    const ERROR: &str = "{\"error\":\"the runner died\"}\n";
+
+    fn cost(stream: bool, weight: u32, how: How, answer: Option<&str>) -> Option<(u64, u64)> {
+        let account = account(stream, weight);
+        let mut meter = Meter::new(account.reckoning.dialect, stream);
+        meter.see(answer.unwrap_or_default().as_bytes());
+        account.cost(how, answer.map(|_| meter.heard()))
+    }
+
+    #[test]
+    fn every_end_has_its_cost() {
+        use How::{Broken, Complete, Left, Refused};
+        let words = WORD.repeat(3);
+        let whole = words.clone() + END;
+        for (stream, how, answer, expected) in [
+            (true, Complete, Some(whole.as_str()), Some((8, 3))),
+            (true, Left, Some(&whole), Some((8, 3))),
+            (false, Complete, Some(END), Some((8, 3))),
+            (true, Complete, Some(&words), Some((10, 3))),
+            (true, Left, Some(&words), Some((10, 3))),
+            (true, Broken, Some(&words), Some((10, 3))),
+            (true, Left, Some(""), Some((10, 0))),
+            (true, Left, None, Some((10, 0))),
+            (false, Left, Some(""), Some((10, 20))),
+            (false, Left, None, Some((10, 20))),
+            (true, Broken, Some(""), None),
+            (false, Broken, Some(""), None),
+            (true, Broken, None, None),
+            (true, Complete, Some(ERROR), None),
+            (true, Complete, Some(&(words.clone() + ERROR)), Some((10, 3))),
+            (true, Refused, Some(ERROR), Some((0, 0))),
+            (false, Complete, Some("{\"done\":true,\"done_reason\":\"load\"}"), Some((0, 0))),
+        ] {
+            assert_eq!(cost(stream, 1000, how, answer), expected, "{stream} {how:?} {answer:?}");
+        }
+    }
+
+    #[test]
+    fn tokens_from_the_cache_count_by_their_weight() {
+        for (weight, input) in [(1000, 8), (0, 3), (500, 6), (1, 4)] {
+            assert_eq!(cost(true, weight, How::Complete, Some(END)), Some((input, 3)), "{weight}");
+        }
+    }
+}

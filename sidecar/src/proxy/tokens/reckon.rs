@@ -105,7 +105,11 @@ impl Reckoning {
         if self.dialect.embeds() {
             return 0;
         }
-        let room = self.context.map_or(u64::MAX, |context| context.saturating_sub(input));
+        // Ollama cuts a prompt that fills the context to half of it, so that an answer has room.
+        let room = self.context.map_or(u64::MAX, |context| match context.saturating_sub(input) {
+            0 => context / 2,
+            left => left,
+        });
         habits.long_answer.min(self.cap.unwrap_or(u64::MAX)).min(room)
     }
 }

@@ -63,7 +63,7 @@ fn the_answer_is_bounded_by_its_cap_and_by_what_the_context_leaves() {
     assert_eq!(estimate("/api/generate", &body(r#","options":{"num_predict":30}"#)), (100, 30));
     assert_eq!(estimate("/api/generate", &body(r#","options":{"num_predict":-1}"#)), (100, 100));
     assert_eq!(estimate("/api/generate", &body(r#","options":{"num_ctx":120}"#)), (100, 20));
-    assert_eq!(estimate("/api/generate", &body(r#","options":{"num_ctx":50}"#)), (50, 0));
+    assert_eq!(estimate("/api/generate", &body(r#","options":{"num_ctx":50}"#)), (50, 25), "it is cut");
     assert_eq!(estimate("/api/generate", &body(r#","options":{"num_ctx":100000}"#)), (100, 256));
     assert_eq!(estimate("/api/generate", &body(r#","options":{"num_ctx":-1}"#)), (100, 100));
     assert_eq!(estimate("/v1/completions", &body(r#","options":{"num_ctx":50}"#)), (100, 100));

@@ -81,7 +81,7 @@ impl Name {
 pub(super) trait Listener {
     /// A string that is not empty, or a list or object.
     fn something(&mut self, path: &[Name]);
-    /// A whole number that is not negative.
+    /// A whole number that is not negative, and a member of an object.
     fn number(&mut self, path: &[Name], number: u64);
     /// A value of the outermost kind is over: a line of NDJSON, an event, or the whole answer.
     fn over(&mut self);
@@ -160,6 +160,9 @@ impl Walker {
                     rest
                 }
                 State::Skip => from_first(memchr::memchr(b'\n', bytes), bytes),
+                State::Between if self.depth > 0 && self.objects & 1 == 0 && !is_mark(*byte) => {
+                    from_first(bytes.iter().position(|byte| is_mark(*byte)), bytes)
+                }
                 State::Between => {
                     self.between(*byte, listener);
                     rest
@@ -317,6 +320,11 @@ fn prefix(matched: usize, byte: u8) -> State {
         Some(_) if matched + 1 == DATA.len() => State::Between,
         _ => State::Prefix(matched + 1),
     }
+}
+
+/// Whether it means something in a list. Vectors are lists of numbers, megabytes of them, none of which does.
+fn is_mark(byte: u8) -> bool {
+    matches!(byte, b'"' | b'{' | b'}' | b'[' | b']' | b'\n')
 }
 
 fn line_start(framing: Framing) -> State {
