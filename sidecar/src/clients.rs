@@ -27,8 +27,8 @@ pub const SPAN: Nanos = Nanos::from_secs(300);
 /// The most clients followed.
 const PLACES: usize = 256;
 /// Slices of the span: what is shown is of the last 4.5 to 5 minutes.
-const SLICES: u64 = 10;
-const SLICE_NANOS: u64 = SPAN.0 / SLICES;
+const SLICES: usize = 10;
+const SLICE_NANOS: u64 = SPAN.0 / SLICES as u64;
 /// What a request weighs by itself.
 const REQUEST_WEIGHT: u64 = 1_000_000;
 
@@ -109,23 +109,23 @@ pub struct Clients {
 
 impl Clients {
     /// Counts what this client had.
-    pub fn count(&self, head: &HeadFacts, had: &Had, now: Nanos) {
+    pub fn count(&self, head: &HeadFacts, more: &Had, now: Nanos) {
         let who = self.who(head);
         let slice = now.0 / SLICE_NANOS;
         let mut places = self.places.lock();
         if let Some(place) = places.get_mut(&who) {
-            return place.add(slice, had);
+            return place.add(slice, more);
         }
         let mut place = Place::default();
         if places.len() >= PLACES {
-            let lightest = places.iter().map(|(who, place)| (place.weight(slice), who));
+            let lightest = places.iter_mut().map(|(who, place)| (place.weight(slice), who));
             if let Some((weight, who)) = lightest.min_by_key(|(weight, _)| *weight) {
                 let who = who.clone();
                 places.remove(&who);
-                place.inherited = (slice, weight);
+                (place.inherited, place.weighed) = ((slice, weight), (slice, weight));
             }
         }
-        place.add(slice, had);
+        place.add(slice, more);
         places.insert(who, place);
     }
 
@@ -157,7 +157,7 @@ impl Clients {
 /// What one client is charged by: an IPv4 address, or the /64 of an IPv6 address.
 fn network(ip: IpAddr) -> u128 {
     match ip.to_canonical() {
-        IpAddr::V4(v4) => u128::from(v4.to_ipv6_mapped().to_bits()),
+        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
         IpAddr::V6(v6) => v6.to_bits() >> 64 << 64,
     }
 }
@@ -165,19 +165,24 @@ fn network(ip: IpAddr) -> u128 {
 /// What one client has had, slice by slice.
 #[derive(Debug, Clone, Copy, Default)]
 struct Place {
-    slices: [(u64, Had); SLICES as usize],
+    slices: [(u64, Had); SLICES],
     /// In which slice it took another's place, and what that one weighed.
     inherited: (u64, u64),
+    /// In which slice it was weighed last, and what it weighs since: only its own requests and time change that.
+    weighed: (u64, u64),
 }
 
 impl Place {
     fn add(&mut self, slice: u64, had: &Had) {
-        let at = usize::try_from(slice % SLICES).unwrap_or_default();
+        let at = usize::try_from(slice).unwrap_or_default() % SLICES;
         let Some((whose, sum)) = self.slices.get_mut(at) else { return };
         if *whose != slice {
             (*whose, *sum) = (slice, Had::default());
         }
         sum.add(had);
+        if self.weighed.0 == slice {
+            self.weighed.1 = self.weighed.1.saturating_add(had.weight());
+        }
     }
 
     fn had(&self, slice: u64) -> Had {
@@ -186,16 +191,19 @@ impl Place {
         sum
     }
 
-    fn weight(&self, slice: u64) -> u64 {
-        let (whose, inherited) = self.inherited;
-        let inherited = if counts(whose, slice) { inherited } else { 0 };
-        self.had(slice).weight().saturating_add(inherited)
+    fn weight(&mut self, slice: u64) -> u64 {
+        if self.weighed.0 != slice {
+            let (whose, inherited) = self.inherited;
+            let inherited = if counts(whose, slice) { inherited } else { 0 };
+            self.weighed = (slice, self.had(slice).weight().saturating_add(inherited));
+        }
+        self.weighed.1
     }
 }
 
 /// Whether a slice is still looked at in another one.
 fn counts(whose: u64, now: u64) -> bool {
-    whose <= now && now - whose < SLICES
+    whose <= now && now - whose < SLICES as u64
 }
 
 #[cfg(test)]

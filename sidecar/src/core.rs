@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use corral_limiter::queue::{QueueLoad, SlotBounds, SlotQueue};
+use corral_limiter::queue::{QueueLoad, SlotBounds, SlotQueue, Wish};
 use corral_limiter::{
     BodyFacts, Explained, HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Refusal,
     Standing, SwapSummary, Usage,
@@ -157,9 +157,11 @@ impl Core {
     }
 
     /// What every limit of the plan would say to a request, in the order of the plan. Consumes nothing.
-    pub fn explain(&self, head: &HeadFacts, body: &BodyFacts<'_>) -> Vec<Explained> {
+    pub fn explain(&self, head: &HeadFacts, model: Option<&ModelName>, estimate: Usage) -> Vec<Explained> {
         let now = self.clock.now();
-        self.lock().limiter.explain(head, body, now)
+        let state = self.lock();
+        let waits = model.is_some_and(|model| !state.queue.starts_at_once(Wish::slot(model)));
+        state.limiter.explain(head, &BodyFacts { model, estimate, waits }, now)
     }
 
     /// What each limit in force has done, for metrics.
@@ -218,8 +220,8 @@ impl Core {
     }
 
     /// Counts what a client had.
-    pub(crate) fn count_for(&self, head: &HeadFacts, had: &Had) {
-        self.clients.count(head, had, self.clock.now());
+    pub(crate) fn count_for(&self, head: &HeadFacts, more: &Had) {
+        self.clients.count(head, more, self.clock.now());
     }
 
     pub(crate) fn tally(&self) -> &Tally {

@@ -10,7 +10,10 @@
 //! | `corral_request_duration_seconds` | from the end of the head to the end of the answer, or until the client left | `endpoint` |
 //! | `corral_refusals_total` | requests refused by something other than a limit | `reason`: `queue_full`, `wait_too_long`, `queue_timeout`, unavailable, unauthenticated, `bad_request` |
 //! | `corral_unauthenticated_total` | requests without a known API key, refused or not, where keys are known or needed | `key`: none, unknown |
-//! | `corral_limit_decisions_total` | decisions of each limit in force | `policy`, `limit`; `decision`: admitted, refused, `would_refuse` (shadow) |
+//! | `corral_limit_decisions_total` | decisions of each limit in force | `policy`, `limit`; `decision`: admitted, refused, `would_refuse` (shadow), delayed, queued, deprioritized, exempt |
+//! | `corral_limit_refusals_total` | requests refused in which a unit of a limit was exceeded | `policy`, `limit`, `unit` |
+//! | `corral_limit_adaptive_ratio` | what is in force of a limit's numbers; 1 but for an adaptive limit | `policy`, `limit` |
+//! | `corral_limit_wait_seconds` | from arrival to dispatch, of requests that a limit delayed, or asks again in the queue | |
 //! | `corral_limit_overflow_total` | admissions counted in a bucket that several clients share | `policy`, `limit` |
 //! | `corral_limit_keys` | buckets kept | `policy`, `limit` |
 //! | `corral_queue_wait_seconds` | from arrival to dispatch | |
@@ -88,6 +91,7 @@ pub struct Metrics {
     refusals: Family<ByReason, Counter>,
     unauthenticated: Family<ByKey, Counter>,
     queue_wait: Histogram,
+    limit_wait: Histogram,
     first_byte: Histogram,
     upstream_failures: Family<ByKind, Counter>,
     clients_gone: Counter,
@@ -122,6 +126,7 @@ impl Metrics {
             refusals: Family::default(),
             unauthenticated: Family::default(),
             queue_wait: long_times(),
+            limit_wait: long_times(),
             first_byte: long_times(),
             upstream_failures: Family::default(),
             clients_gone: Counter::default(),
@@ -164,6 +169,11 @@ impl Metrics {
             "queue_wait_seconds",
             "Time from arrival to dispatch to Ollama",
             self.queue_wait.clone(),
+        );
+        registry.register(
+            "limit_wait_seconds",
+            "Time from arrival to dispatch of requests that a limit delayed, or asks again in the queue",
+            self.limit_wait.clone(),
         );
         registry.register(
             "upstream_first_byte_seconds",
@@ -245,6 +255,11 @@ impl Metrics {
     /// A request was dispatched after waiting this long for its slot.
     pub fn queue_wait(&self, waited: Duration) {
         self.queue_wait.observe(waited.as_secs_f64());
+    }
+
+    /// A request that a limit delayed, or asked again in the queue, was dispatched after waiting this long.
+    pub fn limit_wait(&self, waited: Duration) {
+        self.limit_wait.observe(waited.as_secs_f64());
     }
 
     /// Ollama's first byte came this long after the dispatch.

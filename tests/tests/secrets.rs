@@ -95,7 +95,10 @@ fn secrets_and_prompts_are_in_no_log_no_metric_and_no_refusal() {
     let runtime = tokio::runtime::Runtime::new().unwrap();
     runtime.block_on(async {
         let ollama = ScriptedOllama::plain().await.unwrap();
-        let sidecar = Sidecar::start(&ollama, &PolicyFile::open()).await.unwrap();
+        let known = PolicyFile::open()
+            .identity("apiKeys: [{ secretName: team }]")
+            .keys("team", &[("ann-the-client", API_KEY)]);
+        let sidecar = Sidecar::start(&ollama, &known).await.unwrap();
         let refusals = exercise(&sidecar.client(), &ollama).await;
         assert_clean("a refusal", &refusals);
         assert_clean("the metrics", &sidecar.metrics().await.unwrap());
@@ -112,4 +115,5 @@ fn secrets_and_prompts_are_in_no_log_no_metric_and_no_refusal() {
     let log = collected.text();
     assert!(log.lines().count() > 10, "something is logged: {log}");
     assert_clean("the log", &log);
+    assert!(log.contains("ann-the-client"), "a known client is logged by its name");
 }

@@ -40,14 +40,14 @@ pub struct Standing {
 }
 
 impl Standing {
-    /// t in seconds: on an answer that was admitted, until the bucket is full; on a refusal never later than the
-    /// wait that the refusal states, which is t of what is used up. None for what counts at one time.
-    pub fn reset_seconds(&self, refused: Option<&Retry>) -> Option<u64> {
+    /// t, to be rounded up to seconds: on an answer that was admitted, until the bucket is full; on a refusal never later
+    /// than the wait that the refusal states, which is t of what is used up. None for what counts at one time.
+    pub fn reset(&self, refused: Option<&Retry>) -> Option<Nanos> {
         self.window_seconds?;
         Some(match refused {
-            None => self.full.secs_ceil(),
-            Some(retry) if self.remaining == 0 => retry.wait.secs_ceil(),
-            Some(retry) => self.full.min(retry.wait).secs_ceil(),
+            None => self.full,
+            Some(retry) if self.remaining == 0 => retry.wait,
+            Some(retry) => self.full.min(retry.wait),
         })
     }
 

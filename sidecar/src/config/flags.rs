@@ -190,15 +190,13 @@ struct TimeFlags {
 
 impl Cli {
     pub(super) fn command(self) -> Result<Command, Stop> {
-        match self.command {
-            Some(command) => command.command(),
-            None => {
-                let (asked, filter) = (self.flags.log_format, self.flags.log.clone());
-                let settings = self.flags.settings()?;
-                let format = log_format(asked, &settings.mode, std::io::stderr().is_terminal());
-                Ok(Command::Serve(Box::new(settings), LogSettings { format, filter }))
-            }
+        if let Some(command) = self.command {
+            return command.command();
         }
+        let (asked, filter) = (self.flags.log_format, self.flags.log.clone());
+        let settings = self.flags.settings()?;
+        let format = log_format(asked, &settings.mode, std::io::stderr().is_terminal());
+        Ok(Command::Serve(Box::new(settings), LogSettings { format, filter }))
     }
 }
 

@@ -1,5 +1,7 @@
 //! How things stand, read at each scrape and kept nowhere: what has gone leaves no series behind.
 
+use std::sync::atomic::AtomicU64;
+
 use corral_limiter::LimitStats;
 use corral_wire::{Counters, Gauges};
 use prometheus_client::encoding::EncodeLabelSet;
@@ -43,6 +45,13 @@ struct OfDecision {
     policy: String,
     limit: String,
     decision: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfUnit {
+    policy: String,
+    limit: String,
+    unit: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -117,22 +126,40 @@ impl Standing {
         let decisions = Family::<OfDecision, Counter>::default();
         let overflow = Family::<OfLimit, Counter>::default();
         let keys = Family::<OfLimit, Gauge>::default();
+        let refusals = Family::<OfUnit, Counter>::default();
+        let adaptive = Family::<OfLimit, Gauge<f64, AtomicU64>>::default();
         for stats in &self.limits {
             let (policy, limit) = (stats.limit.policy.clone(), stats.limit.name.clone());
             let counts = [
                 ("admitted", stats.admitted),
                 ("refused", stats.refused),
                 ("would_refuse", stats.would_refuse),
+                ("delayed", stats.delayed),
+                ("queued", stats.queued),
+                ("deprioritized", stats.deprioritized),
+                ("exempt", stats.exempt),
             ];
             for (decision, count) in counts {
                 let labels = OfDecision { policy: policy.clone(), limit: limit.clone(), decision };
                 decisions.get_or_create(&labels).inc_by(count);
             }
+            for units in &stats.units {
+                let unit = units.unit.as_str();
+                let labels = OfUnit { policy: policy.clone(), limit: limit.clone(), unit };
+                refusals.get_or_create(&labels).inc_by(units.refused);
+            }
             let labels = OfLimit { policy, limit };
+            adaptive.get_or_create(&labels).set(f64::from(stats.adaptive_milli) / 1000.0);
             overflow.get_or_create(&labels).inc_by(stats.overflowed);
             keys.get_or_create(&labels).set(i64::try_from(stats.keys).unwrap_or(i64::MAX));
         }
         registry.register("limit_decisions", "Decisions of each limit in force", decisions);
+        registry.register(
+            "limit_refusals",
+            "Requests refused in which a unit of a limit was exceeded",
+            refusals,
+        );
+        registry.register("limit_adaptive_ratio", "What is in force of the numbers of a limit", adaptive);
         registry.register("limit_overflow", "Admissions counted in a bucket that clients share", overflow);
         registry.register("limit_keys", "Buckets kept for a limit", keys);
     }
@@ -164,8 +191,49 @@ fn seconds(millis: u64) -> f64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Arc;
+
+    use corral_limiter::{LimitInfo, Unit, UnitStats};
+    use corral_wire::Mode;
+
     use super::*;
     use crate::metrics::Metrics;
+
+    #[test]
+    fn a_limit_tells_what_it_decided_and_what_of_it_is_in_force() {
+        let units = vec![UnitStats { unit: Unit::Tokens, refused: 4 }];
+        let limit = Arc::new(LimitInfo::new("llm/fair-use", "tokens", None, None));
+        let stats = LimitStats {
+            limit,
+            mode: Mode::Enforce,
+            admitted: 1,
+            refused: 4,
+            would_refuse: 0,
+            delayed: 2,
+            queued: 3,
+            deprioritized: 5,
+            exempt: 6,
+            overflowed: 7,
+            keys: 8,
+            adaptive_milli: 550,
+            units,
+        };
+        let text = Metrics::new().render(&Standing { limits: vec![stats], ..Standing::default() });
+        let of = "policy=\"llm/fair-use\",limit=\"tokens\"";
+        for (metric, more, value) in [
+            ("limit_decisions_total", ",decision=\"delayed\"", "2"),
+            ("limit_decisions_total", ",decision=\"queued\"", "3"),
+            ("limit_decisions_total", ",decision=\"deprioritized\"", "5"),
+            ("limit_decisions_total", ",decision=\"exempt\"", "6"),
+            ("limit_refusals_total", ",unit=\"tokens\"", "4"),
+            ("limit_adaptive_ratio", "", "0.55"),
+            ("limit_overflow_total", "", "7"),
+            ("limit_keys", "", "8"),
+        ] {
+            let line = format!("corral_{metric}{{{of}{more}}} {value}");
+            assert!(text.lines().any(|l| l == line), "{line}\n{text}");
+        }
+    }
 
     #[test]
     fn a_scrape_shows_how_things_stand_now() {

@@ -1,3 +1,5 @@
+use std::fmt::Write;
+
 use corral_limiter::compile;
 use corral_wire::{ApiKeyDoc, IdentityDoc, KeyDigester, PlanDoc, PoolRef, QueueDoc};
 
@@ -42,7 +44,10 @@ fn plan(keys: &[(&str, &str)]) -> Plan {
 }
 
 fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    bytes.iter().fold(String::new(), |mut text, byte| {
+        write!(text, "{byte:02x}").unwrap();
+        text
+    })
 }
 
 /// Who sends these headers: a client's name, or why there is none.

@@ -2,9 +2,7 @@
 
 use std::sync::Arc;
 
-use corral_limiter::{
-    BodyFacts, Explained as Said, HeadFacts, Limit, ModelName, Nanos, Plan, Standing, Usage, Would,
-};
+use corral_limiter::{Explained as Said, HeadFacts, Limit, ModelName, Nanos, Plan, Standing, Usage, Would};
 use corral_wire::{Gauges, Unauthenticated};
 use http::{Method, Uri};
 
@@ -114,15 +112,11 @@ impl Wanted {
 
 /// What every limit of the plan has to say: the one that decides first, then those that apply, then the others.
 fn limits(core: &Core, plan: &Plan, facts: &HeadFacts, wanted: &Wanted) -> (Vec<Judged>, Option<Said>) {
-    let body = BodyFacts {
-        model: wanted.model.as_ref(),
-        estimate: wanted.estimate.unwrap_or_default(),
-        ..BodyFacts::default()
-    };
-    let mut said = core.explain(facts, &body);
+    let estimate = wanted.estimate.unwrap_or_default();
+    let mut said = core.explain(facts, wanted.model.as_ref(), estimate);
     said.sort_by_key(|said| (!said.wins, said.mismatch.is_some()));
     let limit_of = |said: &Said| plan.limits().iter().find(|limit| limit.info() == &said.limit);
-    let judged = said.iter().map(|said| judged(said, limit_of(said), body.estimate)).collect();
+    let judged = said.iter().map(|said| judged(said, limit_of(said), estimate)).collect();
     (judged, said.into_iter().find(|said| said.wins))
 }
 
@@ -189,7 +183,7 @@ fn queue(core: &Core) -> String {
     let Gauges { slots, in_flight, queued, predicted_wait_ms, .. } = core.gauges();
     let wait = wording::seconds(Nanos::from_millis(predicted_wait_ms));
     match queued {
-        0 => format!("{in_flight} run, {slots} may for each model, and nobody waits"),
+        0 => format!("{in_flight} run on {slots} slots a model, nobody waits"),
         _ => format!("{in_flight} run and {queued} wait for a slot, about {wait}"),
     }
 }

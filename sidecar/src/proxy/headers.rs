@@ -9,7 +9,7 @@ mod familiar;
 
 use std::fmt::Write;
 
-use corral_limiter::{Nanos, Retry, Standing, Unit};
+use corral_limiter::{Retry, Standing, Unit};
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
@@ -42,7 +42,7 @@ fn insert_lists(out: &mut HeaderMap, standings: &[Standing], refused: Option<&Re
         if let Some(unit) = quota_unit(standing.unit) {
             let _ = write!(policy, ";qu=\"{unit}\"");
         }
-        if let Some(reset) = reset(standing, refused) {
+        if let Some(reset) = standing.reset(refused) {
             let _ = write!(limit, ";t={}", reset.secs_ceil());
         }
     }
@@ -58,17 +58,6 @@ fn insert_lists(out: &mut HeaderMap, standings: &[Standing], refused: Option<&Re
 /// What waits for a slot is the queue's business, which has no window and no promise.
 fn is_told(unit: Unit) -> bool {
     !matches!(unit, Unit::Queued | Unit::QueuedTokens)
-}
-
-/// Until the bucket is as it was at first; on a refusal never later than the wait that the refusal states, which is that
-/// of what is used up. None for what has no window.
-fn reset(standing: &Standing, refused: Option<&Retry>) -> Option<Nanos> {
-    standing.window_seconds?;
-    Some(match refused {
-        None => standing.full,
-        Some(retry) if standing.remaining == 0 => retry.wait,
-        Some(retry) => standing.full.min(retry.wait),
-    })
 }
 
 fn quota_unit(unit: Unit) -> Option<&'static str> {

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use corral_limiter::{BodyFacts, Explained, HeadFacts, Limit, LimitInfo, Mismatch, Plan, Standing};
+use corral_limiter::{Explained, HeadFacts, Limit, LimitInfo, Mismatch, Plan, Standing, Usage};
 use corral_wire::{Action, Algorithm, EndpointClass, KeyPart, Mode, Scope};
 use serde::Serialize;
 use serde_json::{Value, json};
@@ -111,7 +111,7 @@ pub(crate) fn show(core: &Core, caller: &HeadFacts) -> Bytes {
 fn said(core: &Core, caller: &HeadFacts) -> Said {
     let ask = |(endpoint, path)| {
         let head = HeadFacts { endpoint, path, ..caller.clone() };
-        (endpoint, core.explain(&head, &BodyFacts::default()))
+        (endpoint, core.explain(&head, None, Usage::default()))
     };
     route::all().map(ask).collect()
 }
@@ -177,13 +177,14 @@ fn buckets(limit: &Limit, said: &Said) -> Vec<ShownStanding> {
     }
     for (endpoint, said) in own(limit, said) {
         for standing in &said.standings {
-            add(&mut buckets, bucket(standing), endpoint);
+            add(&mut buckets, standing, endpoint);
         }
     }
     buckets
 }
 
-fn add(buckets: &mut Vec<ShownStanding>, bucket: ShownStanding, endpoint: EndpointClass) {
+fn add(buckets: &mut Vec<ShownStanding>, standing: &Standing, endpoint: EndpointClass) {
+    let bucket = bucket(standing);
     let alike = |other: &&mut ShownStanding| {
         (other.unit, other.used, other.capacity, other.quota)
             == (bucket.unit, bucket.used, bucket.capacity, bucket.quota)

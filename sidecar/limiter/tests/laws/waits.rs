@@ -138,7 +138,7 @@ proptest! {
             None => prop_assert_eq!(next, Nanos::ZERO),
             Some(refusal) => {
                 prop_assert_eq!(next, refusal.retry.wait);
-                let latest = standings.iter().filter_map(|s| s.reset_seconds(Some(&refusal.retry))).max();
+                let latest = standings.iter().filter_map(|s| s.reset(Some(&refusal.retry))).map(Nanos::secs_ceil).max();
                 prop_assert_eq!(latest, Some(refusal.retry.wait.secs_ceil()));
             }
         }

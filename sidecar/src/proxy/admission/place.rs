@@ -86,6 +86,9 @@ impl Place {
         }
         self.charge.start(self.slot.id);
         let waited = self.slot.held_since.unwrap_or(self.arrived_at).since(self.arrived_at);
+        if self.terms.delay > Nanos::ZERO || self.terms.asks_again_for.is_some() {
+            self.slot.core.metrics.limit_wait(waited.into());
+        }
         Ok(Permit { slot: self.slot, charge: self.charge, waited })
     }
 

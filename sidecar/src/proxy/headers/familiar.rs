@@ -5,7 +5,6 @@ use corral_limiter::{Nanos, Retry, Standing, Unit};
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
-use super::reset;
 use crate::clock;
 use crate::proxy::route::Family;
 use crate::proxy::wording;
@@ -75,7 +74,7 @@ impl Trio {
         };
         out.insert(&self.limit, HeaderValue::from(scarcest.quota));
         out.insert(&self.remaining, HeaderValue::from(scarcest.remaining));
-        let reset = reset(scarcest, refused).map(written).map(HeaderValue::try_from);
+        let reset = scarcest.reset(refused).map(written).map(HeaderValue::try_from);
         if let Some(Ok(reset)) = reset {
             out.insert(&self.reset, reset);
         }

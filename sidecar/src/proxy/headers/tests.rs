@@ -1,7 +1,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use corral_limiter::{LimitInfo, Rate};
+use corral_limiter::{LimitInfo, Nanos, Rate};
 
 use super::*;
 
