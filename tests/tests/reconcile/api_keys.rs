@@ -4,7 +4,7 @@ use std::collections::BTreeSet;
 use std::time::Duration;
 
 use corral_tests::fake_api::store::Store;
-use corral_wire::{ApiKeyDoc, KeyDigester, PlanDoc};
+use corral_wire::{KeyDigester, PlanDoc};
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -37,13 +37,11 @@ fn clients(plan: &PlanDoc) -> Vec<String> {
 }
 
 /// Whose a key is by a plan, as a pod looks it up.
-fn owner(world: &World, plan: &PlanDoc, key: &str) -> Option<String> {
+fn owner(world: &World, doc: &PlanDoc, key: &str) -> Option<String> {
+    let plan = corral_limiter::compile(doc).unwrap();
     let digesters: Vec<KeyDigester> = world.keys("chat").unwrap().digesters().collect();
-    let named = plan.identity.digest_key.as_deref()?;
-    let digester = digesters.iter().find(|digester| digester.id() == named)?;
-    let digest: String = digester.digest(key.as_bytes()).iter().map(|byte| format!("{byte:02x}")).collect();
-    let is_this = |known: &&ApiKeyDoc| known.digest == digest;
-    plan.identity.api_keys.iter().find(is_this).map(|known| known.client.clone())
+    let digester = digesters.iter().find(|digester| Some(digester.id()) == plan.digest_key())?;
+    plan.client_of(&digester.digest(key.as_bytes())).map(|client| client.name.clone())
 }
 
 fn resolved(world: &World) -> (String, String, String) {
