@@ -223,7 +223,7 @@ fn bad_input_is_told_by_the_field_that_was_written() {
             "[{ name: x-env,",
             "spec.limits[0].match.headers[0].name: the pool does not trust header x-env",
         ),
-        ("Header:x-team", "Header:x-env", "spec.limits[0].per[1]: the pool does not trust header x-env"),
+        ("Header:x-team", "Header:x-env", "spec.limits[0].per[0]: the pool does not trust header x-env"),
         (
             "tiers: [premium, basic]",
             "tiers: [premium, gold]",
@@ -231,6 +231,7 @@ fn bad_input_is_told_by_the_field_that_was_written() {
         ),
         ("requests: 7.5/s", "requests: 20k/s", "spec.limits[3].requests: SlidingLog remembers at most 10000"),
         ("models: [\"Llama3*\", Tiny]", "models: [\"a b*\"]", "spec.limits[0].match.models[0]: "),
+        ("[\"Llama3*\", Tiny]", "[Tiny, \"a b*\"]", "spec.limits[0].match.models[1]: "),
         ("slotSeconds: 600/h", "slotSeconds: 2000000000/h", "spec.limits[0].slotSeconds: "),
     ] {
         let found = problems(from, to);
