@@ -135,6 +135,7 @@ impl<'a> Judge<'a> {
 
     /// Adds to a refusal what one limit has against the request.
     fn accuse(&self, seen: &Seen, asked: Asked<'_>, refusal: &mut Refusal) {
+        let head = asked.head;
         let (Some(limit), Some(state)) = (self.plan.limits().get(seen.place), self.states.get(seen.place))
         else {
             return;
@@ -143,7 +144,7 @@ impl<'a> Judge<'a> {
             let Exceeded { unit, used, allowed, asked, wait, overflowed, .. } = exceeded;
             let retry = &mut refusal.retry;
             retry.estimate |= wait.is_none();
-            retry.shared |= overflowed || !limit.is_per_client();
+            retry.shared |= overflowed || !limit.is_per_client(head);
             retry.split |= limit.scope() == Scope::Pool && self.divisor > NonZeroU32::MIN;
             let wait = wait.unwrap_or(CONCURRENCY_WAIT);
             retry.wait = retry.wait.max(wait);

@@ -3,7 +3,7 @@
 
 use std::{cmp::Ordering, num::NonZeroU32, sync::Arc};
 
-use corral_wire::{Algorithm, Mode};
+use corral_wire::{Algorithm, KeyPart, Mode};
 
 use crate::{
     Limit, LimitInfo, Nanos, Rate, Retry, Unit,
@@ -90,7 +90,9 @@ impl Judge<'_> {
     pub(crate) fn standing(&self, asked: Asked<'_>) -> Vec<Standing> {
         let mut keys = Keys::new(self.hasher, asked);
         let mut standings = Vec::new();
-        for (_, limit, state) in self.applying(Mode::Enforce, asked) {
+        let is_known = |limit: &Limit| asked.model.is_some() || !limit.per().contains(&KeyPart::Model);
+        let applying = self.applying(Mode::Enforce, asked);
+        for (_, limit, state) in applying.filter(|(_, limit, _)| is_known(limit)) {
             standings.extend(self.standings_of(limit, state, keys.key(limit), asked));
         }
         standings.sort_by(by_scarcity);

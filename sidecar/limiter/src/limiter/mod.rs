@@ -2,6 +2,7 @@
 
 mod explain;
 mod passage;
+mod slot;
 mod stats;
 mod wall;
 
@@ -128,14 +129,13 @@ impl Limiter {
     pub fn standing(&self, head: &HeadFacts, model: Option<&ModelName>, now: Nanos) -> Vec<Standing> {
         let Some(judge) = self.judge() else { return Vec::new() };
         let traits = judge.plan.traits(head);
-        let moment = if model.is_some() { Moment::Body { waits: false } } else { Moment::Head };
         judge.standing(Asked {
             head,
             traits: &traits,
             model,
             usage: &Usage::default(),
             ticket: None,
-            moment,
+            moment: Moment::Body { waits: false },
             now: now.max(self.latest),
         })
     }

@@ -6,12 +6,10 @@ use corral_wire::{Action, Mode};
 
 use super::Limiter;
 use crate::{
-    Blocked, BodyFacts, BucketId, CommitError, HeadFacts, Limit, Mismatch, Nanos, Refusal, Ticket, Unit,
-    Usage,
+    BodyFacts, CommitError, HeadFacts, Limit, Mismatch, Nanos, Refusal, Ticket, Unit, Usage,
     judge::{Asked, Judge, Seens, Stop},
-    meter::Meter,
     reserve::{Held, Phase},
-    state::{Exceeded, LimitState, Moment, Seen, Tally, Verdict},
+    state::{LimitState, Moment, Seen, Tally, Verdict},
 };
 
 impl Limiter {
@@ -38,6 +36,8 @@ impl Limiter {
     ///
     /// Of what becomes of an exceeded limit, refusing comes first; then the longest delay is the ticket's, and limits
     /// that queue are asked when there is a slot. Whether it is deprioritized holds beside both.
+    /// A limit that delays is booked for when it alone would let the request start: one that another limit makes wait
+    /// longer holds nobody up here.
     ///
     /// Call it once a ticket, and [`Self::standing`] after it for the headers. After an `Err` the ticket is empty: every
     /// guard is given back, and handing it back changes nothing.
@@ -56,7 +56,12 @@ impl Limiter {
                 arrival().map(|arrived| (arrived, seens, moment)).map_err(CommitError::Arrival)
             }
             Err(Stop::Refused(refusal)) => Err(CommitError::Refused(self.counted(refusal))),
-            Err(Stop::Oversized(oversized)) => Err(CommitError::Oversized(oversized)),
+            Err(Stop::Oversized(oversized)) => {
+                if let Some(place) = self.plan.as_ref().and_then(|plan| plan.place_of(&oversized.limit)) {
+                    self.tally(place, |tally| tally.add_refused(oversized.unit, true));
+                }
+                Err(CommitError::Oversized(oversized))
+            }
         };
         match arrived {
             Ok((arrived, seens, moment)) => {
@@ -99,84 +104,6 @@ impl Limiter {
         self.give_back(ticket.held, Real::Nothing, now);
     }
 
-    /// It waits no more, for it has a slot: what counts only those that wait is given back. A second call changes
-    /// nothing.
-    pub fn started(&mut self, ticket: &mut Ticket) {
-        let waiting = |held: &Held| matches!(held.unit, Unit::Queued | Unit::QueuedTokens);
-        for held in ticket.held.iter().filter(|held| waiting(held)) {
-            if let Some(state) = holder(&mut self.states, held) {
-                state.release(held);
-            }
-        }
-        ticket.held.retain(|held| !waiting(held));
-    }
-
-    /// A slot is there for a request that [`Ticket::is_pending`]: takes all that its limits must let it have, or nothing,
-    /// and says what is in its way.
-    pub fn dispatch(&mut self, ticket: &mut Ticket, now: Nanos) -> Result<(), Blocked> {
-        if !ticket.is_pending {
-            return Ok(());
-        }
-        let now = self.advance(now);
-        let at = (Moment::Slot, now);
-        let seens = self.look_pending(ticket, at);
-        if let Some(blocked) = self.blocked(&seens, ticket, at) {
-            return Err(blocked);
-        }
-        let usage = ticket.estimate;
-        self.take_guards(&seens, &usage, (ticket, Moment::Slot));
-        for seen in &seens {
-            if let Some(state) = self.states.get_mut(seen.place) {
-                state.charge(seen, ticket, Nanos::ZERO, now);
-                Tally::add(&mut state.tally.admitted);
-            }
-        }
-        ticket.is_pending = false;
-        Ok(())
-    }
-
-    /// Whether a request that [`Ticket::is_pending`] would take from a bucket when it is dispatched.
-    pub fn draws_on(&self, ticket: &Ticket, bucket: BucketId, now: Nanos) -> bool {
-        let seens = self.look_pending(ticket, (Moment::Slot, now.max(self.latest)));
-        seens.iter().any(|seen| {
-            let meters = self.states.get(seen.place).map_or(&[][..], |state| state.meters(seen.scale));
-            let mut looks = seen.looks.iter().filter_map(|looked| Some((meters.get(looked.meter)?, looked)));
-            looks.any(|(meter, looked)| {
-                meter.birth == bucket.birth && Meter::bucket(seen.key, looked.look.place) == bucket.key
-            })
-        })
-    }
-
-    /// What to refuse a request with that [`Ticket::is_pending`] and has waited until [`Ticket::deadline`]: the limits
-    /// that hold it up and let nobody wait longer. None when it is not they that hold it up. It still holds all it had:
-    /// hand it to [`Self::abandon`].
-    pub fn overdue(&mut self, ticket: &Ticket, now: Nanos) -> Option<Refusal> {
-        if !ticket.is_pending {
-            return None;
-        }
-        let now = self.advance(now);
-        let mut seens = self.look_pending(ticket, (Moment::Slot, now));
-        let waited = now.since(ticket.since);
-        let judge = self.judge()?;
-        let limits = judge.plan.limits();
-        seens.retain(|seen| {
-            let longest = limits.get(seen.place).and_then(Limit::max_wait);
-            longest.is_some_and(|longest| waited >= longest)
-        });
-        let traits = judge.plan.traits(&ticket.head);
-        let asked = Asked {
-            head: &ticket.head,
-            traits: &traits,
-            model: ticket.model.as_ref(),
-            usage: &ticket.estimate,
-            ticket: Some(ticket),
-            moment: Moment::Slot,
-            now,
-        };
-        let refusal = judge.accusation(&seens, asked)?;
-        Some(self.counted(refusal))
-    }
-
     /// Tokens of the answer have come, so many in all: what goes beyond what was reserved is charged now.
     pub fn progress(&mut self, ticket: &mut Ticket, output: u64, now: Nanos) {
         let now = self.advance(now);
@@ -213,14 +140,7 @@ impl Limiter {
         self.with_asked(ticket, usage, at, |judge, asked| judge.look(mode, asked)).unwrap_or_default()
     }
 
-    /// The limits that are asked when there is a slot.
-    fn look_pending(&self, ticket: &Ticket, at: (Moment, Nanos)) -> Seens {
-        let queues = |limit: &Limit| limit.action() == Action::Queue;
-        let look = |judge: Judge<'_>, asked: Asked<'_>| judge.look_where(Mode::Enforce, asked, queues);
-        self.with_asked(ticket, &ticket.estimate, at, look).unwrap_or_default()
-    }
-
-    fn with_asked<T>(
+    pub(super) fn with_asked<T>(
         &self,
         ticket: &Ticket,
         usage: &Usage,
@@ -250,7 +170,12 @@ impl Limiter {
         Ok((self.decide(ticket, &body.estimate, (moment, now))?, moment))
     }
 
-    fn take_guards(&mut self, seens: &[Seen], usage: &Usage, (ticket, moment): (&mut Ticket, Moment)) {
+    pub(super) fn take_guards(
+        &mut self,
+        seens: &[Seen],
+        usage: &Usage,
+        (ticket, moment): (&mut Ticket, Moment),
+    ) {
         let Some(plan) = &self.plan else { return };
         for seen in seens {
             if let (Some(limit), Some(state)) =
@@ -348,26 +273,6 @@ impl Limiter {
         }
     }
 
-    /// What is most in the way of a request that is to have a slot.
-    fn blocked(&self, seens: &Seens, ticket: &Ticket, at: (Moment, Nanos)) -> Option<Blocked> {
-        let plan = self.plan.as_deref()?;
-        let mut most: Option<(&Seen, Exceeded)> = None;
-        let mut guarded = false;
-        for seen in seens.iter().filter(|seen| seen.verdict == Verdict::Refuse) {
-            let (limit, state) = (plan.limits().get(seen.place)?, self.states.get(seen.place)?);
-            for exceeded in state.exceeded(limit, seen, (&ticket.estimate, Some(ticket)), at) {
-                guarded |= exceeded.wait.is_none();
-                if most.is_none_or(|(_, most)| exceeded.wait > most.wait) {
-                    most = Some((seen, exceeded));
-                }
-            }
-        }
-        let (seen, Exceeded { unit, wait, birth, bucket, .. }) = most?;
-        let limit = plan.limits().get(seen.place)?.info().clone();
-        let bucket = (!guarded).then_some(BucketId { birth, key: bucket });
-        Some(Blocked { limit, unit, wait, bucket })
-    }
-
     fn give_back(&mut self, held: impl IntoIterator<Item = Held>, real: Real, now: Nanos) {
         for mut held in held {
             let Some(state) = holder(&mut self.states, &held) else { continue };
@@ -415,7 +320,7 @@ enum Real {
 }
 
 /// The limit that gave what is held. The place is right unless the plan has changed since.
-fn holder<'a>(states: &'a mut [LimitState], held: &Held) -> Option<&'a mut LimitState> {
+pub(super) fn holder<'a>(states: &'a mut [LimitState], held: &Held) -> Option<&'a mut LimitState> {
     let at_place = states.get(held.place).is_some_and(|state| state.bore(held.birth));
     if at_place {
         return states.get_mut(held.place);

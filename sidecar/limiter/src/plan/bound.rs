@@ -66,12 +66,10 @@ impl Bound {
     /// None without a rate.
     pub fn per_window(&self, unit: Unit) -> Option<u64> {
         let rate = self.info.rate(unit)?;
-        let pods = u64::from(self.share().pods.get());
-        let counted = self.share().of(rate.count()).saturating_mul(pods);
+        let counted = self.of_all(unit, rate.count());
         Some(match self.algorithm {
-            Algorithm::TokenBucket | Algorithm::LeakyBucket => {
-                rate.count().saturating_add(self.burst(&rate).saturating_mul(pods))
-            }
+            Algorithm::TokenBucket => rate.count().saturating_add(self.of_all(unit, rate.burst)),
+            Algorithm::LeakyBucket => rate.count().saturating_add(u64::from(self.share().pods.get())),
             Algorithm::SlidingLog => counted,
             Algorithm::SlidingWindow | Algorithm::FixedWindow => counted.saturating_mul(2),
         })
@@ -79,17 +77,22 @@ impl Bound {
 
     /// The most of a unit at one time, over the whole scope; none where it does not bound that.
     pub fn at_once(&self, unit: Unit) -> Option<u64> {
-        let share = self.share();
-        Some(share.of(u64::from(self.info.most(unit)?.get())).saturating_mul(u64::from(share.pods.get())))
+        Some(self.of_all(unit, u64::from(self.info.most(unit)?.get())))
     }
 
     fn share(&self) -> Share {
         Share { pods: sharers(self.scope, self.pods), factor: Factor::ONE }
     }
 
-    /// The burst of one pod.
-    fn burst(&self, rate: &Rate) -> u64 {
-        if self.algorithm == Algorithm::LeakyBucket { 1 } else { self.share().of(rate.burst) }
+    /// One pod's share of a number, rounded up to whole units.
+    fn of_one(&self, unit: Unit, number: u64) -> u64 {
+        unit.of_permits(self.share().of(number.saturating_mul(unit.permits())))
+    }
+
+    /// The shares of all pods together.
+    fn of_all(&self, unit: Unit, number: u64) -> u64 {
+        let one = self.share().of(number.saturating_mul(unit.permits()));
+        unit.of_permits(one.saturating_mul(u64::from(self.share().pods.get())))
     }
 
     /// Whose the bound is, up to the share of one pod.
@@ -103,17 +106,17 @@ impl Bound {
 
     fn write_rate(&self, f: &mut fmt::Formatter<'_>, unit: Unit, rate: &Rate) -> fmt::Result {
         let (window, whose, most) = (Window(rate.window), self.whose(), self.per_window(unit).unwrap_or(0));
-        let counted = self.share().of(rate.count());
+        let counted = self.of_one(unit, rate.count());
         let pods = u64::from(self.share().pods.get());
         let even = Thousandths(rate.count_milli.div_ceil(pods));
         let of = Noun(unit);
         match self.algorithm {
             Algorithm::TokenBucket => {
-                let burst = self.burst(rate);
+                let burst = self.of_one(unit, rate.burst);
                 write!(f, "≤ {most}{of}/{window} {whose}{even}/{window}, burst {burst})")
             }
             Algorithm::LeakyBucket => {
-                let waiting = self.share().of(rate.burst);
+                let waiting = self.of_one(unit, rate.burst);
                 write!(f, "≤ {most}{of}/{window} {whose}{even}/{window} one by one, up to {waiting} wait)")
             }
             Algorithm::SlidingWindow => {
@@ -145,8 +148,9 @@ impl fmt::Display for Bound {
             join = "; ";
         }
         for (unit, most) in self.info.bounds_at_once() {
-            let (all, whose, share) = (self.at_once(*unit).unwrap_or(0), self.whose(), self.share());
-            write!(f, "{join}≤ {all}{} at once {whose}{})", Noun(*unit), share.of(u64::from(most.get())))?;
+            let (all, whose) = (self.at_once(*unit).unwrap_or(0), self.whose());
+            let one = self.of_one(*unit, u64::from(most.get()));
+            write!(f, "{join}≤ {all}{} at once {whose}{one})", Noun(*unit))?;
             join = "; ";
         }
         if self.largest_scale > UNSCALED {

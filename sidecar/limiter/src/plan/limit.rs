@@ -5,7 +5,7 @@ use std::{fmt, num::NonZeroU32, sync::Arc};
 use corral_wire::{Action, Algorithm, EndpointClass, KeyPart, Mode, Scope};
 
 use super::{Rate, matching::Cover};
-use crate::{Nanos, Unit, calendar::Calendar};
+use crate::{HeadFacts, Nanos, Unit, calendar::Calendar};
 
 /// What a refusal, a header or a metric says of a limit: its identity (policy and name) and the policy's numbers.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -206,9 +206,14 @@ impl Limit {
         self.scales.iter().position(|scaled| scaled.milli == milli).unwrap_or(0)
     }
 
-    /// Whether its buckets are each for one client.
-    pub(crate) fn is_per_client(&self) -> bool {
-        self.per.iter().any(|part| matches!(part, KeyPart::Client | KeyPart::ClientIP | KeyPart::ApiKey))
+    /// Whether the bucket of a request is for its client alone.
+    pub(crate) fn is_per_client(&self, head: &HeadFacts) -> bool {
+        let tells = |part: &KeyPart| match part {
+            KeyPart::Client | KeyPart::ClientIP => true,
+            KeyPart::ApiKey => head.client.is_some(),
+            _ => false,
+        };
+        self.per.iter().any(tells)
     }
 
     /// Whether the head of a request says all that this limit must know: whom it covers, and what it costs.

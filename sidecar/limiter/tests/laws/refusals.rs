@@ -3,7 +3,7 @@
 use corral_limiter::{Limiter, Nanos, Standing};
 use proptest::prelude::*;
 
-use crate::support::{Act, Came, Trace, ask, head, limiter_of, limits, model, passes, steps};
+use crate::support::{Act, Came, Trace, ask, head, limiter_of, limits, mixed, model, passes, steps};
 
 fn standings(limiter: &Limiter, now: u64) -> Vec<Vec<Standing>> {
     let all = (0..8).flat_map(|client| (0..2).map(move |number| (client, number)));
@@ -15,7 +15,7 @@ proptest! {
 
     /// Two keys a limit, so that overflow and eviction take part.
     #[test]
-    fn without_the_refused_requests_everything_goes_as_with_them(limits in limits(), steps in steps(60)) {
+    fn without_the_refused_requests_everything_goes_as_with_them(limits in mixed(), steps in steps(60)) {
         let (mut with, mut without) = (limiter_of(&limits, 1, 2), limiter_of(&limits, 1, 2));
         let (mut trace, mut quiet) = (Trace::default(), Trace::default());
         for step in &steps {

@@ -13,7 +13,7 @@ use proptest::prelude::*;
 
 use crate::{
     oracle::{Windows, worst_excess},
-    support::{SECOND, Trace, ask, gap, limiter, limits, model, rate, rated, steps},
+    support::{SECOND, ask, gap, limiter, model, rate, rated},
 };
 
 /// A request on a bare bucket: what it reserves, what it costs, and how many requests later it is settled.
@@ -82,53 +82,6 @@ proptest! {
             }
         }
     }
-}
-
-proptest! {
-    #![proptest_config(ProptestConfig::with_cases(200))]
-
-    #[test]
-    fn no_window_of_any_limit_holds_more_served_requests_than_its_bound(limits in limits(), steps in steps(80)) {
-        let mut limiter = limiter(&limits);
-        let mut trace = Trace::default();
-        let mut served = Vec::new();
-        let mut entered = Vec::new();
-        for step in &steps {
-            let before = trace.under_way.len();
-            trace.step(&mut limiter, step);
-            match trace.under_way.len() {
-                after if after > before => entered.push((trace.now, step.client, step.model)),
-                after if after < before && matches!(step.act, crate::support::Act::Abandon) => {
-                    entered.pop();
-                }
-                after if after < before => served.push(entered.remove(0)),
-                _ => {}
-            }
-        }
-        served.append(&mut entered);
-        for limit in &limits {
-            let Some(rate) = limit.requests else { continue };
-            let oracle = Windows::new(rate.count_milli, rate.window_seconds * SECOND, rate.burst);
-            for group in groups(limit, &served) {
-                prop_assert_eq!(worst_excess(group, oracle.interval, oracle.burst), 0);
-            }
-        }
-        limiter.stats().iter().for_each(|stats| assert!(stats.keys <= 1000));
-    }
-}
-
-/// The requests that a limit counts, a list for each of its buckets.
-fn groups(limit: &corral_wire::LimitDoc, served: &[(u64, u32, u8)]) -> Vec<Vec<(u64, u64)>> {
-    let mut groups = std::collections::BTreeMap::<_, Vec<_>>::new();
-    for (at, client, model) in served {
-        if !limit.models.is_empty() && *model != 0 {
-            continue;
-        }
-        let by_client = limit.per.iter().any(|part| matches!(part, KeyPart::Client | KeyPart::ClientIP));
-        let key = (by_client.then_some(client), limit.per.contains(&KeyPart::Model).then_some(model));
-        groups.entry(key).or_default().push((*at, 1));
-    }
-    groups.into_values().collect()
 }
 
 #[test]

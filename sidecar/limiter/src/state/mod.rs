@@ -1,47 +1,27 @@
 //! The state of one limit: its buckets, its guards, and what it has done.
 
+mod group;
+mod guard;
+mod tally;
+
 use corral_wire::Action;
 use smallvec::SmallVec;
 
+use self::{group::Group, guard::is_due};
+pub(crate) use self::{
+    group::{Births, Carrier},
+    guard::Guard,
+    tally::Tally,
+};
 use crate::{
     Limit, Nanos, Unit, Usage,
     adaptive::Aimd,
-    algo::concurrency::Guards,
     key::BucketKey,
-    meter::{Meter, Share, Wall},
+    meter::{Meter, Share},
     plan::{Factor, Scaled},
     reserve::{Held, Ticket},
     store::{Look, Place},
 };
-
-/// Numbers meters and guards: a new one is never taken for an old one of the same limit.
-#[derive(Debug, Default)]
-pub(crate) struct Births(u64);
-
-impl Births {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.saturating_add(1);
-        self.0
-    }
-}
-
-/// What is counted at one time.
-#[derive(Debug)]
-pub(crate) struct Guard {
-    pub(crate) unit: Unit,
-    birth: u64,
-    counts: Guards,
-    /// How much this pod allows.
-    pub(crate) allowed: u64,
-}
-
-/// The state for clients of one scale.
-#[derive(Debug, Default)]
-struct Group {
-    scaled: Option<Scaled>,
-    meters: SmallVec<[Meter; 1]>,
-    guards: SmallVec<[Guard; 1]>,
-}
 
 /// The state of one limit.
 #[derive(Debug, Default)]
@@ -50,40 +30,6 @@ pub(crate) struct LimitState {
     groups: SmallVec<[Group; 1]>,
     pub(crate) aimd: Option<Aimd>,
     pub(crate) tally: Tally,
-}
-
-/// Counts of decisions; each only grows.
-#[derive(Debug, Clone, Copy, Default)]
-pub(crate) struct Tally {
-    pub(crate) admitted: u64,
-    pub(crate) refused: u64,
-    pub(crate) would_refuse: u64,
-    pub(crate) delayed: u64,
-    pub(crate) queued: u64,
-    pub(crate) deprioritized: u64,
-    pub(crate) exempt: u64,
-    pub(crate) overflowed: u64,
-    /// Refusals in which a unit was exceeded, in the order of units.
-    refused_of: [u64; Unit::ALL.len()],
-}
-
-impl Tally {
-    /// One more.
-    pub(crate) fn add(count: &mut u64) {
-        *count = count.saturating_add(1);
-    }
-
-    /// A refusal in which a unit was exceeded: of one more request, or one more unit of the same.
-    pub(crate) fn add_refused(&mut self, unit: Unit, is_new: bool) {
-        self.refused = self.refused.saturating_add(u64::from(is_new));
-        if let Some(count) = self.refused_of.get_mut(unit as usize) {
-            Self::add(count);
-        }
-    }
-
-    pub(crate) fn refused_of(&self, unit: Unit) -> u64 {
-        self.refused_of.get(unit as usize).copied().unwrap_or(0)
-    }
 }
 
 /// How a limit sees a request; it holds until the state next changes.
@@ -148,15 +94,6 @@ pub(crate) struct Exceeded {
     pub(crate) overflowed: bool,
 }
 
-/// What a state is carried by.
-pub(crate) struct Carrier<'a> {
-    pub(crate) births: &'a mut Births,
-    pub(crate) pods: std::num::NonZeroU32,
-    pub(crate) keys: usize,
-    pub(crate) wall: Wall,
-    pub(crate) now: Nanos,
-}
-
 impl LimitState {
     /// The state of `limit`: `old` carried over, what it lacks begun anew.
     pub(crate) fn carried(mut old: Self, limit: &Limit, carrier: &mut Carrier<'_>) -> Self {
@@ -167,8 +104,7 @@ impl LimitState {
         });
         let mut state = Self { tally: old.tally, aimd, groups: SmallVec::new() };
         let milli = state.adaptive_milli();
-        for scaled in limit.scales() {
-            let group = old.take_group(scaled);
+        for (scaled, group) in limit.scales().iter().zip(old.take_groups(limit.scales())) {
             let share = Share { pods: limit.sharers(carrier.pods), factor: Factor::of(scaled.milli, milli) };
             state.groups.push(group.carried(limit, scaled, share, carrier));
         }
@@ -185,15 +121,22 @@ impl LimitState {
         Self { tally: self.tally, aimd: self.aimd, groups: SmallVec::new() }
     }
 
-    /// What clients of a scale had: those of the same one, else those of one of its tiers.
-    fn take_group(&mut self, scaled: &Scaled) -> Group {
-        let of = |group: &Group, is_it: &dyn Fn(&Scaled) -> bool| group.scaled.as_ref().is_some_and(is_it);
-        let same = |group: &Group| of(group, &|was| was.milli == scaled.milli);
-        let tiers =
-            |group: &Group| of(group, &|was| was.tiers.iter().any(|tier| scaled.tiers.contains(tier)));
-        let place = self.groups.iter().position(same).or_else(|| self.groups.iter().position(tiers));
-        let group = place.and_then(|place| self.groups.get_mut(place));
-        group.map(std::mem::take).unwrap_or_default()
+    /// What clients of each scale had: those of the same one, else those of one of its tiers that nobody else claims.
+    fn take_groups(&mut self, scales: &[Scaled]) -> Vec<Group> {
+        let same = |was: &Scaled, is: &Scaled| was.milli == is.milli;
+        let mut groups: Vec<_> =
+            scales.iter().map(|scaled| self.take_group(|was| same(was, scaled))).collect();
+        for (group, scaled) in groups.iter_mut().zip(scales) {
+            if group.is_none() {
+                *group = self.take_group(|was| was.tiers.iter().any(|tier| scaled.tiers.contains(tier)));
+            }
+        }
+        groups.into_iter().map(Option::unwrap_or_default).collect()
+    }
+
+    fn take_group(&mut self, is_it: impl Fn(&Scaled) -> bool) -> Option<Group> {
+        let group = self.groups.iter_mut().find(|group| group.scaled.as_ref().is_some_and(&is_it));
+        group.map(std::mem::take)
     }
 
     /// Whether buckets of a unit would go on under `limit`.
@@ -396,88 +339,5 @@ impl LimitState {
         if let Some(guard) = guards.find(|guard| guard.birth == held.birth) {
             guard.counts.release(held.key, held.amount);
         }
-    }
-}
-
-impl Group {
-    fn carried(self, limit: &Limit, scaled: &Scaled, share: Share, carrier: &mut Carrier<'_>) -> Self {
-        let Self { mut meters, mut guards, .. } = self;
-        let mut group = Self { scaled: Some(scaled.clone()), ..Self::default() };
-        for (unit, rate) in limit.info().rates() {
-            let old = meters.iter().position(|meter| meter.is_for(limit, *unit, rate));
-            group.meters.push(if let Some(place) = old {
-                meters.remove(place)
-            } else {
-                let made = (carrier.births.next(), carrier.keys);
-                Meter::new(limit, (*unit, rate), share, made, (carrier.wall, carrier.now))
-            });
-        }
-        for (unit, _) in limit.info().bounds_at_once() {
-            let old = guards.iter().position(|guard| guard.unit == *unit);
-            group.guards.push(if let Some(place) = old {
-                guards.remove(place)
-            } else {
-                let (birth, counts) = (carrier.births.next(), Guards::default());
-                Guard { unit: *unit, birth, counts, allowed: 1 }
-            });
-        }
-        group.share(limit, share, carrier.now);
-        group
-    }
-
-    /// Puts this pod's share of the limit's numbers in force.
-    fn share(&mut self, limit: &Limit, share: Share, now: Nanos) {
-        for meter in &mut self.meters {
-            if let Some(rate) = limit.info().rate(meter.unit) {
-                meter.swap(limit, &rate, share, now);
-            }
-        }
-        for guard in &mut self.guards {
-            let most = limit.info().most(guard.unit);
-            guard.allowed = most.map_or(1, |most| share.of(u64::from(most.get())));
-        }
-    }
-}
-
-impl Guard {
-    pub(crate) fn used(&self, key: BucketKey) -> u64 {
-        self.counts.amount(key)
-    }
-
-    /// Whether what a request would add is more than there is room for. What is more than is ever allowed is let in
-    /// when nothing else is held.
-    fn lacks(&self, key: BucketKey, usage: &Usage) -> bool {
-        let asked = usage.permits(self.unit).min(self.allowed);
-        self.used(key).saturating_add(asked) > self.allowed
-    }
-
-    fn exceeded(&self, key: BucketKey, usage: &Usage) -> Exceeded {
-        Exceeded {
-            unit: self.unit,
-            used: self.used(key),
-            allowed: self.allowed,
-            asked: usage.permits(self.unit),
-            wait: None,
-            birth: self.birth,
-            bucket: key,
-            overflowed: false,
-        }
-    }
-
-    fn held(&self, seen: &Seen, usage: &Usage) -> Held {
-        let amount = usage.permits(self.unit);
-        Held { place: seen.place, birth: self.birth, key: seen.key, unit: self.unit, amount, charge: None }
-    }
-}
-
-/// Whether a guard is taken at a moment. A limit that queues counts what runs, so it is taken with the slot; one that
-/// deprioritizes is asked once, with all of its numbers.
-fn is_due(action: Action, unit: Unit, moment: Moment) -> bool {
-    match (unit, moment) {
-        (Unit::Concurrency, Moment::Head) => action == Action::Reject,
-        (Unit::Concurrency, Moment::Body { .. }) => action != Action::Queue,
-        (Unit::Concurrency, Moment::Slot) => action == Action::Queue,
-        (_, Moment::Body { waits }) => waits,
-        (_, Moment::Head | Moment::Slot) => false,
     }
 }
