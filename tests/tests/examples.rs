@@ -190,6 +190,7 @@ async fn a_quota_counts_every_request_of_an_hour() {
     serves(203, (200, 60 * MINUTE), || generate(&client)).await;
     let refused = generate(&client).await;
     assert!(refused.header("x-corral-limit").ends_with("/any-hour"), "{}", refused.text());
+    assert!(wait(&refused) > 55 * MINUTE && wait(&refused) <= 60 * MINUTE);
 }
 
 #[tokio::test]
