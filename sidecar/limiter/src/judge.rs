@@ -51,15 +51,15 @@ pub(crate) struct Judge<'a> {
 
 impl<'a> Judge<'a> {
     /// Asks every enforced limit, or says why the request may not go on.
-    pub(crate) fn decide(&self, asked: Asked<'_>) -> Result<Seens, Stop> {
-        let seens = self.look(Mode::Enforce, asked);
+    pub(crate) fn decide(&self, asked: Asked<'_>, seens: &mut Seens) -> Result<(), Stop> {
+        self.look_into(seens, Mode::Enforce, asked, |_| true);
         if let Some(oversized) = seens.iter().find_map(|seen| self.oversized(seen, asked)) {
             return Err(Stop::Oversized(oversized));
         }
         if seens.iter().all(|seen| seen.verdict != Verdict::Refuse) {
-            return Ok(seens);
+            return Ok(());
         }
-        Err(Stop::Refused(self.refusal(&seens, asked)))
+        Err(Stop::Refused(self.refusal(seens, asked)))
     }
 
     /// Looks through all limits of a mode that apply.
@@ -69,14 +69,18 @@ impl<'a> Judge<'a> {
 
     /// Looks through those limits of a mode that apply and are of a kind.
     pub(crate) fn look_where(&self, mode: Mode, asked: Asked<'_>, is_kind: impl Fn(&Limit) -> bool) -> Seens {
-        let mut keys = Keys::new(*self, asked);
         let mut seens = Seens::new();
+        self.look_into(&mut seens, mode, asked, is_kind);
+        seens
+    }
+
+    fn look_into(&self, seens: &mut Seens, mode: Mode, asked: Asked<'_>, is_kind: impl Fn(&Limit) -> bool) {
+        let mut keys = Keys::new(*self, asked);
         for (place, limit, state) in self.applying(mode, asked) {
             if is_kind(limit) {
                 seens.push(see(limit, state, place, keys.key(limit), asked));
             }
         }
-        seens
     }
 
     /// The limits of a mode that apply, with their places and states.

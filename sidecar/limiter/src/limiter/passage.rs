@@ -1,8 +1,7 @@
 //! A request on its way: from its head to its end.
 
-use std::mem;
-
 use corral_wire::{Action, Mode};
+use smallvec::SmallVec;
 
 use super::Limiter;
 use crate::{
@@ -23,8 +22,9 @@ impl Limiter {
         let now = self.advance(now);
         let mut ticket = Ticket::new(head.clone());
         let moment = Moment::Head;
-        match self.decide(&ticket, &Usage::default(), (moment, now)) {
-            Ok(seens) => {
+        let mut seens = Seens::new();
+        match self.decide(&ticket, &Usage::default(), (moment, now), &mut seens) {
+            Ok(()) => {
                 self.take_guards(&seens, &Usage::default(), (&mut ticket, moment));
                 self.remember_keys(&seens, &mut ticket);
             }
@@ -54,10 +54,11 @@ impl Limiter {
         let now = self.advance(now);
         ticket.model = body.model.cloned();
         ticket.estimate = body.estimate;
-        let arrived = match self.decide_body(ticket, body, now) {
-            Ok((seens, moment)) => {
+        let mut seens = Seens::new();
+        let arrived = match self.decide_body(ticket, body, now, &mut seens) {
+            Ok(moment) => {
                 ticket.terms = self.terms(&seens);
-                arrival(&ticket.terms).map(|arrived| (arrived, seens, moment)).map_err(CommitError::Arrival)
+                arrival(&ticket.terms).map(|arrived| (arrived, moment)).map_err(CommitError::Arrival)
             }
             Err(Stop::Refused(refusal)) => Err(CommitError::Refused(self.counted(refusal))),
             Err(Stop::Oversized(oversized)) => {
@@ -68,7 +69,7 @@ impl Limiter {
             }
         };
         match arrived {
-            Ok((arrived, seens, moment)) => {
+            Ok((arrived, moment)) => {
                 ticket.since = now;
                 self.take_all(&seens, (ticket, moment), now);
                 self.take_shadow(ticket, (moment, now));
@@ -78,7 +79,7 @@ impl Limiter {
             }
             Err(error) => {
                 ticket.phase = Phase::Refused;
-                self.give_back(mem::take(&mut ticket.held), Real::Reserved, now);
+                self.give_back(&mut ticket.held, Real::Reserved, now);
                 Err(error)
             }
         }
@@ -99,13 +100,13 @@ impl Limiter {
                 }
             }
         }
-        self.give_back(ticket.held, Real::Reserved, now);
+        self.give_back(&mut ticket.held, Real::Reserved, now);
     }
 
     /// It left before it was served: what it was charged and has not leaked back is given back, and so are the guards.
-    pub fn abandon(&mut self, ticket: Ticket, now: Nanos) {
+    pub fn abandon(&mut self, mut ticket: Ticket, now: Nanos) {
         let now = self.advance(now);
-        self.give_back(ticket.held, Real::Nothing, now);
+        self.give_back(&mut ticket.held, Real::Nothing, now);
     }
 
     /// Tokens of the answer have come, so many in all: what goes beyond what was reserved is charged now.
@@ -130,14 +131,19 @@ impl Limiter {
 
     /// It was served: charges are settled to what it really cost, or stand where that is not known; guards are given
     /// back.
-    pub fn finish(&mut self, ticket: Ticket, cost: Option<Usage>, now: Nanos) {
+    pub fn finish(&mut self, mut ticket: Ticket, cost: Option<Usage>, now: Nanos) {
         let now = self.advance(now);
-        self.give_back(ticket.held, cost.map_or(Real::Reserved, Real::Known), now);
+        self.give_back(&mut ticket.held, cost.map_or(Real::Reserved, Real::Known), now);
     }
 
-    fn decide(&self, ticket: &Ticket, usage: &Usage, at: (Moment, Nanos)) -> Result<Seens, Stop> {
-        self.with_asked(ticket, usage, at, |judge, asked| judge.decide(asked))
-            .unwrap_or_else(|| Ok(Seens::new()))
+    fn decide(
+        &self,
+        ticket: &Ticket,
+        usage: &Usage,
+        at: (Moment, Nanos),
+        seens: &mut Seens,
+    ) -> Result<(), Stop> {
+        self.with_asked(ticket, usage, at, |judge, asked| judge.decide(asked, seens)).unwrap_or(Ok(()))
     }
 
     fn look(&self, mode: Mode, ticket: &Ticket, usage: &Usage, at: (Moment, Nanos)) -> Seens {
@@ -163,15 +169,18 @@ impl Limiter {
         ticket: &Ticket,
         body: &BodyFacts<'_>,
         now: Nanos,
-    ) -> Result<(Seens, Moment), Stop> {
+        seens: &mut Seens,
+    ) -> Result<Moment, Stop> {
         let moment = Moment::Body { waits: body.waits };
-        let seens = self.decide(ticket, &body.estimate, (moment, now))?;
+        self.decide(ticket, &body.estimate, (moment, now), seens)?;
         let delays = |verdict| matches!(verdict, Verdict::Delay(_) | Verdict::Later { fits: false });
         if body.waits || !seens.iter().any(|seen| delays(seen.verdict)) {
-            return Ok((seens, moment));
+            return Ok(moment);
         }
         let moment = Moment::Body { waits: true };
-        Ok((self.decide(ticket, &body.estimate, (moment, now))?, moment))
+        seens.clear();
+        self.decide(ticket, &body.estimate, (moment, now), seens)?;
+        Ok(moment)
     }
 
     /// On what terms a request is let in that the limits see like this, none of which refuses it.
@@ -299,8 +308,8 @@ impl Limiter {
         }
     }
 
-    fn give_back(&mut self, held: impl IntoIterator<Item = Held>, real: Real, now: Nanos) {
-        for mut held in held {
+    fn give_back(&mut self, all: &mut SmallVec<[Held; 2]>, real: Real, now: Nanos) {
+        for mut held in all.drain(..) {
             let Some(state) = holder(&mut self.states, &held) else { continue };
             let Some(charge) = held.charge.take() else {
                 state.release(&held);

@@ -100,8 +100,10 @@ fn a_leaky_bucket_lets_one_through_at_a_time_and_as_many_wait_as_its_burst_says(
     assert_eq!(delays, tenths);
     // A share of two pods: half the pace, and two wait.
     let mut share = limiter_of(&[leaky(Algorithm::LeakyBucket)], 2, 1000);
-    let delays: Vec<_> =
-        (0..9).filter_map(|_| ask(&mut share, 1, &model(0), 0).ok()).map(|ticket| ticket.terms().delay.0).collect();
+    let delays: Vec<_> = (0..9)
+        .filter_map(|_| ask(&mut share, 1, &model(0), 0).ok())
+        .map(|ticket| ticket.terms().delay.0)
+        .collect();
     assert_eq!(delays, [0, SECOND / 5, 2 * SECOND / 5]);
     // With a token bucket in its place the client goes on with what it has.
     let summary = limiter.swap(plan(&[leaky(Algorithm::TokenBucket)]), pods(1), Nanos(0));
