@@ -159,12 +159,12 @@ fn generating(model: &str, text: &str, most: u64, stream: bool) -> [(&'static st
 fn mixed(n: usize) -> (&'static str, Value) {
     let text = "word ".repeat(1 + n * 37 % 200);
     let most = 1 + (n * 13 % 60) as u64;
-    let model = if n % 3 == 0 { "tinyz" } else { "tiny" };
+    let model = if n.is_multiple_of(3) { "tinyz" } else { "tiny" };
     if n % 8 < 6 {
-        let all = generating(model, &text, most, n / 8 % 2 == 0);
+        let all = generating(model, &text, most, (n / 8).is_multiple_of(2));
         let (path, _, mut body) = all[n % 8].clone();
-        if n % 5 == 0 {
-            body["stream_options"] = json!({ "include_usage": n % 2 == 0 });
+        if n.is_multiple_of(5) {
+            body["stream_options"] = json!({ "include_usage": n.is_multiple_of(2) });
         }
         return (path, body);
     }
