@@ -9,6 +9,7 @@ use corral_tests::pod::{Pod, plan};
 use corral_wire::{PlanDoc, Position, ServePermission, TokensDoc};
 use futures::StreamExt as _;
 use http::StatusCode;
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 use tokio::time::{Instant, sleep};
 
@@ -20,6 +21,7 @@ const UNKNOWN_ANSWER: u64 = 256;
 struct World {
     ollama: ScriptedOllama,
     pod: Pod,
+    last: Mutex<Tokens>,
 }
 
 /// What became of tokens since the pod began: input and output of each phase.
@@ -41,7 +43,7 @@ impl World {
         let settings = Settings { num_parallel: 8, max_queue: 512, ..Settings::default() };
         let ollama = ScriptedOllama::start(settings).await.unwrap();
         let pod = Pod::serving(&ollama, PlanDoc { tokens, ..plan(1, 1_000_000) }).await.unwrap();
-        Self { ollama, pod }
+        Self { ollama, pod, last: Mutex::default() }
     }
 
     fn client(&self) -> Client {
@@ -69,6 +71,11 @@ impl World {
         }
     }
 
+    /// What had become of tokens when that was last asked.
+    fn last(&self) -> Tokens {
+        *self.last.lock()
+    }
+
     /// Waits until everything that was reserved is settled, and says what came of it since `before`.
     async fn since(&self, before: Tokens) -> Tokens {
         let until = Instant::now() + PATIENCE;
@@ -84,7 +91,8 @@ impl World {
                 debt: balanced(|tokens| tokens.debt),
                 missing: now.missing - before.missing,
             };
-            if since.balances() {
+            if since.balances() && since != Tokens::default() {
+                *self.last.lock() = now;
                 return since;
             }
             assert!(Instant::now() < until, "it never settled: {since:?}");
@@ -151,12 +159,12 @@ fn generating(model: &str, text: &str, most: u64, stream: bool) -> [(&'static st
 fn mixed(n: usize) -> (&'static str, Value) {
     let text = "word ".repeat(1 + n * 37 % 200);
     let most = 1 + (n * 13 % 60) as u64;
-    let model = if n % 3 == 0 { "tinyz" } else { "tiny" };
+    let model = if n.is_multiple_of(3) { "tinyz" } else { "tiny" };
     if n % 8 < 6 {
-        let all = generating(model, &text, most, n / 8 % 2 == 0);
+        let all = generating(model, &text, most, (n / 8).is_multiple_of(2));
         let (path, _, mut body) = all[n % 8].clone();
-        if n % 5 == 0 {
-            body["stream_options"] = json!({ "include_usage": n % 2 == 0 });
+        if n.is_multiple_of(5) {
+            body["stream_options"] = json!({ "include_usage": n.is_multiple_of(2) });
         }
         return (path, body);
     }
@@ -218,7 +226,7 @@ async fn a_stream_whose_client_leaves_is_charged_for_the_tokens_it_had() {
     const HEARD: u64 = 7;
     let world = World::new().await;
     for (count, (path, _, body)) in generating("tiny", "hi", 1000, true).into_iter().enumerate() {
-        let before = world.tokens().await;
+        let before = world.last();
         let gate = world.ollama.gate();
         let mut reply = {
             (0..HEARD).for_each(|_| gate.step());
@@ -239,7 +247,7 @@ async fn a_stream_whose_client_leaves_is_charged_for_the_tokens_it_had() {
 async fn a_whole_answer_whose_client_leaves_is_charged_as_it_was_estimated() {
     let world = World::new().await;
     for (path, _, body) in generating("tiny", "hi", 40, false) {
-        let before = world.tokens().await;
+        let before = world.last();
         let gate = world.ollama.gate();
         gate.step();
         let client = world.client();
@@ -263,7 +271,7 @@ async fn what_fails_before_its_first_token_is_given_back_whole() {
     for stream in [false, true] {
         for fault in [Fault::Crash { after: 0 }, Fault::Close, Fault::Busy] {
             for (path, endpoint, body) in generating("tiny", "hi", 5, stream) {
-                let before = world.tokens().await;
+                let before = world.last();
                 world.ollama.fault_at(endpoint, fault.clone());
                 let answer = world.client().post(path, &body).await.unwrap();
                 assert!(answer.status.is_server_error(), "{path} {fault:?}: {}", answer.status);
@@ -280,7 +288,7 @@ async fn a_stream_that_breaks_off_is_charged_for_the_tokens_it_had() {
     let world = World::new().await;
     for fault in [Fault::Crash { after: SAID }, Fault::Cut { after: SAID }, Fault::NoEnd { after: SAID }] {
         for (path, endpoint, body) in generating("tiny", "hi", 50, true) {
-            let before = world.tokens().await;
+            let before = world.last();
             world.ollama.fault_at(endpoint, fault.clone());
             let mut reply = world.client().stream(path, &body).await.unwrap();
             reply.rest().await;
@@ -294,11 +302,11 @@ async fn a_stream_that_breaks_off_is_charged_for_the_tokens_it_had() {
 async fn what_ollama_refuses_costs_no_token() {
     let world = World::new().await;
     for (path, _, body) in generating("missing", "hi", 5, true) {
-        let before = world.tokens().await;
+        let before = world.last();
         assert_eq!(world.client().post(path, &body).await.unwrap().status, StatusCode::NOT_FOUND, "{path}");
         assert_eq!(world.since(before).await.settled, (0, 0), "{path}");
     }
-    let before = world.tokens().await;
+    let before = world.last();
     for body in [json!({ "model": "tiny" }), json!({ "model": "tiny", "keep_alive": 0 })] {
         let loaded = world.client().post("/api/generate", &body).await.unwrap();
         assert_eq!(loaded.status, StatusCode::OK);
@@ -312,7 +320,7 @@ async fn a_prompt_that_was_not_counted_is_charged_as_estimated() {
     let world = World::new().await;
     for stream in [false, true] {
         for (path, endpoint, body) in generating("tiny", "hi", 9, stream) {
-            let before = world.tokens().await;
+            let before = world.last();
             world.ollama.fault_at(endpoint, Fault::NoPromptCount);
             let answer = world.client().post(path, &body).await.unwrap();
             assert_eq!(answer.status, StatusCode::OK);
@@ -320,7 +328,7 @@ async fn a_prompt_that_was_not_counted_is_charged_as_estimated() {
             assert_eq!((tokens.settled, tokens.missing), ((tokens.reserved.0, 9), 1), "{path} {stream}");
         }
     }
-    let before = world.tokens().await;
+    let before = world.last();
     let body = json!({ "model": "tinybert", "prompt": "1234567" });
     assert_eq!(world.client().post("/api/embeddings", &body).await.unwrap().status, StatusCode::OK);
     let tokens = world.since(before).await;
@@ -331,7 +339,7 @@ async fn a_prompt_that_was_not_counted_is_charged_as_estimated() {
 async fn an_answer_of_five_times_what_was_reserved_is_charged_in_full() {
     let world = World::new().await;
     for (path, _, body) in generating("tiny", "hi", 5 * UNKNOWN_ANSWER, true) {
-        let before = world.tokens().await;
+        let before = world.last();
         let answer = world.client().post(path, &body).await.unwrap();
         assert_eq!(answer.status, StatusCode::OK);
         let tokens = world.since(before).await;
@@ -345,7 +353,7 @@ async fn estimates_come_closer_with_each_answer() {
     let world = World::new().await;
     let text = "word ".repeat(400);
     let ask = async || {
-        let before = world.tokens().await;
+        let before = world.last();
         let body = json!({ "model": "tinyz", "prompt": text, "stream": false });
         world.client().post("/api/generate", &body).await.unwrap();
         world.since(before).await
@@ -365,7 +373,7 @@ async fn no_answer_is_longer_than_the_cap_of_the_pool() {
     let world = World::with(TokensDoc { output_cap: Some(6), ..TokensDoc::default() }).await;
     for stream in [false, true] {
         for (path, _, mut body) in generating("tiny", "hi", 50, stream) {
-            let before = world.tokens().await;
+            let before = world.last();
             world.client().post(path, &body).await.unwrap();
             assert_eq!(world.since(before).await.settled.1, 6, "{path} {stream}");
             for key in ["options", "max_tokens", "max_output_tokens"] {
@@ -373,7 +381,7 @@ async fn no_answer_is_longer_than_the_cap_of_the_pool() {
                     body.as_object_mut().unwrap().remove(key);
                 }
             }
-            let before = world.tokens().await;
+            let before = world.last();
             world.client().post(path, &body).await.unwrap();
             let tokens = world.since(before).await;
             assert_eq!(
@@ -383,7 +391,7 @@ async fn no_answer_is_longer_than_the_cap_of_the_pool() {
             );
         }
     }
-    let before = world.tokens().await;
+    let before = world.last();
     let body = json!({ "model": "tiny", "prompt": "hi", "stream": false, "options": { "num_predict": 2 } });
     world.client().post("/api/generate", &body).await.unwrap();
     assert_eq!(world.since(before).await.settled.1, 2);

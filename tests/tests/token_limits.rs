@@ -1,5 +1,5 @@
 //! Limits of tokens, seen from a client: what is reserved, what comes back, what is owed, and for how long.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may panic as tests do")]
 
 use std::time::Duration;
 
@@ -61,17 +61,17 @@ fn limit(name: &str) -> LimitDoc {
 }
 
 /// A window of a month: what is used stays used while a test lasts.
-fn month(count: u64) -> Option<RateDoc> {
-    Some(RateDoc { count_milli: count * 1000, window_seconds: 31 * 86_400, burst: count })
+fn month(count: u64) -> RateDoc {
+    RateDoc { count_milli: count * 1000, window_seconds: 31 * 86_400, burst: count }
 }
 
 /// The three limits of tokens, of which nothing comes back while a test lasts and which nobody reaches.
 fn counting() -> Vec<LimitDoc> {
     let of = |name| LimitDoc { algorithm: Algorithm::SlidingWindow, ..limit(name) };
     vec![
-        LimitDoc { tokens: month(100_000_000), ..of("both") },
-        LimitDoc { input_tokens: month(100_000_000), ..of("input") },
-        LimitDoc { output_tokens: month(100_000_000), ..of("output") },
+        LimitDoc { tokens: Some(month(100_000_000)), ..of("both") },
+        LimitDoc { input_tokens: Some(month(100_000_000)), ..of("input") },
+        LimitDoc { output_tokens: Some(month(100_000_000)), ..of("output") },
     ]
 }
 
@@ -142,7 +142,7 @@ async fn an_answer_of_five_times_what_was_reserved_delays_the_next_request_by_th
         // Charged between the first two moments, refused between the last two; told in whole milliseconds.
         let owed =
             Duration::from_secs_f64(f64::from(u32::try_from(REAL + NEXT - UNKNOWN_ANSWER).unwrap()) / RATE);
-        let (least, most) = (owed - (told - sent), owed + Duration::from_millis(1));
+        let (least, most) = (owed.saturating_sub(told - sent), owed + Duration::from_millis(1));
         assert!((least..=most).contains(&wait), "{wait:?} is not within {least:?} and {most:?}");
         assert!(told - sent < owed / 2, "too slow to tell: {:?} {:?}", came - sent, told - came);
     }
@@ -151,7 +151,7 @@ async fn an_answer_of_five_times_what_was_reserved_delays_the_next_request_by_th
 /// Without knowing what an answer costs, its reservation is all that stands between a budget and whoever asks at once.
 #[tokio::test]
 async fn no_more_is_promised_at_one_instant_than_there_is() {
-    let world = World::new(vec![LimitDoc { output_tokens: month(1000), ..limit("few") }]).await;
+    let world = World::new(vec![LimitDoc { output_tokens: Some(month(1000)), ..limit("few") }]).await;
     let gate = world.ollama.gate();
     let client = world.client();
     let asking: Vec<_> = (0..20)
@@ -172,7 +172,7 @@ async fn no_more_is_promised_at_one_instant_than_there_is() {
 
 #[tokio::test]
 async fn what_was_reserved_and_not_needed_comes_back_at_once() {
-    let world = World::new(vec![LimitDoc { output_tokens: month(300), ..limit("few") }]).await;
+    let world = World::new(vec![LimitDoc { output_tokens: Some(month(300)), ..limit("few") }]).await;
     let client = world.client();
     for asked in 1..=2 {
         assert_eq!(ask(&client, &generate("tinyz", None, false)).await.status, StatusCode::OK);
@@ -224,8 +224,11 @@ async fn who_leaves_a_stream_pays_for_what_was_made_and_no_more() {
 /// Slots are held for as long as it takes, whatever was expected.
 #[tokio::test]
 async fn the_time_in_a_slot_is_charged_as_it_was() {
-    let slots =
-        LimitDoc { slot_seconds: month(100_000), algorithm: Algorithm::SlidingWindow, ..limit("slots") };
+    let slots = LimitDoc {
+        slot_seconds: Some(month(100_000)),
+        algorithm: Algorithm::SlidingWindow,
+        ..limit("slots")
+    };
     let world = World::new(vec![slots]).await;
     let gate = world.ollama.gate();
     gate.step();
