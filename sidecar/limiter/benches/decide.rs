@@ -1,13 +1,19 @@
 //! What a decision costs: enter, commit and finish of one request, in the ways that differ.
 
-use std::{hint::black_box, net::Ipv4Addr, num::NonZeroU32, sync::Arc};
+use std::{
+    hint::black_box,
+    net::{IpAddr, Ipv4Addr},
+    num::NonZeroU32,
+    sync::Arc,
+};
 
-use corral_limiter::{BodyFacts, HeadFacts, Limiter, LimiterSettings, ModelName, Nanos, compile};
+use corral_limiter::{BodyFacts, HeadFacts, Limiter, LimiterSettings, ModelName, Nanos, Usage, compile};
 use corral_wire::{
     EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
     Scope,
 };
 use criterion::{Criterion, criterion_group, criterion_main};
+use governor::{Quota, RateLimiter};
 
 fn limit(name: &str, per: &[KeyPart], rate: RateDoc) -> LimitDoc {
     LimitDoc {
@@ -29,6 +35,7 @@ const WIDE: RateDoc = RateDoc { count_milli: 1_000_000_000_000, window_seconds: 
 /// One a month.
 const NARROW: RateDoc = RateDoc { count_milli: 1000, window_seconds: 31 * 86_400, burst: 1 };
 
+/// With room for a million keys.
 fn limiter(limits: Vec<LimitDoc>) -> Limiter {
     let doc = PlanDoc {
         version: PLAN_VERSION,
@@ -39,7 +46,7 @@ fn limiter(limits: Vec<LimitDoc>) -> Limiter {
         limits,
         ..PlanDoc::default()
     };
-    let mut limiter = Limiter::new(LimiterSettings { hash_key: [7; 16], keys_per_limit: 100_000 });
+    let mut limiter = Limiter::new(LimiterSettings { hash_key: [7; 16], keys_per_limit: 1_000_000 });
     if let Ok(plan) = compile(&doc) {
         limiter.swap(Arc::new(plan), NonZeroU32::MIN, Nanos::ZERO);
     }
@@ -78,7 +85,8 @@ fn random_clients(among: u32) -> impl FnMut() -> u32 {
     }
 }
 
-fn eight_limits() -> Vec<LimitDoc> {
+/// So many limits, of shapes that plans have.
+fn many(count: usize) -> Vec<LimitDoc> {
     let shapes: [&[KeyPart]; 8] = [
         &[KeyPart::Client],
         &[KeyPart::Client],
@@ -89,23 +97,59 @@ fn eight_limits() -> Vec<LimitDoc> {
         &[KeyPart::Model],
         &[KeyPart::Client, KeyPart::Model],
     ];
-    let limits = shapes.iter().enumerate().map(|(place, per)| limit(&format!("l{place}"), per, WIDE));
-    limits.collect()
+    let shapes = shapes.iter().cycle().take(count).enumerate();
+    shapes.map(|(place, per)| limit(&format!("l{place}"), per, WIDE)).collect()
 }
 
 fn decisions(criterion: &mut Criterion) {
     let one = |rate| limiter(vec![limit("l", &[KeyPart::Client], rate)]);
-    let and_held = LimitDoc { concurrency: Some(1000), ..limit("l", &[KeyPart::Client], WIDE) };
+    let held = LimitDoc { concurrency: Some(1000), ..limit("l", &[KeyPart::Client], WIDE) };
     // Slow enough that no bucket is full again, so that every key keeps its entry.
     let keeps = RateDoc { count_milli: 1000, window_seconds: 86_400, burst: 1_000_000_000 };
     bench(criterion, "hot key", one(WIDE), || 1);
-    bench(criterion, "hot key, rate and concurrency", limiter(vec![and_held]), || 1);
+    bench(criterion, "hot key, rate and concurrency", limiter(vec![held]), || 1);
     bench(criterion, "100k keys", one(keeps), random_clients(100_000));
-    bench(criterion, "1M keys, most of them overflowed", one(keeps), random_clients(1_000_000));
-    bench(criterion, "8 limits, hot", limiter(eight_limits()), || 1);
-    bench(criterion, "8 limits, 100k clients", limiter(eight_limits()), random_clients(100_000));
+    bench(criterion, "1M keys", one(keeps), random_clients(1_000_000));
+    bench(criterion, "4 limits, hot", limiter(many(4)), || 1);
+    bench(criterion, "16 limits, hot", limiter(many(16)), || 1);
+    bench(criterion, "16 limits, 100k clients", limiter(many(16)), random_clients(100_000));
     bench(criterion, "refusal", one(NARROW), || 1);
 }
 
-criterion_group!(benches, decisions);
+/// What one request costs beside its limits: its body is estimated, told of once and settled.
+fn tokens(criterion: &mut Criterion) {
+    let limit = LimitDoc { tokens: Some(WIDE), ..limit("l", &[KeyPart::Client], WIDE) };
+    let mut limiter = limiter(vec![limit]);
+    let Ok(model) = ModelName::parse("llama3.2:3b") else { return };
+    let mut now = Nanos::ZERO;
+    criterion.bench_function("hot key, tokens settled", |bencher| {
+        bencher.iter(|| {
+            now = now.plus(Nanos(1));
+            let head = HeadFacts::new(Ipv4Addr::LOCALHOST.into(), EndpointClass::Chat, "/api/chat");
+            let Ok(mut ticket) = limiter.enter(&head, now) else { return };
+            let estimate = Usage { input: 10, output: 10, slot: Nanos::ZERO };
+            let body = BodyFacts { model: Some(&model), estimate, waits: false };
+            let _admitted = black_box(limiter.commit(&mut ticket, &body, now, || Ok::<_, ()>(())));
+            limiter.progress(&mut ticket, 12, now);
+            limiter.finish(ticket, Some(Usage { input: 9, output: 14, slot: Nanos::ZERO }), now);
+        });
+    });
+}
+
+/// The limiter of the crate `governor`, beside ours: one cell, and one cell a key. It only decides: no guard, no body,
+/// no settling, no other limit.
+fn governor(criterion: &mut Criterion) {
+    let quota = Quota::per_second(NonZeroU32::MAX);
+    let alone = RateLimiter::direct(quota);
+    criterion.bench_function("governor, hot", |bencher| bencher.iter(|| black_box(alone.check().is_ok())));
+    for (name, keys) in [("governor, keyed, hot", 1), ("governor, keyed, 1M keys", 1_000_000)] {
+        let keyed = RateLimiter::keyed(quota);
+        let mut next = random_clients(keys);
+        criterion.bench_function(name, |bencher| {
+            bencher.iter(|| black_box(keyed.check_key(&IpAddr::from(Ipv4Addr::from(next()))).is_ok()));
+        });
+    }
+}
+
+criterion_group!(benches, decisions, tokens, governor);
 criterion_main!(benches);

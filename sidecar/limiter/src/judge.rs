@@ -45,6 +45,8 @@ pub(crate) struct Judge<'a> {
     pub(crate) states: &'a [LimitState],
     pub(crate) divisor: NonZeroU32,
     pub(crate) hasher: &'a KeyHasher,
+    /// Which plan it is, of all that were ever in force here.
+    pub(crate) generation: u64,
 }
 
 impl<'a> Judge<'a> {
@@ -67,7 +69,7 @@ impl<'a> Judge<'a> {
 
     /// Looks through those limits of a mode that apply and are of a kind.
     pub(crate) fn look_where(&self, mode: Mode, asked: Asked<'_>, is_kind: impl Fn(&Limit) -> bool) -> Seens {
-        let mut keys = Keys::new(self.hasher, asked);
+        let mut keys = Keys::new(*self, asked);
         let mut seens = Seens::new();
         for (place, limit, state) in self.applying(mode, asked) {
             if is_kind(limit) {
@@ -198,16 +200,24 @@ pub(crate) fn see(limit: &Limit, state: &LimitState, place: usize, key: BucketKe
     state.look(limit, at, (asked.usage, asked.ticket), (moment, asked.now))
 }
 
+/// Keys by the numbers of their `per`.
+pub(crate) type KnownKeys = SmallVec<[(usize, BucketKey); 2]>;
+
 /// The keys of one request, each hashed once however many limits share its `per`.
 pub(crate) struct Keys<'a> {
     hasher: &'a KeyHasher,
     asked: Asked<'a>,
-    known: SmallVec<[(usize, BucketKey); 4]>,
+    known: KnownKeys,
 }
 
 impl<'a> Keys<'a> {
-    pub(crate) fn new(hasher: &'a KeyHasher, asked: Asked<'a>) -> Self {
-        Self { hasher, asked, known: SmallVec::new() }
+    /// Those that the head was decided by are known already, unless the plan has changed since.
+    pub(crate) fn new(judge: Judge<'a>, asked: Asked<'a>) -> Self {
+        let known = match asked.ticket {
+            Some(ticket) if ticket.keys_of == judge.generation => ticket.keys.clone(),
+            _ => KnownKeys::new(),
+        };
+        Self { hasher: judge.hasher, asked, known }
     }
 
     pub(crate) fn key(&mut self, limit: &Limit) -> BucketKey {

@@ -5,7 +5,9 @@ use std::{net::IpAddr, sync::Arc};
 use corral_wire::EndpointClass;
 use smallvec::SmallVec;
 
-use crate::{LimitInfo, ModelName, Nanos, Oversized, Refusal, Unit, key::BucketKey, meter::Charged};
+use crate::{
+    LimitInfo, ModelName, Nanos, Oversized, Refusal, Unit, judge::KnownKeys, key::BucketKey, meter::Charged,
+};
 
 /// What the head of a request says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -95,7 +97,10 @@ pub struct Terms {
 pub struct Ticket {
     pub(crate) head: HeadFacts,
     pub(crate) phase: Phase,
-    pub(crate) held: SmallVec<[Held; 4]>,
+    pub(crate) held: SmallVec<[Held; 2]>,
+    /// The keys that the head was decided by, and under which plan.
+    pub(crate) keys: KnownKeys,
+    pub(crate) keys_of: u64,
     pub(crate) would_refuse: SmallVec<[Arc<LimitInfo>; 1]>,
     /// What the body said.
     pub(crate) model: Option<ModelName>,
@@ -135,6 +140,8 @@ impl Ticket {
             head,
             phase: Phase::Entered,
             held: SmallVec::new(),
+            keys: KnownKeys::new(),
+            keys_of: 0,
             would_refuse: SmallVec::new(),
             model: None,
             estimate: Usage::default(),

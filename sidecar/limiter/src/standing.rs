@@ -88,7 +88,7 @@ impl Standing {
 impl Judge<'_> {
     /// How a request stands with the enforced limits that apply to it, scarcest first.
     pub(crate) fn standing(&self, asked: Asked<'_>) -> Vec<Standing> {
-        let mut keys = Keys::new(self.hasher, asked);
+        let mut keys = Keys::new(*self, asked);
         let mut standings = Vec::new();
         let is_known = |limit: &Limit| asked.model.is_some() || !limit.per().contains(&KeyPart::Model);
         let applying = self.applying(Mode::Enforce, asked);

@@ -77,7 +77,7 @@ impl Limiter {
             moment: Moment::Body { waits: body.waits },
             now: now.max(self.latest),
         };
-        let mut keys = Keys::new(judge.hasher, asked);
+        let mut keys = Keys::new(judge, asked);
         let limits = judge.plan.limits().iter().zip(judge.states).enumerate();
         let mut all: Vec<_> =
             limits.map(|(place, limit)| explained(judge, (place, limit), keys.key(limit.0), asked)).collect();

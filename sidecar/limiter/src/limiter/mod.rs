@@ -44,6 +44,8 @@ pub struct Limiter {
     births: Births,
     latest: Nanos,
     wall: Wall,
+    /// How many plans have been put in force.
+    generation: u64,
     /// When windows of the clock or adaptive limits must next be looked after.
     chores: Nanos,
 }
@@ -70,6 +72,7 @@ impl Limiter {
             births: Births::default(),
             latest: Nanos::ZERO,
             wall: Wall { at: Nanos::ZERO, unix: 0 },
+            generation: 0,
             chores: Nanos::ZERO,
         }
     }
@@ -112,6 +115,7 @@ impl Limiter {
         }
         summary.gone = before.map(|before| gone(&before, &plan)).unwrap_or_default();
         self.plan = Some(plan);
+        self.generation = self.generation.saturating_add(1);
         self.do_chores(now);
         summary
     }
@@ -150,8 +154,9 @@ impl Limiter {
     }
 
     fn judge(&self) -> Option<Judge<'_>> {
-        let Self { states, divisor, hasher, .. } = self;
-        self.plan.as_deref().map(|plan| Judge { plan, states, divisor: *divisor, hasher })
+        let Self { states, divisor, hasher, generation, .. } = self;
+        let (divisor, generation) = (*divisor, *generation);
+        self.plan.as_deref().map(|plan| Judge { plan, states, divisor, hasher, generation })
     }
 }
 

@@ -24,7 +24,10 @@ impl Limiter {
         let mut ticket = Ticket::new(head.clone());
         let moment = Moment::Head;
         match self.decide(&ticket, &Usage::default(), (moment, now)) {
-            Ok(seens) => self.take_guards(&seens, &Usage::default(), (&mut ticket, moment)),
+            Ok(seens) => {
+                self.take_guards(&seens, &Usage::default(), (&mut ticket, moment));
+                self.remember_keys(&seens, &mut ticket);
+            }
             Err(Stop::Refused(refusal)) => return Err(self.counted(refusal)),
             // One request is never more than a limit holds.
             Err(Stop::Oversized(_)) => {}
@@ -190,6 +193,13 @@ impl Limiter {
         terms
     }
 
+    fn remember_keys(&self, seens: &[Seen], ticket: &mut Ticket) {
+        let limits = self.plan.as_ref().map_or(&[][..], |plan| plan.limits());
+        let keys = seens.iter().filter_map(|seen| Some((limits.get(seen.place)?.per_id(), seen.key)));
+        ticket.keys.extend(keys);
+        ticket.keys_of = self.generation;
+    }
+
     pub(super) fn take_guards(
         &mut self,
         seens: &[Seen],
@@ -242,6 +252,9 @@ impl Limiter {
 
     /// Each shadow limit alone, now that all enforced ones admit: it is charged if it fits, and else only counts.
     fn take_shadow(&mut self, ticket: &mut Ticket, (moment, now): (Moment, Nanos)) {
+        if !self.plan.as_ref().is_some_and(|plan| plan.has_shadow()) {
+            return;
+        }
         let seens = self.look(Mode::Shadow, ticket, &ticket.estimate, (moment, now));
         for seen in &seens {
             let is_oversized = self

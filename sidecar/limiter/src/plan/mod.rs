@@ -47,6 +47,7 @@ pub struct Plan {
     tiers: Vec<(String, u32)>,
     default_tier: Option<String>,
     exemptions: Vec<Exemption>,
+    has_shadow: bool,
     /// In ascending order of identity.
     limits: Vec<Limit>,
     table: MatchTable,
@@ -101,6 +102,11 @@ impl Plan {
     /// How tokens are counted.
     pub fn tokens(&self) -> &TokensDoc {
         &self.tokens
+    }
+
+    /// Whether it has limits that only count.
+    pub(crate) fn has_shadow(&self) -> bool {
+        self.has_shadow
     }
 
     /// Whether limits do not apply to somebody.

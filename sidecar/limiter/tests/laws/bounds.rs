@@ -126,9 +126,12 @@ fn run(limiter: &mut Limiter, steps: &[Step], stretch: u64) -> Vec<Served> {
     over
 }
 
+/// What a request costs.
+type Cost = fn(&Usage) -> u64;
+
 /// The units of a limit, each with its rate and what a request costs of it.
-fn units(limit: &LimitDoc) -> Vec<(RateDoc, u64, fn(&Usage) -> u64)> {
-    let all: [(Option<RateDoc>, u64, fn(&Usage) -> u64); 5] = [
+fn units(limit: &LimitDoc) -> Vec<(RateDoc, u64, Cost)> {
+    let all: [(Option<RateDoc>, u64, Cost); 5] = [
         (limit.requests, 1, |_| 1),
         (limit.tokens, 1, |usage| usage.input + usage.output),
         (limit.input_tokens, 1, |usage| usage.input),

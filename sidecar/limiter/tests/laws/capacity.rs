@@ -2,12 +2,12 @@
 //! key that has an entry.
 
 use corral_limiter::{LimitStats, Limiter, Nanos};
-use corral_wire::KeyPart;
+use corral_wire::{Algorithm, KeyPart, LimitDoc};
 use proptest::prelude::*;
 
 use crate::{
     oracle::Windows,
-    support::{SECOND, ask, limiter_of, model, passes, rate, rated},
+    support::{SECOND, algorithms, ask, limiter_of, model, passes, rate, rated},
 };
 
 const CLIENT: [KeyPart; 1] = [KeyPart::Client];
@@ -47,6 +47,37 @@ proptest! {
                 // Only an overflow bucket is shared.
                 Err(refusal) if !refusal.retry.shared => prop_assert_eq!(u128::from(refusal.retry.wait.0), wait),
                 Err(refusal) => prop_assert!(u128::from(refusal.retry.wait.0) >= wait),
+            }
+            prop_assert!(stats(&bounded).keys <= capacity);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn whatever_the_algorithm_few_entries_never_admit_what_many_would_refuse(
+        algorithm in algorithms(), capacity in 1..6usize, count in 1..5u64,
+        asks in prop::collection::vec((0..4_000_000_000u64, 0..10u32), 1..150),
+    ) {
+        let window = if algorithm == Algorithm::FixedWindow { 60 } else { 10 };
+        let limits = [LimitDoc { algorithm, ..rated("l", &CLIENT, rate(count, window, count)) }];
+        let (mut bounded, mut unbounded) = (limiter_of(&limits, 1, capacity), limiter_of(&limits, 1, 1000));
+        let mut now = 0;
+        for (after, client) in asks {
+            now += after;
+            let wait = |limiter: &mut Limiter| match ask(limiter, client, &model(0), now) {
+                Ok(ticket) => { limiter.abandon(ticket, Nanos(now)); Ok(()) }
+                Err(refusal) => Err((refusal.retry.wait, refusal.retry.shared)),
+            };
+            match (wait(&mut bounded), wait(&mut unbounded)) {
+                (Ok(()), Ok(())) => {
+                    prop_assert!(passes(&mut bounded, client, now) && passes(&mut unbounded, client, now));
+                }
+                (Err((_, true)), Ok(())) => {}
+                (Err((few, is_shared)), Err((many, _))) => prop_assert!(few == many || is_shared && few > many),
+                (few, many) => prop_assert!(false, "{:?} with few entries, {:?} with many", few, many),
             }
             prop_assert!(stats(&bounded).keys <= capacity);
         }

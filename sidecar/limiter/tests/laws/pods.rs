@@ -1,13 +1,13 @@
 //! Law 10: what all pods together admit in any window is the policy's, plus what the splitting of a burst, changes of D
 //! and restarts can add.
 
-use corral_limiter::{Limiter, Nanos};
-use corral_wire::{KeyPart, LimitDoc, RateDoc, Scope};
+use corral_limiter::{Limiter, Nanos, Unit};
+use corral_wire::{Algorithm, KeyPart, LimitDoc, RateDoc, Scope};
 use proptest::prelude::*;
 
 use crate::{
     oracle::{Windows, worst_excess},
-    support::{SECOND, ask, gap, limit, limiter_of, model, passes, pods, rate, rated},
+    support::{SECOND, algorithms, ask, gap, limit, limiter_of, model, passes, plan, pods, rate, rated},
 };
 
 const CLIENT: [KeyPart; 1] = [KeyPart::Client];
@@ -93,6 +93,36 @@ proptest! {
         }
         let interval = Windows::new(count_milli, SECOND, burst).interval;
         prop_assert_eq!(worst_excess(admitted, interval, serving.bursts as u128), 0);
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(150))]
+
+    #[test]
+    fn whatever_the_algorithm_all_pods_together_keep_what_is_printed(
+        algorithm in algorithms(), count in 1..20u64, serving in 1..5u32,
+        asks in prop::collection::vec((gap(), any::<prop::sample::Index>()), 1..140),
+    ) {
+        let window = if algorithm == Algorithm::FixedWindow { 60 } else { 3 };
+        let limits = [LimitDoc { algorithm, ..rated("l", &CLIENT, rate(count, window, count)) }];
+        let plan = plan(&limits);
+        let bound = plan.bound(plan.limits().last().unwrap(), pods(serving));
+        let bound = bound.per_window(Unit::Requests).unwrap();
+        let mut pool: Vec<_> = (0..serving).map(|_| limiter_of(&limits, serving, 1000)).collect();
+        let (mut now, mut admitted) = (0, Vec::new());
+        for (after, which) in asks {
+            now += after;
+            let place = which.index(pool.len());
+            if passes(&mut pool[place], 1, now) {
+                admitted.push(now);
+            }
+        }
+        for from in &admitted {
+            let until = from + window * SECOND;
+            let held = admitted.iter().filter(|at| (*from..until).contains(at)).count() as u64;
+            prop_assert!(held <= bound, "{} in a window, the bound is {}", held, bound);
+        }
     }
 }
 

@@ -329,6 +329,16 @@ fn one() -> impl Strategy<Value = LimitDoc> {
     })
 }
 
+/// Those that refuse.
+pub(crate) fn algorithms() -> impl Strategy<Value = Algorithm> {
+    prop_oneof![
+        Just(Algorithm::TokenBucket),
+        Just(Algorithm::SlidingWindow),
+        Just(Algorithm::SlidingLog),
+        Just(Algorithm::FixedWindow),
+    ]
+}
+
 fn in_seconds(algorithm: Algorithm, seconds: u64) -> u64 {
     if algorithm == Algorithm::FixedWindow { 60 } else { seconds }
 }

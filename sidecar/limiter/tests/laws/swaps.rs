@@ -2,14 +2,14 @@
 //! after a swap keeps the new bound.
 
 use corral_limiter::{Limiter, Nanos, SwapSummary, Unit};
-use corral_wire::{KeyPart, LimitDoc, RateDoc};
+use corral_wire::{Algorithm, KeyPart, LimitDoc, RateDoc};
 use proptest::prelude::*;
 
 use crate::{
     oracle::{Windows, worst_excess},
     support::{
-        SECOND, Trace, ask, gap, limit, limiter, limiter_of, mixed, model, passes, plan, pods, rate, rated,
-        steps,
+        SECOND, Trace, algorithms, ask, gap, limit, limiter, limiter_of, mixed, model, passes, plan, pods,
+        rate, rated, steps,
     },
 };
 
@@ -41,17 +41,19 @@ proptest! {
 
     #[test]
     fn raising_a_rate_or_a_burst_never_lengthens_a_wait(
-        from in rate_doc(), faster in 0..20_000u64, more in 0..9u64,
+        algorithm in algorithms(), from in rate_doc(), faster in 0..20_000u64, more in 0..9u64,
         asks in prop::collection::vec((gap(), 0..3u32), 0..40), later in gap(),
     ) {
+        let from = if algorithm == Algorithm::FixedWindow { RateDoc { window_seconds: 60, ..from } } else { from };
         let to = RateDoc { count_milli: from.count_milli + faster, burst: from.burst + more, ..from };
-        let (mut before, mut after) = (limiter(&[rated("l", &CLIENT, from)]), limiter(&[rated("l", &CLIENT, from)]));
+        let limit = |rate| [LimitDoc { algorithm, ..rated("l", &CLIENT, rate) }];
+        let (mut before, mut after) = (limiter(&limit(from)), limiter(&limit(from)));
         let mut now = 0;
         for (gap, client) in asks {
             now += gap;
             prop_assert_eq!(passes(&mut before, client, now), passes(&mut after, client, now));
         }
-        after.swap(plan(&[rated("l", &CLIENT, to)]), pods(1), Nanos(now));
+        after.swap(plan(&limit(to)), pods(1), Nanos(now));
         now += later;
         for client in 0..3 {
             let wait = |limiter: &mut Limiter| match ask(limiter, client, &model(0), now) {

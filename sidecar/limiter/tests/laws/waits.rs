@@ -20,7 +20,7 @@ use corral_wire::{KeyPart, LimitDoc, RateDoc, Scope};
 use proptest::prelude::*;
 
 use crate::support::{
-    Trace, ask, ask_through, head, limit, limiter_of, limits, model, passes, pods, rate, rated, steps,
+    Trace, ask, ask_through, head, limit, limiter_of, limits, mixed, model, passes, pods, rate, rated, steps,
 };
 
 /// Rates only: when a place in a concurrency limit comes free, no time says.
@@ -145,6 +145,35 @@ proptest! {
         for standing in &standings {
             prop_assert!(standing.remaining <= standing.capacity);
             prop_assert_eq!(standing.remaining == 0, standing.next > Nanos::ZERO);
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(300))]
+
+    #[test]
+    fn every_unit_and_action_states_its_wait_to_the_nanosecond(
+        limits in mixed(), steps in steps(50), asker in askers(),
+    ) {
+        let unheld = |limit: LimitDoc| {
+            let limit = LimitDoc { concurrency: None, queued: None, queued_tokens: None, ..limit };
+            let rate = RateDoc { count_milli: 900, window_seconds: 60, burst: 2 };
+            let has_rate = limit.tokens.or(limit.input_tokens).or(limit.output_tokens).or(limit.slot_seconds);
+            LimitDoc { requests: limit.requests.or(has_rate.is_none().then_some(rate)), ..limit }
+        };
+        let limits: Vec<_> = limits.into_iter().map(unheld).collect();
+        let mut limiter = limiter_of(&limits, 1, 1000);
+        let now = after(&mut Trace { most_output: 4, ..Trace::default() }, &mut limiter, &steps);
+        let (mut then, mut refusals) = (now, 0);
+        while let Some(refusal) = refused(&mut limiter, asker, then) {
+            prop_assert!(!refusal.retry.estimate && refusal.retry.wait > Nanos::ZERO);
+            prop_assert!(refusal.violations.iter().all(|violation| violation.wait <= refusal.retry.wait));
+            let next = then + refusal.retry.wait.0;
+            prop_assert!(refused(&mut limiter, asker, next - 1).is_some());
+            (then, refusals) = (next, refusals + 1);
+            // Once by the head, once by the body.
+            prop_assert!(refusals <= 2);
         }
     }
 }

@@ -58,6 +58,7 @@ fn read(doc: &PlanDoc, errors: &mut Errors) -> Option<Plan> {
         tiers: identity.tiers,
         default_tier: doc.default_tier.clone(),
         exemptions: identity.exemptions,
+        has_shadow: limits.iter().any(|limit| limit.mode == Mode::Shadow),
         table: MatchTable::new(&limits),
         limits,
     })
