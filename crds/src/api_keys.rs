@@ -147,14 +147,10 @@ fn without_twins<'a>(ring: &mut KeyRing, found: Vec<Found<'a>>) -> Vec<Found<'a>
 
 fn doc(found: &Found<'_>) -> ApiKeyDoc {
     ApiKeyDoc {
-        digest: hex(&found.digest),
+        digest: hex::encode(found.digest),
         client: found.client.to_owned(),
         tier: found.tier.map(str::to_owned),
     }
-}
-
-fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }
 
 /// About the bytes that a key takes in a plan.

@@ -40,7 +40,7 @@ fn a_key_is_found_again_by_its_digest_and_the_name_of_the_digester() {
     let (secrets, content) = (named(&[("keys", Some("gold"))]), entries(&[("alice", ALICE)]));
     let ring = read(&secrets, |_| Some(&content), &digester());
     assert_eq!(ring.digest_key.as_deref(), Some(digester().id()));
-    assert_eq!(ring.keys[0].digest, hex(&digester().digest(ALICE.as_bytes())));
+    assert_eq!(ring.keys[0].digest, hex::encode(digester().digest(ALICE.as_bytes())));
     assert_eq!(ring.keys[0].tier.as_deref(), Some("gold"));
     assert_eq!(ring.keys[0].digest.len(), 64);
 }

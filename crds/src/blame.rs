@@ -1,9 +1,9 @@
 //! Whose fault a plan's error is: from the plan's paths back to the fields that a person wrote.
 
 use corral_limiter::CompileError;
-use corral_wire::PlanDoc;
+use corral_wire::{LimitDoc, PlanDoc};
 
-use crate::{merge::PolicyInput, pool::ApiKeySecret, valid::Problem};
+use crate::{merge::PolicyInput, policy::Limit, pool::ApiKeySecret, valid::Problem};
 
 /// Who is at fault, and what to tell them.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -26,8 +26,11 @@ pub(crate) fn culprit(
         let policy = policies.iter().find(|policy| policy.identity() == limit.policy);
         let place = policy
             .and_then(|policy| policy.spec.limits.iter().position(|written| written.name == limit.name));
-        let written = place.map_or_else(|| "spec.limits".to_owned(), |place| format!("spec.limits[{place}]"));
-        let problem = Problem { path: format!("{written}{}", limit_path(rest)), message: error.message };
+        let written = policy.zip(place).and_then(|(policy, place)| policy.spec.limits.get(place));
+        let rest =
+            written.and_then(|written| as_written(rest, limit, written)).unwrap_or_else(|| rest.to_owned());
+        let path = place.map_or_else(|| "spec.limits".to_owned(), |place| format!("spec.limits[{place}]"));
+        let problem = Problem { path: format!("{path}{}", limit_path(&rest)), message: error.message };
         return Culprit { policy: Some(limit.policy.clone()), problem };
     }
     let exempt = place(&error.path, "exempt[").and_then(|(place, rest)| Some((doc.exempt.get(place)?, rest)));
@@ -43,6 +46,27 @@ pub(crate) fn culprit(
 fn place<'a>(path: &'a str, list: &str) -> Option<(usize, &'a str)> {
     let (place, rest) = path.strip_prefix(list)?.split_once(']')?;
     Some((place.parse().ok()?, rest))
+}
+
+/// The same with the place that an item of a list has in the policy: a plan has its lists in order.
+fn as_written(rest: &str, limit: &LimitDoc, written: &Limit) -> Option<String> {
+    let (field, more) = rest.strip_prefix('.')?.split_once('[')?;
+    let (place, more) = more.split_once(']')?;
+    let place: usize = place.parse().ok()?;
+    let matches = written.matches.as_ref();
+    let find = |item: &str, list: &[String]| list.iter().position(|other| other.eq_ignore_ascii_case(item));
+    let place = match field {
+        "per" => find(&limit.per.get(place)?.to_string(), &written.per),
+        "models" => find(limit.models.get(place)?, &matches?.models),
+        "tiers" => find(limit.tiers.get(place)?, &matches?.tiers),
+        "cidrs" => find(limit.cidrs.get(place)?, &matches?.cidrs),
+        "headers" => {
+            let name = &limit.headers.get(place)?.name;
+            matches?.headers.iter().position(|header| header.name == *name)
+        }
+        _ => None,
+    };
+    Some(format!(".{field}[{}]{more}", place?))
 }
 
 /// Where a field of the plan's limit stands in the policy's.

@@ -243,7 +243,7 @@ fn models(limit: &Limit, place: usize, problems: &mut Vec<Problem>) -> Option<Ve
     let (mut models, before) = (Vec::with_capacity(written.len()), problems.len());
     for (model_place, model) in written.iter().enumerate() {
         if model.contains('*') {
-            models.push(model.to_lowercase());
+            models.push(model.to_ascii_lowercase());
             continue;
         }
         match ModelName::parse(model) {

@@ -71,8 +71,8 @@ fn tiers(checks: &mut Checks, spec: &RateLimitPolicySpec) {
         checks.length(".defaultTier", tier, 1..=bounds::MAX_LIMIT_NAME);
         checks.rule(&rules::DEFAULT_TIER_KNOWN, names.contains(&tier));
     }
-    let mut named = spec.limits.iter().filter_map(|limit| limit.matches.as_ref()).flat_map(|m| &m.tiers);
-    checks.rule(&rules::TIERS_KNOWN, named.all(|tier| names.contains(&tier)));
+    let mut wanted = spec.limits.iter().filter_map(|limit| limit.matches.as_ref()).flat_map(|m| &m.tiers);
+    checks.rule(&rules::TIERS_KNOWN, wanted.all(|tier| names.contains(&tier)));
 }
 
 fn tier(checks: &mut Checks, tier: &Tier) {

@@ -185,6 +185,17 @@ mod tests {
     static POOL_NAME: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::POOL_NAME));
     static ENV_NAME: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::ENV_NAME));
     static VALUES: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::REQUIREMENT_VALUES));
+    static CLIENT_NAME: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::CLIENT_NAME));
+    static HEADER_NAME: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::HEADER_NAME));
+    static KEY_PART: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::KEY_PART));
+    static TIME_OF_DAY: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::TIME_OF_DAY));
+    static TIME_ZONE: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::TIME_ZONE));
+    static REQUEST_PATH: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::REQUEST_PATH));
+    static LOG: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::LOG_BOUND));
+    static WINDOW: LazyLock<Regex> = LazyLock::new(|| {
+        let quoted = rules::WINDOW_BY_THE_CLOCK[0].cel.split('\'').find(|part| part.starts_with('/'));
+        Regex::new(quoted.unwrap()).unwrap()
+    });
     static KEEP_ALIVE: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::KEEP_ALIVE));
 
     /// The pattern that a rule quotes.
@@ -211,6 +222,35 @@ mod tests {
             prop_assert_eq!(is_variable(&text), ENV_NAME.is_match(&text), "{}", text);
             prop_assert_eq!(is_percent(&text), PERCENT.is_match(&text), "{}", text);
             prop_assert_eq!(is_whole_number(&text), VALUES.is_match(&text), "{}", text);
+        }
+
+        #[test]
+        fn names_of_clients_headers_and_parts_are_those_of_the_rules(text in "(Header:|Client|Tier)?[a-zA-Z0-9]?[a-zA-Z0-9._-]{0,66}") {
+            prop_assert_eq!(is_client_name(&text), CLIENT_NAME.is_match(&text), "{}", text);
+            prop_assert_eq!(is_header_name(&text), HEADER_NAME.is_match(&text), "{}", text);
+            prop_assert_eq!(is_key_part(&text), KEY_PART.is_match(&text), "{}", text);
+        }
+
+        #[test]
+        fn times_and_zones_are_those_of_the_rules(time in "[0-3]?[0-9]?:[0-6]?[0-9]", zone in "[A-Za-z+]?[a-zA-Z_+-]{0,4}/?[a-z0-9/-]{0,4}") {
+            prop_assert_eq!(minute_of_day(&time).is_some(), TIME_OF_DAY.is_match(&time), "{}", time);
+            prop_assert_eq!(is_time_zone(&zone), TIME_ZONE.is_match(&zone), "{}", zone);
+        }
+
+        #[test]
+        fn paths_are_those_of_the_rule(text in "/?[a-z%? é~!/]{0,8}") {
+            let plain = !text.contains('?') && !text.contains('%');
+            prop_assert_eq!(is_request_path(&text), plain && REQUEST_PATH.is_match(&text), "{}", text);
+        }
+
+        #[test]
+        fn windows_and_logs_are_those_of_the_rules(count in "[1-9][0-9]{0,4}([.][0-9]{1,3})?[kM]?", window in "[1-9]?[0-9]{0,4}[smhd]") {
+            use crate::units::{DAY, HOUR, MINUTE, Rate};
+            let text = format!("{count}/{window}");
+            let Ok(rate) = text.parse::<Rate>() else { return Ok(()) };
+            let by_the_clock = matches!(rate.window_seconds(), MINUTE | HOUR | DAY);
+            prop_assert_eq!(by_the_clock, WINDOW.is_match(&text), "{}", text);
+            prop_assert_eq!(rate.count_milli() <= 10_000_000, LOG.is_match(&text), "{}", text);
         }
 
         #[test]

@@ -4,7 +4,7 @@
 //! become too large by its keys, no client has more of them than it had; and where there is no new plan at all, the last one
 //! goes on with the keys of now.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use corral_crds::api_keys::KeyRing;
 use corral_crds::merge::Merged;
@@ -20,14 +20,18 @@ pub fn keys_that_fit(merged: &Merged, last: &PlanDoc) -> Result<Option<KeyRing>,
     }
     let mut ring = merged.keys().clone();
     let before = ring.keys.len();
+    let known: BTreeSet<&str> = last.identity.api_keys.iter().map(|key| key.digest.as_str()).collect();
     let mut left: BTreeMap<&str, usize> = BTreeMap::new();
     for key in &last.identity.api_keys {
         *left.entry(&key.client).or_default() += 1;
     }
+    // The very keys that are in force go first; those of a client that has others now take their places.
+    ring.keys.sort_by_key(|key| !known.contains(key.digest.as_str()));
     ring.keys.retain(|key| {
         let had = left.get_mut(key.client.as_str()).filter(|had| **had > 0);
         had.map(|had| *had -= 1).is_some()
     });
+    ring.keys.sort_by(|a, b| (&a.client, &a.digest).cmp(&(&b.client, &b.digest)));
     let more = before.saturating_sub(ring.keys.len());
     if more == 0 {
         return Ok(None);
@@ -62,6 +66,10 @@ pub fn with_keys(plan: &PlanDoc, ring: &KeyRing) -> PlanDoc {
 
 #[cfg(test)]
 mod tests {
+    use corral_crds::api_keys::MAX_KEY_BYTES;
+    use corral_crds::merge::{PolicyInput, PoolInputs, merge};
+    use corral_crds::policy::{LabelSelector, Limit, Match, RateLimitPolicySpec};
+    use corral_crds::pool::OllamaPoolSpec;
     use corral_wire::TierDoc;
 
     use super::*;
@@ -97,5 +105,60 @@ mod tests {
         let last = plan(vec![key("alice", 1, Some("gold"))]);
         let found = with_keys(&last, &ring(vec![key("alice", 1, Some("silver")), key("bob", 2, None)]));
         assert_eq!(found.identity.api_keys, [key("alice", 1, None)]);
+    }
+
+    /// A policy whose limits take so many times about 32 KiB of a plan.
+    fn large(limits: usize) -> RateLimitPolicySpec {
+        let models: Vec<String> = (0..64).map(|n| format!("{}/team/m{n}:1", "h".repeat(330))).collect();
+        let limit = |n: usize| Limit {
+            name: format!("l{n}"),
+            per: vec!["Client".to_owned()],
+            requests: Some("60/m".to_owned()),
+            matches: Some(Match { models: models.clone(), ..Match::default() }),
+            ..Limit::default()
+        };
+        RateLimitPolicySpec {
+            target_selector: Some(LabelSelector::default()),
+            limits: (0..limits).map(limit).collect(),
+            ..RateLimitPolicySpec::default()
+        }
+    }
+
+    fn merged(spec: &RateLimitPolicySpec, keys: &KeyRing) -> Merged {
+        let pool = OllamaPoolSpec::default();
+        let inputs = PoolInputs { namespace: "llm", name: "chat", spec: &pool, keys };
+        merge(&inputs, &[PolicyInput { namespace: "llm", name: "p", created: 0, spec }], 1)
+    }
+
+    /// So many clients with long names.
+    fn many(clients: usize) -> KeyRing {
+        let one =
+            |n: usize| ApiKeyDoc { digest: format!("{n:064x}"), client: format!("{n:063}"), tier: None };
+        ring((0..clients).map(one).collect())
+    }
+
+    #[test]
+    fn new_keys_push_no_limit_out_and_those_that_are_known_stay() {
+        let spec = large(28);
+        let before = merged(&spec, &many(100));
+        assert!(before.is_clean(), "{:?} {:?}", before.problems, before.policies);
+        assert!(keys_that_fit(&before, &before.doc).unwrap().is_none(), "all have room");
+        let clients = MAX_KEY_BYTES / 200;
+        let after = merged(&spec, &many(clients));
+        let fitting = keys_that_fit(&after, &before.doc).unwrap().unwrap();
+        assert_eq!(fitting.keys, many(100).keys);
+        let told = fitting.problems[0].to_string();
+        assert!(told.contains(&format!("no room for {} more API keys", clients - 100)), "{told}");
+    }
+
+    #[test]
+    fn a_new_key_of_the_pool_changes_every_digest_and_takes_nobody_out() {
+        let spec = large(28);
+        let before = merged(&spec, &many(600));
+        let digests =
+            many(600).keys.into_iter().map(|key| ApiKeyDoc { digest: key.digest.replace('0', "f"), ..key });
+        let after = merged(&spec, &ring(digests.collect()));
+        let kept = keys_that_fit(&after, &before.doc).unwrap().map_or(600, |ring| ring.keys.len());
+        assert_eq!(kept, 600);
     }
 }

@@ -80,8 +80,8 @@ fn targets(policy: &RateLimitPolicy, ctx: &Context) -> Vec<Target> {
             standing: ctx.exchange.standing(&reference),
         }
     };
-    let named = policy.spec.target_refs.iter().flatten().map(|wanted| wanted.name.clone());
-    let mut names: Vec<String> = named.chain(selected(policy, ctx)).collect();
+    let written = policy.spec.target_refs.iter().flatten().map(|wanted| wanted.name.clone());
+    let mut names: Vec<String> = written.chain(selected(policy, ctx)).collect();
     if policy.spec.target_refs.is_none() {
         names.sort();
     }

@@ -24,7 +24,7 @@ pub struct Call {
     pub permission: Permission,
     /// The namespace; none where the whole cluster is asked.
     pub namespace: Option<String>,
-    /// The object's name; none for a collection.
+    /// The object's name, also where a field selector gives it; none for a collection.
     pub name: Option<String>,
     /// Whether it removes something whatever that has become since it was last looked at: a deletion that does not
     /// name the UID and the version it is about.
@@ -73,11 +73,16 @@ pub(crate) fn calls(verb: &str, target: &Target, head: &Parts, body: &[u8], stor
             verb: verb.to_owned(),
         },
         namespace: target.namespace.clone(),
-        name: target.name.clone(),
+        name: target.name.clone().or_else(|| selected_name(target)),
         removes_blindly: verb == "deletecollection" || (verb == "delete" && !names_version(body)),
     };
     let creates = super::serve::is_apply(head) && store.get(&Key::of(target)).is_none();
     if creates { vec![call(verb), call("create")] } else { vec![call(verb)] }
+}
+
+/// A list or a watch of one object by its name needs the right to that object alone.
+fn selected_name(target: &Target) -> Option<String> {
+    target.parameter("fieldSelector")?.strip_prefix("metadata.name=").map(str::to_owned)
 }
 
 fn names_version(options: &[u8]) -> bool {

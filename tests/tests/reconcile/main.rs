@@ -1,11 +1,13 @@
 //! The laws of the reconcilers, on a fake API server and scripted pods, on virtual time.
 #![cfg(test)]
 
+mod api_keys;
 mod campaign;
 mod disruption;
 mod exchange;
 mod laws;
 mod pods;
+mod precedence;
 mod relief;
 mod revisions;
 mod room;

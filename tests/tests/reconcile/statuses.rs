@@ -183,7 +183,8 @@ async fn the_status_states_the_bound_of_each_limit() {
     let bound = policy["status"]["limits"][0]["bound"].as_str().unwrap();
     assert!(bound.contains("70/min") && bound.contains("2 pods"), "{bound}");
     let pool = world.api.find("corral.dev", "ollamapools", NS, "chat").unwrap();
-    assert_eq!(pool["status"]["effectiveLimits"][0]["name"], "fair-use/per-client");
+    let limit = &pool["status"]["effectiveLimits"][0];
+    assert_eq!((limit["policy"].as_str(), limit["name"].as_str()), (Some("fair-use"), Some("per-client")));
     assert_eq!(pool["status"]["selector"], "corral.dev/pool=chat");
 }
 

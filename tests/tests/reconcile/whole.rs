@@ -25,7 +25,7 @@ struct Scene {
     operator: JoinHandle<anyhow::Result<()>>,
 }
 
-fn start(api: &FakeApi, sidecars: &Sidecars, who: &str) -> JoinHandle<anyhow::Result<()>> {
+pub(crate) fn start(api: &FakeApi, sidecars: &Sidecars, who: &str) -> JoinHandle<anyhow::Result<()>> {
     let args = ["corral-operator", "--sidecar-image", "corral/sidecar:1", "--listen", "127.0.0.1:0"];
     let parts = Parts {
         client: api.client(),
@@ -87,6 +87,8 @@ async fn at_rest_it_writes_nothing_for_minutes() {
 async fn it_uses_every_right_it_has_and_no_other() {
     let Scene { world, operator } = scene().await;
     world.put_pool("broken", &serde_json::json!({"replicas": "many"}));
+    let keys = serde_json::json!({"identity": {"apiKeys": [{"secretName": "team-keys"}]}});
+    world.put_pool("keyed", &keys);
     world.put_policy("broken", &serde_json::json!({"limits": 1}));
     sleep(Duration::from_secs(5)).await;
     // The same event again becomes a series, which is a patch.

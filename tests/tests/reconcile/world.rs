@@ -19,6 +19,7 @@ use corral_operator::pool::shortage::Shortages;
 use corral_operator::{policy, pool};
 use corral_tests::fake_api::FakeApi;
 use corral_tests::fake_api::store::Key;
+use k8s_openapi::ByteString;
 use k8s_openapi::api::core::v1::{Pod, Secret};
 use kube::Resource;
 use kube::runtime::reflector::{self, store::Writer as StoreWriter};
@@ -87,17 +88,39 @@ impl World {
     }
 
     pub(crate) fn put_pool(&self, name: &str, spec: &Value) {
-        self.put_object("OllamaPool", "ollamapools", name, spec);
+        self.put_labelled_pool(name, &json!({}), spec);
+    }
+
+    pub(crate) fn put_labelled_pool(&self, name: &str, labels: &Value, spec: &Value) {
+        self.put_object("OllamaPool", "ollamapools", &json!({"name": name, "labels": labels}), spec);
     }
 
     pub(crate) fn put_policy(&self, name: &str, spec: &Value) {
-        self.put_object("RateLimitPolicy", "ratelimitpolicies", name, spec);
+        self.put_object("RateLimitPolicy", "ratelimitpolicies", &json!({"name": name}), spec);
     }
 
-    fn put_object(&self, kind: &str, plural: &str, name: &str, spec: &Value) {
+    /// A Secret of a user, with entries as text.
+    pub(crate) fn put_secret(&self, name: &str, entries: &[(&str, &str)]) {
+        let data =
+            entries.iter().map(|(entry, value)| ((*entry).to_owned(), ByteString(value.as_bytes().to_vec())));
+        let secret = Secret {
+            metadata: serde_json::from_value(json!({"name": name, "namespace": NS})).unwrap(),
+            data: Some(data.collect()),
+            ..Secret::default()
+        };
+        self.api.put(&serde_json::to_value(secret).unwrap(), "secrets");
+    }
+
+    pub(crate) fn remove(&self, group: &str, plural: &str, name: &str) {
+        self.api.store(|store| store.remove(&Key::new(group, plural, Some(NS), name)));
+    }
+
+    fn put_object(&self, kind: &str, plural: &str, metadata: &Value, spec: &Value) {
+        let (name, mut metadata) = (metadata["name"].as_str().unwrap(), metadata.clone());
+        metadata["namespace"] = json!(NS);
         let status = self.api.find("corral.dev", plural, NS, name).and_then(|old| old.get("status").cloned());
         let mut object = json!({"apiVersion": "corral.dev/v1alpha1", "kind": kind,
-            "metadata": {"name": name, "namespace": NS}, "spec": spec});
+            "metadata": metadata, "spec": spec});
         if let Some(status) = status {
             object["status"] = status;
         }
