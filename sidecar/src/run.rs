@@ -197,7 +197,7 @@ impl Running {
 /// Where plans will come from once the first is in force.
 enum Source {
     Pod(Box<PodSettings>),
-    Files(PolicyFiles),
+    Files(Box<PolicyFiles>),
     Fixed,
 }
 
@@ -218,7 +218,7 @@ impl Prepared {
                     Policies::Files(paths) => {
                         let (files, first) =
                             PolicyFiles::open(paths.clone(), settings.slots, digester.clone())?;
-                        (first, Source::Files(files))
+                        (first, Source::Files(Box::new(files)))
                     }
                     Policies::Text(text) => (files::from_text(text, &digester)?, Source::Fixed),
                 };
@@ -346,7 +346,7 @@ async fn tell_readiness(health: &Health) {
 async fn follow(source: Source, store: Arc<PlanStore>) {
     match source {
         Source::Fixed => {}
-        Source::Files(files) => files::watch(files, store).await,
+        Source::Files(files) => files::watch(*files, store).await,
         Source::Pod(pod) => {
             let health = Arc::clone(&store.core().health);
             tokio::join!(
