@@ -15,9 +15,12 @@ use crate::error::Error;
 
 /// Reads the Secrets of a pool. One that is not there has no keys; whatever else keeps one from being read is an error, for
 /// it does not mean that its keys are revoked.
+///
+/// Digests are made with the oldest key of the pool: while it is rotated, a pod may not have the newest yet, and by the time
+/// that the oldest goes, every pod has what is left.
 pub async fn read(writer: &Writer, pool: &ValidPool, keys: &PoolKeys) -> Result<KeyRing, Error> {
     let named = &pool.spec.identity.api_keys;
-    let Some(digester) = keys.digesters().next().filter(|_| !named.is_empty()) else {
+    let Some(digester) = keys.digesters().last().filter(|_| !named.is_empty()) else {
         return Ok(KeyRing::default());
     };
     let api: Api<Secret> = Api::namespaced(writer.client(), &pool.namespace);

@@ -93,6 +93,27 @@ mod tests {
     }
 
     #[test]
+    fn api_keys_are_recognised_by_the_keys_that_are_mounted_now() {
+        let (dir, core) = (tempfile::tempdir().unwrap(), crate::plan::core_for_tests());
+        let id = |byte: u8| corral_wire::KeyDigester::derive(&[byte; 32]).id().to_owned();
+        let known = || [1, 2].map(|byte| core.digesters.digest(&id(byte), b"key").is_some());
+        recognise(dir.path(), &core);
+        assert_eq!(known(), [false, false]);
+        fs::write(dir.path().join("1"), [1; 32]).unwrap();
+        recognise(dir.path(), &core);
+        fs::write(dir.path().join("2"), [2; 32]).unwrap();
+        assert_eq!(known(), [true, false]);
+        recognise(dir.path(), &core);
+        assert_eq!(known(), [true, true], "two while one is rotated out");
+        fs::remove_file(dir.path().join("1")).unwrap();
+        recognise(dir.path(), &core);
+        assert_eq!(known(), [false, true]);
+        fs::remove_file(dir.path().join("2")).unwrap();
+        recognise(dir.path(), &core);
+        assert_eq!(known(), [false, true], "a mount that cannot be read takes nothing away");
+    }
+
+    #[test]
     fn no_folder_no_key_and_a_short_key_are_told_apart_from_keys() {
         let dir = tempfile::tempdir().unwrap();
         assert!(matches!(read(&dir.path().join("none")), Err(KeyError::Io(..))));

@@ -5,6 +5,8 @@ use std::time::Duration;
 
 use corral_tests::fake_api::store::Store;
 use corral_wire::{KeyDigester, PlanDoc};
+use k8s_openapi::ByteString;
+use k8s_openapi::api::core::v1::Secret;
 use serde_json::{Value, json};
 use tokio::time::sleep;
 
@@ -145,6 +147,31 @@ async fn a_mistake_in_a_policy_keeps_its_limits_and_no_key_that_is_revoked() {
     assert_eq!(world.plan("chat").limits, before);
 }
 
+/// Writes the pool's own keys, as one who rotates them does.
+fn rotate(world: &World, keys: &[(&str, [u8; 32])]) {
+    let mut secret: Secret = serde_json::from_value(world.secret("chat", "key").unwrap()).unwrap();
+    let data = secret.data.get_or_insert_default();
+    data.retain(|name, _| keys.iter().any(|(kept, _)| kept == name));
+    for (name, key) in keys {
+        data.entry((*name).to_owned()).or_insert_with(|| ByteString(key.to_vec()));
+    }
+    world.api.put(&serde_json::to_value(secret).unwrap(), "secrets");
+}
+
+#[tokio::test(start_paused = true)]
+async fn while_the_pools_own_key_is_rotated_digests_are_made_with_the_one_that_every_pod_has() {
+    let mut world = pass_with(&["team-keys"]).await;
+    let before = world.plan("chat").identity;
+    rotate(&world, &[("key-0001", [1; 32]), ("key-0002", [2; 32])]);
+    world.settle().await;
+    assert_eq!(world.plan("chat").identity, before, "a pod may not have the new one yet");
+    rotate(&world, &[("key-0002", [2; 32])]);
+    world.settle().await;
+    let plan = world.plan("chat");
+    assert_ne!(plan.identity.digest_key, before.digest_key);
+    assert_eq!(owner(&world, &plan, ALICE).as_deref(), Some("alice"));
+}
+
 /// The operator as it runs, with a pod that enforces.
 async fn running() -> World {
     let world = World::new().await;
@@ -204,8 +231,8 @@ async fn secrets_are_read_and_watched_by_name_and_never_listed() {
         .into_iter()
         .filter(|call| call.permission.resource == "secrets" && call.permission.verb != "create");
     let named: BTreeSet<Option<String>> = calls.map(|call| call.name).collect();
-    let names = ["chat-key", "chat-plan", "team-keys"].map(|name| Some(name.to_owned()));
-    assert_eq!(named, names.into(), "and no Secret that no pool names");
+    let expected = ["chat-key", "chat-plan", "team-keys"].map(|name| Some(name.to_owned()));
+    assert_eq!(named, expected.into(), "and no Secret that no pool names");
 }
 
 #[tokio::test(start_paused = true)]
