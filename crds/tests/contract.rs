@@ -8,7 +8,7 @@ use corral_crds::{
 };
 use serde_json::{Value, json};
 
-const POOL: &str = r#"
+const POOL: &str = r"
 apiVersion: corral.dev/v1alpha1
 kind: OllamaPool
 metadata: { name: chat, namespace: llm }
@@ -19,7 +19,7 @@ spec:
     unauthenticated: Reject
     trustedHeaders: [x-team]
   tokens: { outputCap: 4096, cachedTokenPercent: 25 }
-"#;
+";
 
 const POLICY: &str = r#"
 apiVersion: corral.dev/v1alpha1
@@ -102,11 +102,15 @@ fn limit(name: &str, rest: Value) -> Value {
     limit
 }
 
-#[test]
-fn all_that_can_be_written_is_in_the_plan() {
+fn written() -> Value {
     let merged = merged();
     assert!(merged.is_clean(), "{:?} {:?}", merged.problems, merged.policies);
-    let plan = serde_json::to_value(&merged.doc).unwrap();
+    serde_json::to_value(&merged.doc).unwrap()
+}
+
+#[test]
+fn all_that_can_be_written_of_clients_and_tokens_is_in_the_plan() {
+    let plan = written();
     assert_eq!(
         plan["identity"],
         json!({"trustedProxies": ["10.0.0.0/8"], "unauthenticated": "Reject", "trustedHeaders": ["x-team"]})
@@ -121,6 +125,11 @@ fn all_that_can_be_written_is_in_the_plan() {
         plan["exempt"],
         json!([{"policy": "llm/whole", "cidrs": ["10.1.0.0/16"], "clients": ["ci-bot"]}])
     );
+}
+
+#[test]
+fn all_that_can_be_written_of_limits_is_in_the_plan() {
+    let plan = written();
     let expected = [
         limit(
             "bucket",

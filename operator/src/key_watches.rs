@@ -108,7 +108,9 @@ impl KeyWatches {
 
 /// Tells of each change until the watch ends. It begins with what is there, so that nothing between two watches is missed.
 async fn follow(api: &Api<Secret>, name: &str, told: impl Fn() + Send + Sync) -> Result<(), kube::Error> {
-    let params = WatchParams::default().fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS);
+    // With bookmarks, the server takes a watch from "0" for a streamed list, which it refuses on an older etcd.
+    let params = WatchParams::default().disable_bookmarks();
+    let params = params.fields(&format!("metadata.name={name}")).timeout(WATCH_SECONDS);
     let mut events = pin!(api.watch_metadata(&params, ANY).await?);
     told();
     while let Some(event) = events.next().await {

@@ -171,7 +171,9 @@ impl<'a> Nginx<'a> {
 impl Drop for Nginx<'_> {
     fn drop(&mut self) {
         // A cluster that is taken down ends it too.
-        let _ = processes::stop(&self.scene.cluster.instance, NGINX, Duration::from_secs(5));
+        let instance = &self.scene.cluster.instance;
+        let _ = processes::stop(instance, NGINX, Duration::from_secs(5));
+        let _ = fs::remove_file(instance.path("run").join(format!("{NGINX}.json")));
     }
 }
 

@@ -89,7 +89,8 @@ impl Watch {
         match self.queue.arrive(id, Wish { rank, is_pending, ..Wish::slot(&model) }, self.now) {
             Ok(arrival) => {
                 assert!(!must_wait || self.waiting.len() + self.booked.len() < bounds.max_depth as usize);
-                self.let_in(id, number, rank, arrival, must_wait, bounds);
+                let deadline = self.now.plus(bounds.max_wait);
+                self.let_in(Waiter { id, model: number, rank, deadline }, arrival, must_wait);
             }
             Err(refusal) => {
                 assert!(must_wait);
@@ -106,24 +107,16 @@ impl Watch {
         }
     }
 
-    fn let_in(
-        &mut self,
-        id: WaiterId,
-        model: u8,
-        rank: Rank,
-        arrival: Arrival,
-        must_wait: bool,
-        bounds: QueueBounds,
-    ) {
+    fn let_in(&mut self, waiter: Waiter, arrival: Arrival, must_wait: bool) {
         match arrival {
             Arrival::Start => {
                 assert!(!must_wait);
-                self.running.insert(id, model);
+                self.running.insert(waiter.id, waiter.model);
             }
             Arrival::Wait { deadline } => {
                 assert!(must_wait);
-                assert_eq!(deadline, self.now.plus(bounds.max_wait));
-                self.waiting.push(Waiter { id, model, rank, deadline });
+                assert_eq!(deadline, waiter.deadline);
+                self.waiting.push(waiter);
             }
         }
     }
@@ -149,7 +142,8 @@ impl Watch {
         let must_wait = self.must_wait(number, rank, false);
         let model = model(number);
         let arrival = self.queue.join(id, Wish { rank, ..Wish::slot(&model) }, self.now);
-        self.let_in(id, number, rank, arrival, must_wait, bounds);
+        let deadline = self.now.plus(bounds.max_wait);
+        self.let_in(Waiter { id, model: number, rank, deadline }, arrival, must_wait);
     }
 
     /// Dispatches; checks that those go who came first of the eligible, the normal ones before the others, and that none
