@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use corral_limiter::queue::{SlotQueue, WaiterId, Wish};
-use corral_limiter::{BodyFacts, CommitError, Nanos, Refusal, Terms, Ticket, Usage};
+use corral_limiter::{BodyFacts, CommitError, ModelName, Nanos, Refusal, Terms, Ticket, Usage};
 
 use super::hall::{Arrived, Hall, SOONEST};
 use tokio::time::sleep_until;
@@ -39,18 +39,19 @@ impl Charge {
         Self { core, ticket: Some(ticket), reserved, fate: Fate::GivenBack }
     }
 
-    /// Decides every limit and then `arrival`, all or none, in one critical section. Of one whose limits are asked again
-    /// the hall keeps what it holds.
+    /// Decides every limit and then `arrival`, all or none, in one critical section, for a request that needs a slot of
+    /// this model, if any. Of one whose limits are asked again the hall keeps what it holds.
     pub(super) fn decide<E>(
         &mut self,
         body: BodyFacts<'_>,
+        slot: Option<&ModelName>,
         now: Nanos,
         arrival: impl FnOnce(&mut SlotQueue, &mut Hall, WaiterId, &Terms) -> Result<Arrived, E>,
     ) -> Result<(WaiterId, Terms, Arrived), CommitError<E>> {
         let mut state = self.core.lock();
         let State { limiter, queue, hall } = &mut *state;
         let id = hall.next_id();
-        let waits = body.model.is_some_and(|model| !queue.starts_at_once(Wish::slot(model)));
+        let waits = slot.is_some_and(|model| !queue.starts_at_once(Wish::slot(model)));
         let body = BodyFacts { waits, ..body };
         let Some(ticket) = self.ticket.as_mut() else {
             let terms = Terms::default();
@@ -68,20 +69,22 @@ impl Charge {
         Ok((id, terms, arrived))
     }
 
-    /// It has its slot: takes back what the hall has kept, and waits no more.
-    pub(super) fn start(&mut self, id: WaiterId) {
-        let mut state = self.core.lock();
+    /// Takes back what the hall has kept.
+    pub(super) fn take_back(&mut self, id: WaiterId) {
         if self.ticket.is_none() {
-            self.ticket = state.hall.take_back(id);
+            self.ticket = self.core.lock().hall.take_back(id);
         }
+    }
+
+    /// It waits no more.
+    pub(super) fn start(&mut self) {
         if let Some(ticket) = &mut self.ticket {
-            state.limiter.started(ticket);
+            self.core.lock().limiter.started(ticket);
         }
     }
 
     /// Waits until the limits let it have what they were left to be asked for; for a request that needs no slot.
-    pub(super) async fn wait_for_limits(&mut self, id: WaiterId) -> Result<(), Refusal> {
-        self.start(id);
+    pub(super) async fn wait_for_limits(&mut self) -> Result<(), Refusal> {
         loop {
             let Some(ticket) = &mut self.ticket else { return Ok(()) };
             let (clock, deadline) = (*self.core.clock(), ticket.deadline());
@@ -95,10 +98,8 @@ impl Charge {
                 return Err(refusal);
             }
             let again = now.plus(blocked.wait.unwrap_or(LOOK_AGAIN).max(SOONEST));
-            sleep_until(
-                clock.instant(deadline.map_or(again, |deadline| deadline.max(now.plus(SOONEST)).min(again))),
-            )
-            .await;
+            let latest = deadline.map_or(again, |deadline| deadline.max(now.plus(SOONEST)));
+            sleep_until(clock.instant(again.min(latest))).await;
         }
     }
 

@@ -70,16 +70,18 @@ impl Entered {
         let core = Arc::clone(&self.charge.core);
         let now = core.clock().now();
         let body = BodyFacts { model, ..BodyFacts::default() };
-        let decided = self.charge.decide(body, now, |queue, _, id, terms| match terms.delay {
+        let decided = self.charge.decide(body, None, now, |queue, _, id, terms| match terms.delay {
             Nanos::ZERO => Ok(Arrived::Started),
             delay => queue.book(id).map(|()| Arrived::Booked(now.plus(delay))),
         });
         let (id, _, arrived) = decided.map_err(|error| denied(&core, error))?;
+        self.charge.take_back(id);
         let _booked = Booked { core: &core, id };
         if let Arrived::Booked(from) = arrived {
             sleep_until(core.clock().instant(from)).await;
         }
-        self.charge.wait_for_limits(id).await.map_err(Denied::Limit)?;
+        self.charge.wait_for_limits().await.map_err(Denied::Limit)?;
+        self.charge.start();
         self.charge.stand();
         Ok(Passed { _charge: self.charge })
     }
@@ -92,7 +94,8 @@ impl Entered {
         let arrive =
             |queue: &mut _, hall: &mut Hall, id, terms: &_| hall.arrive(queue, (id, model), terms, now);
         let body = BodyFacts { model: Some(model), estimate, ..BodyFacts::default() };
-        let arrived = self.charge.decide(body, now, arrive).map_err(|error| denied(&core, error))?;
+        let arrived =
+            self.charge.decide(body, Some(model), now, arrive).map_err(|error| denied(&core, error))?;
         self.charge.reserve(estimate);
         Ok(Place::new(self.charge, model.clone(), arrived, now))
     }
@@ -133,5 +136,6 @@ pub(crate) struct Passed {
 }
 
 #[cfg(test)]
-#[path = "tests.rs"]
+mod action_tests;
+#[cfg(test)]
 mod tests;

@@ -84,7 +84,8 @@ impl Place {
                 Err(now) => return Err(self.time_out(now)),
             }
         }
-        self.charge.start(self.slot.id);
+        self.charge.take_back(self.slot.id);
+        self.charge.start();
         let waited = self.slot.held_since.unwrap_or(self.arrived_at).since(self.arrived_at);
         if self.terms.delay > Nanos::ZERO || self.terms.asks_again_for.is_some() {
             self.slot.core.metrics.limit_wait(waited.into());

@@ -17,10 +17,10 @@ use crate::core::CoreSettings;
 use crate::health::Health;
 use crate::metrics::Metrics;
 
-const CLIENT: HeadFacts =
+pub(super) const CLIENT: HeadFacts =
     HeadFacts::new(IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), EndpointClass::Chat, "/api/chat");
 
-fn plan(max_depth: u32, max_wait_ms: u64, limits: Vec<LimitDoc>) -> PlanDoc {
+pub(super) fn plan(max_depth: u32, max_wait_ms: u64, limits: Vec<LimitDoc>) -> PlanDoc {
     PlanDoc {
         version: PLAN_VERSION,
         pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
@@ -47,7 +47,7 @@ fn limit(burst: u64, concurrency: u32) -> LimitDoc {
     }
 }
 
-fn core(per_model: u32, doc: &PlanDoc) -> Arc<Core> {
+pub(super) fn core(per_model: u32, doc: &PlanDoc) -> Arc<Core> {
     let settings = CoreSettings {
         limiter: LimiterSettings { hash_key: [7; 16], keys_per_limit: 1000 },
         slots: SlotBounds { per_model, total: per_model * 2 },
@@ -57,7 +57,7 @@ fn core(per_model: u32, doc: &PlanDoc) -> Arc<Core> {
     Arc::new(core)
 }
 
-fn model(name: &str) -> ModelName {
+pub(super) fn model(name: &str) -> ModelName {
     ModelName::parse(name).unwrap()
 }
 
@@ -70,7 +70,7 @@ fn remaining(core: &Core) -> Vec<u64> {
 }
 
 /// Depth of the queue and requests in flight.
-fn load(core: &Core) -> (u32, u32) {
+pub(super) fn load(core: &Core) -> (u32, u32) {
     let gauges = core.gauges();
     (gauges.queued, gauges.in_flight)
 }
