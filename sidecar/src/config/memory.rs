@@ -4,12 +4,13 @@
 //! | --- | --- |
 //! | bodies | the budget: a quarter of the container's memory limit, at most 256 MiB |
 //! | connections | 19 KiB each while idle, 87 KiB in the middle of a long head: at most half of the limit |
-//! | buckets | 113 for each client in each rate limit that is kept per client: 5.4 MiB for 50,000 clients |
+//! | buckets | 113 for each client in each rate that is kept per client: 5.4 MiB for 50,000 clients |
 //! | the rest | 6 MiB |
 //!
 //! The figures are measured, and `tests/memory.rs` holds the one of buckets. In the 256 MiB that a pool's sidecar has
-//! unless its pool says otherwise that leaves 58 MiB for buckets: ten limits that are kept per client, all full. A pool
-//! with more gives its sidecar more memory.
+//! unless its pool says otherwise that leaves 58 MiB for buckets: ten rates that are kept per client, all full. A pool
+//! with more gives its sidecar more memory. A sliding log takes up to 12 MiB, and a tier that scales a limit has its own
+//! buckets.
 
 use super::Stop;
 
