@@ -36,8 +36,24 @@ fn kubectl_refuses_a_schema_error_by_its_field(scene: &Scene) -> Result<()> {
         ("spec.limits[0].requests", json!([{ "name": "a", "per": ["Client"], "requests": "sixty" }])),
         ("spec.limits[0].concurrency", json!([{ "name": "a", "per": ["Client"], "concurrency": 0 }])),
         (
-            "spec.limits[0].tokens",
-            json!([{ "name": "a", "per": ["Client"], "requests": "1/s", "tokens": "1/s" }]),
+            "spec.limits[0].token",
+            json!([{ "name": "a", "per": ["Client"], "requests": "1/s", "token": "1/s" }]),
+        ),
+        (
+            "spec.limits[0]",
+            json!([{ "name": "a", "per": ["Client"], "requests": "1/s", "burst": { "tokens": 5 } }]),
+        ),
+        (
+            "spec.limits[0]",
+            json!([{ "name": "a", "per": ["Client"], "algorithm": "SlidingLog", "tokens": "5/m" }]),
+        ),
+        (
+            "spec",
+            json!([{ "name": "a", "per": ["Client"], "requests": "1/s", "match": { "tiers": ["gold"] } }]),
+        ),
+        (
+            "spec.limits[0]",
+            json!([{ "name": "a", "per": ["Client"], "requests": "1/s", "onExceed": { "action": "Queue" } }]),
         ),
     ];
     for (field, limits) in wrong {

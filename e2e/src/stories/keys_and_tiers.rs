@@ -103,18 +103,13 @@ fn a_key_that_is_taken_out_is_worth_nothing(scene: &Scene, pods: &[PoolPod]) -> 
         })?;
     }
     let took = watch.elapsed();
-    ensure!(
-        took <= PROMISE + applied,
-        "it took {} s, of which kubectl {} s",
-        seconds(took),
-        seconds(applied)
-    );
+    ensure!(took <= PROMISE + applied, "it took {}, of which kubectl {}", seconds(took), seconds(applied));
     for pod in pods {
         let answer = scene.http(pod.client_port()?, &with(&key("alice-2")))?;
         ensure!(answer.status == 429, "her other key was used up, and now gets {}", answer.status);
     }
     scene.tell(&format!(
-        "a key was worth nothing on all pods {} s after kubectl began ({} s of it)",
+        "a key was worth nothing on all pods {} after kubectl began ({} of it)",
         seconds(took),
         seconds(applied)
     ));
