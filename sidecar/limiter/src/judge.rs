@@ -8,7 +8,7 @@ use smallvec::SmallVec;
 use crate::{
     HeadFacts, Limit, ModelName, Nanos, Oversized, Plan, Refusal, Retry, Ticket, Unit, Usage, Violation,
     key::{BucketKey, KeyHasher},
-    plan::{Factor, Traits},
+    plan::{Covering, Factor, Traits},
     state::{Exceeded, LimitState, Moment, Seen, Verdict},
 };
 
@@ -16,7 +16,7 @@ use crate::{
 pub(crate) const CONCURRENCY_WAIT: Nanos = Nanos::from_secs(1);
 
 /// How the limits see one request.
-pub(crate) type Seens = SmallVec<[Seen; 2]>;
+pub(crate) type Seens = Vec<Seen>;
 
 /// What the limits may ask of a request.
 #[derive(Clone, Copy)]
@@ -45,14 +45,16 @@ pub(crate) struct Judge<'a> {
     pub(crate) states: &'a [LimitState],
     pub(crate) divisor: NonZeroU32,
     pub(crate) hasher: &'a KeyHasher,
-    /// Which plan it is, of all that were ever in force here.
-    pub(crate) generation: u64,
 }
 
 impl<'a> Judge<'a> {
     /// Asks every enforced limit, or says why the request may not go on.
-    pub(crate) fn decide(&self, asked: Asked<'_>, seens: &mut Seens) -> Result<(), Stop> {
-        self.look_into(seens, Mode::Enforce, asked, |_| true);
+    pub(crate) fn decide(
+        &self,
+        asked: Asked<'_>,
+        (seens, known): (&mut Seens, &mut KnownKeys),
+    ) -> Result<(), Stop> {
+        self.look_into((seens, known), Mode::Enforce, asked, |_| true);
         if let Some(oversized) = seens.iter().find_map(|seen| self.oversized(seen, asked)) {
             return Err(Stop::Oversized(oversized));
         }
@@ -70,12 +72,19 @@ impl<'a> Judge<'a> {
     /// Looks through those limits of a mode that apply and are of a kind.
     pub(crate) fn look_where(&self, mode: Mode, asked: Asked<'_>, is_kind: impl Fn(&Limit) -> bool) -> Seens {
         let mut seens = Seens::new();
-        self.look_into(&mut seens, mode, asked, is_kind);
+        self.look_into((&mut seens, &mut KnownKeys::new()), mode, asked, is_kind);
         seens
     }
 
-    fn look_into(&self, seens: &mut Seens, mode: Mode, asked: Asked<'_>, is_kind: impl Fn(&Limit) -> bool) {
-        let mut keys = Keys::new(*self, asked);
+    #[inline]
+    fn look_into(
+        &self,
+        (seens, known): (&mut Seens, &mut KnownKeys),
+        mode: Mode,
+        asked: Asked<'_>,
+        is_kind: impl Fn(&Limit) -> bool,
+    ) {
+        let mut keys = Keys::new(*self, asked, known);
         for (place, limit, state) in self.applying(mode, asked) {
             if is_kind(limit) {
                 seens.push(see(limit, state, place, keys.key(limit), asked));
@@ -90,17 +99,19 @@ impl<'a> Judge<'a> {
         asked: Asked<'b>,
     ) -> impl Iterator<Item = (usize, &'a Limit, &'a LimitState)> + use<'a, 'b> {
         let Self { plan, states, .. } = *self;
-        plan.covering(asked.head.endpoint)
-            .filter(move |(_, limit)| limit.mode() == mode && applies(limit, asked))
-            .filter_map(|(place, limit)| Some((place, limit, states.get(place)?)))
+        plan.covering(asked.head.endpoint, mode)
+            .filter(move |(covering, limit)| applies(covering, limit, asked))
+            .filter_map(|(covering, limit)| Some((covering.place, limit, states.get(covering.place)?)))
     }
 
     /// What a limit has against the request for good.
+    #[inline]
     pub(crate) fn oversized(&self, seen: &Seen, asked: Asked<'_>) -> Option<Oversized> {
         let limit = self.plan.limits().get(seen.place)?;
-        if !limit.exceed().rejects_oversize {
-            return None;
-        }
+        if limit.exceed().rejects_oversize { Self::oversized_for(limit, seen, asked) } else { None }
+    }
+
+    fn oversized_for(limit: &Limit, seen: &Seen, asked: Asked<'_>) -> Option<Oversized> {
         let factor = Factor::of(limit.scales().get(seen.scale)?.milli, 1000);
         limit.info().rates().iter().find_map(|(unit, rate)| {
             let most = match limit.algorithm() {
@@ -119,7 +130,7 @@ impl<'a> Judge<'a> {
     }
 
     #[cold]
-    fn refusal(&self, seens: &Seens, asked: Asked<'_>) -> Refusal {
+    fn refusal(&self, seens: &[Seen], asked: Asked<'_>) -> Refusal {
         let mut refusal = Refusal {
             violations: SmallVec::new(),
             retry: Retry { wait: Nanos::ZERO, estimate: false, shared: false, split: false },
@@ -134,7 +145,7 @@ impl<'a> Judge<'a> {
     }
 
     /// What some limits have against a request, without regard to other pods; none when they have nothing.
-    pub(crate) fn accusation(&self, seens: &Seens, asked: Asked<'_>) -> Option<Refusal> {
+    pub(crate) fn accusation(&self, seens: &[Seen], asked: Asked<'_>) -> Option<Refusal> {
         let refusal = self.refusal(seens, asked);
         (!refusal.violations.is_empty()).then_some(refusal)
     }
@@ -185,15 +196,17 @@ impl<'a> Judge<'a> {
     }
 }
 
-fn applies(limit: &Limit, asked: Asked<'_>) -> bool {
+#[inline]
+fn applies(covering: &Covering, limit: &Limit, asked: Asked<'_>) -> bool {
     let known = match asked.moment {
-        Moment::Head => limit.is_decided_by_head(),
-        Moment::Body { .. } | Moment::Slot => limit.covers_model(asked.model),
+        Moment::Head => covering.is_decided_by_head,
+        Moment::Body { .. } | Moment::Slot => covering.takes_all_models || limit.covers_model(asked.model),
     };
-    known && limit.covers_head(asked.head, asked.traits).is_ok()
+    known && (covering.takes_all_heads || limit.covers_head(asked.head, asked.traits).is_ok())
 }
 
 /// How a limit that applies sees a request.
+#[inline]
 pub(crate) fn see(limit: &Limit, state: &LimitState, place: usize, key: BucketKey, asked: Asked<'_>) -> Seen {
     let at = (place, limit.scale_place(asked.traits.scale), key);
     // A limit in shadow is asked once, with all of its numbers.
@@ -205,30 +218,32 @@ pub(crate) fn see(limit: &Limit, state: &LimitState, place: usize, key: BucketKe
 }
 
 /// Keys by the numbers of their `per`.
-pub(crate) type KnownKeys = SmallVec<[(usize, BucketKey); 2]>;
+pub(crate) type KnownKeys = Vec<(usize, BucketKey)>;
 
 /// The keys of one request, each hashed once however many limits share its `per`.
 pub(crate) struct Keys<'a> {
     hasher: &'a KeyHasher,
     asked: Asked<'a>,
-    known: KnownKeys,
+    /// Those that are known already, of the same request under the same plan, and those that become known.
+    known: &'a mut KnownKeys,
 }
 
 impl<'a> Keys<'a> {
-    /// Those that the head was decided by are known already, unless the plan has changed since.
-    pub(crate) fn new(judge: Judge<'a>, asked: Asked<'a>) -> Self {
-        let known = match asked.ticket {
-            Some(ticket) if ticket.keys_of == judge.generation => ticket.keys.clone(),
-            _ => KnownKeys::new(),
-        };
+    pub(crate) fn new(judge: Judge<'a>, asked: Asked<'a>, known: &'a mut KnownKeys) -> Self {
         Self { hasher: judge.hasher, asked, known }
     }
 
+    #[inline]
     pub(crate) fn key(&mut self, limit: &Limit) -> BucketKey {
         let per = limit.per_id();
-        if let Some((_, key)) = self.known.iter().find(|(known, _)| *known == per) {
-            return *key;
+        match self.known.iter().find(|(known, _)| *known == per) {
+            Some((_, key)) => *key,
+            None => self.hashed(limit),
         }
+    }
+
+    fn hashed(&mut self, limit: &Limit) -> BucketKey {
+        let per = limit.per_id();
         let Asked { head, traits, model, .. } = self.asked;
         let key = self.hasher.key(limit.per(), (head, traits.tier), model);
         self.known.push((per, key));

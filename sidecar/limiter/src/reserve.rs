@@ -2,12 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use corral_wire::EndpointClass;
-use smallvec::SmallVec;
-
 use crate::{
     LimitInfo, ModelName, Nanos, Oversized, Refusal, Unit, judge::KnownKeys, key::BucketKey, meter::Charged,
 };
+use corral_wire::EndpointClass;
 
 /// What the head of a request says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -97,12 +95,12 @@ pub struct Terms {
 pub struct Ticket {
     pub(crate) head: HeadFacts,
     pub(crate) phase: Phase,
-    pub(crate) held: SmallVec<[Held; 2]>,
-    /// The keys that the head was decided by, and under which plan.
+    pub(crate) held: Vec<Held>,
+    /// The keys that it was decided by so far, and under which plan.
     pub(crate) keys: KnownKeys,
     pub(crate) keys_of: u64,
-    pub(crate) would_refuse: SmallVec<[Arc<LimitInfo>; 1]>,
-    /// What the body said.
+    pub(crate) would_refuse: Vec<Arc<LimitInfo>>,
+    /// What the body said, where it is asked for after the commit.
     pub(crate) model: Option<ModelName>,
     pub(crate) estimate: Usage,
     /// Since when it is committed.
@@ -134,15 +132,35 @@ pub(crate) struct Held {
     pub(crate) charge: Option<Charged>,
 }
 
+/// The room that a ticket notes things in: that of one that was handed back serves the next.
+#[derive(Debug, Default)]
+pub(crate) struct Room {
+    held: Vec<Held>,
+    keys: KnownKeys,
+}
+
+impl Room {
+    /// Held things and keys for which a room is kept: more were rare, and are not worth the memory.
+    const MOST: usize = 64;
+
+    /// The room of a ticket that is no more, and that holds nothing any more; none when it is too large to keep.
+    pub(crate) fn of(ticket: Ticket) -> Option<Self> {
+        let Ticket { mut held, mut keys, .. } = ticket;
+        held.clear();
+        keys.clear();
+        (held.capacity().max(keys.capacity()) <= Self::MOST).then_some(Self { held, keys })
+    }
+}
+
 impl Ticket {
-    pub(crate) fn new(head: HeadFacts) -> Self {
+    pub(crate) fn new(head: HeadFacts, room: Room) -> Self {
         Self {
             head,
             phase: Phase::Entered,
-            held: SmallVec::new(),
-            keys: KnownKeys::new(),
+            held: room.held,
+            keys: room.keys,
             keys_of: 0,
-            would_refuse: SmallVec::new(),
+            would_refuse: Vec::new(),
             model: None,
             estimate: Usage::default(),
             since: Nanos::ZERO,

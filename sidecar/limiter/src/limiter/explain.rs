@@ -7,7 +7,7 @@ use corral_wire::Mode;
 use super::Limiter;
 use crate::{
     BodyFacts, HeadFacts, Limit, LimitInfo, Mismatch, Nanos, Standing,
-    judge::{Asked, CONCURRENCY_WAIT, Judge, Keys, see},
+    judge::{Asked, CONCURRENCY_WAIT, Judge, Keys, KnownKeys, see},
     key::BucketKey,
     state::{LimitState, Moment, Seen, Verdict},
 };
@@ -77,7 +77,8 @@ impl Limiter {
             moment: Moment::Body { waits: body.waits },
             now: now.max(self.latest),
         };
-        let mut keys = Keys::new(judge, asked);
+        let mut known = KnownKeys::new();
+        let mut keys = Keys::new(judge, asked, &mut known);
         let limits = judge.plan.limits().iter().zip(judge.states).enumerate();
         let mut all: Vec<_> =
             limits.map(|(place, limit)| explained(judge, (place, limit), keys.key(limit.0), asked)).collect();

@@ -15,9 +15,10 @@ pub use self::{
 };
 use crate::{
     HeadFacts, Limit, LimitInfo, ModelName, Nanos, Plan, Standing, Unit, Usage,
-    judge::{Asked, Judge},
+    judge::{Asked, Judge, Seens},
     key::KeyHasher,
     meter::Wall,
+    reserve::Room,
     state::{Births, Carrier, LimitState, Moment},
 };
 
@@ -48,6 +49,9 @@ pub struct Limiter {
     generation: u64,
     /// When windows of the clock or adaptive limits must next be looked after.
     chores: Nanos,
+    /// What requests note things in while they are decided: kept, so that none has to ask for memory.
+    seens: Seens,
+    rooms: Vec<Room>,
 }
 
 /// What a change of plan did to the buckets.
@@ -74,6 +78,8 @@ impl Limiter {
             wall: Wall { at: Nanos::ZERO, unix: 0 },
             generation: 0,
             chores: Nanos::ZERO,
+            seens: Seens::new(),
+            rooms: Vec::new(),
         }
     }
 
@@ -145,6 +151,7 @@ impl Limiter {
         })
     }
 
+    #[inline]
     fn advance(&mut self, now: Nanos) -> Nanos {
         self.latest = self.latest.max(now);
         if self.latest >= self.chores {
@@ -153,10 +160,10 @@ impl Limiter {
         self.latest
     }
 
+    #[inline]
     fn judge(&self) -> Option<Judge<'_>> {
-        let Self { states, divisor, hasher, generation, .. } = self;
-        let (divisor, generation) = (*divisor, *generation);
-        self.plan.as_deref().map(|plan| Judge { plan, states, divisor, hasher, generation })
+        let Self { states, divisor, hasher, .. } = self;
+        self.plan.as_deref().map(|plan| Judge { plan, states, divisor: *divisor, hasher })
     }
 }
 

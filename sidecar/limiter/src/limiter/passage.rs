@@ -1,15 +1,20 @@
 //! A request on its way: from its head to its end.
 
+use std::mem;
+
 use corral_wire::{Action, Mode};
-use smallvec::SmallVec;
 
 use super::Limiter;
 use crate::{
-    BodyFacts, CommitError, HeadFacts, Limit, Mismatch, Nanos, Refusal, Terms, Ticket, Unit, Usage,
-    judge::{Asked, Judge, Seens, Stop},
-    reserve::{Held, Phase},
+    BodyFacts, CommitError, HeadFacts, Limit, Mismatch, ModelName, Nanos, Refusal, Terms, Ticket, Unit,
+    Usage,
+    judge::{Asked, Judge, KnownKeys, Seens, Stop},
+    reserve::{Held, Phase, Room},
     state::{LimitState, Moment, Seen, Tally, Verdict},
 };
+
+/// How many rooms of tickets are kept for the next ones.
+const MOST_ROOMS: usize = 64;
 
 impl Limiter {
     /// Before the body is read: takes the concurrency guards that the head decides and looks at the rates that the
@@ -20,19 +25,25 @@ impl Limiter {
     /// all.
     pub fn enter(&mut self, head: &HeadFacts, now: Nanos) -> Result<Ticket, Refusal> {
         let now = self.advance(now);
-        let mut ticket = Ticket::new(head.clone());
-        let moment = Moment::Head;
-        let mut seens = Seens::new();
-        match self.decide(&ticket, &Usage::default(), (moment, now), &mut seens) {
+        let (moment, usage) = (Moment::Head, Usage::default());
+        let mut ticket = Ticket::new(head.clone(), self.rooms.pop().unwrap_or_default());
+        let (mut keys, mut seens) = (self.keys_of(&mut ticket), mem::take(&mut self.seens));
+        let decided = self.decide(&ticket, (None, &usage), (moment, now), (&mut seens, &mut keys));
+        ticket.keys = keys;
+        let entered = match decided {
             Ok(()) => {
-                self.take_guards(&seens, &Usage::default(), (&mut ticket, moment));
-                self.remember_keys(&seens, &mut ticket);
+                self.take_guards(&seens, &usage, (&mut ticket, moment));
+                Ok(ticket)
             }
-            Err(Stop::Refused(refusal)) => return Err(self.counted(refusal)),
+            Err(Stop::Refused(refusal)) => {
+                self.keep_room(ticket);
+                Err(self.counted(refusal))
+            }
             // One request is never more than a limit holds.
-            Err(Stop::Oversized(_)) => {}
-        }
-        Ok(ticket)
+            Err(Stop::Oversized(_)) => Ok(ticket),
+        };
+        self.keep_seens(seens);
+        entered
     }
 
     /// With the body read: decides every limit, then asks `arrival` (the queue), then charges all, or nothing.
@@ -52,10 +63,11 @@ impl Limiter {
         arrival: impl FnOnce(&Terms) -> Result<T, E>,
     ) -> Result<T, CommitError<E>> {
         let now = self.advance(now);
-        ticket.model = body.model.cloned();
         ticket.estimate = body.estimate;
-        let mut seens = Seens::new();
-        let arrived = match self.decide_body(ticket, body, now, &mut seens) {
+        let (mut keys, mut seens) = (self.keys_of(ticket), mem::take(&mut self.seens));
+        let decided = self.decide_body(ticket, body, now, (&mut seens, &mut keys));
+        ticket.keys = keys;
+        let arrived = match decided {
             Ok(moment) => {
                 ticket.terms = self.terms(&seens);
                 arrival(&ticket.terms).map(|arrived| (arrived, moment)).map_err(CommitError::Arrival)
@@ -68,12 +80,15 @@ impl Limiter {
                 Err(CommitError::Oversized(oversized))
             }
         };
-        match arrived {
+        let committed = match arrived {
             Ok((arrived, moment)) => {
                 ticket.since = now;
                 self.take_all(&seens, (ticket, moment), now);
-                self.take_shadow(ticket, (moment, now));
-                self.count_exempt(ticket);
+                if ticket.is_pending || self.plan.as_ref().is_some_and(|plan| plan.looks_twice()) {
+                    ticket.model = body.model.cloned();
+                    self.take_shadow(ticket, (moment, now));
+                    self.count_exempt(ticket);
+                }
                 ticket.phase = Phase::Committed;
                 Ok(arrived)
             }
@@ -82,7 +97,9 @@ impl Limiter {
                 self.give_back(&mut ticket.held, Real::Reserved, now);
                 Err(error)
             }
-        }
+        };
+        self.keep_seens(seens);
+        committed
     }
 
     /// A 400, 413 or 415 of ours before the commit: charges the request limits that the head decides, each once and
@@ -101,12 +118,14 @@ impl Limiter {
             }
         }
         self.give_back(&mut ticket.held, Real::Reserved, now);
+        self.keep_room(ticket);
     }
 
     /// It left before it was served: what it was charged and has not leaked back is given back, and so are the guards.
     pub fn abandon(&mut self, mut ticket: Ticket, now: Nanos) {
         let now = self.advance(now);
         self.give_back(&mut ticket.held, Real::Nothing, now);
+        self.keep_room(ticket);
     }
 
     /// Tokens of the answer have come, so many in all: what goes beyond what was reserved is charged now.
@@ -114,7 +133,7 @@ impl Limiter {
         let now = self.advance(now);
         let sofar = Usage { output, ..ticket.estimate };
         let states = &mut self.states;
-        ticket.held.retain(|held| {
+        ticket.held.retain_mut(|held| {
             let counted = matches!(held.unit, Unit::Tokens | Unit::OutputTokens);
             let more = sofar.permits(held.unit).saturating_sub(held.amount);
             if !counted || more == 0 {
@@ -134,16 +153,41 @@ impl Limiter {
     pub fn finish(&mut self, mut ticket: Ticket, cost: Option<Usage>, now: Nanos) {
         let now = self.advance(now);
         self.give_back(&mut ticket.held, cost.map_or(Real::Reserved, Real::Known), now);
+        self.keep_room(ticket);
+    }
+
+    fn keep_room(&mut self, ticket: Ticket) {
+        if self.rooms.len() < MOST_ROOMS {
+            self.rooms.extend(Room::of(ticket));
+        }
+    }
+
+    fn keep_seens(&mut self, mut seens: Seens) {
+        seens.clear();
+        self.seens = seens;
+    }
+
+    /// The keys that a request is known by under the plan in force; they are to be put back.
+    fn keys_of(&self, ticket: &mut Ticket) -> KnownKeys {
+        let mut keys = mem::take(&mut ticket.keys);
+        if ticket.keys_of != self.generation {
+            ticket.keys_of = self.generation;
+            keys.clear();
+        }
+        keys
     }
 
     fn decide(
         &self,
         ticket: &Ticket,
-        usage: &Usage,
-        at: (Moment, Nanos),
-        seens: &mut Seens,
+        (model, usage): (Option<&ModelName>, &Usage),
+        (moment, now): (Moment, Nanos),
+        into: (&mut Seens, &mut KnownKeys),
     ) -> Result<(), Stop> {
-        self.with_asked(ticket, usage, at, |judge, asked| judge.decide(asked, seens)).unwrap_or(Ok(()))
+        let Some(judge) = self.judge() else { return Ok(()) };
+        let head = &ticket.head;
+        let traits = judge.plan.traits(head);
+        judge.decide(Asked { head, traits: &traits, model, usage, ticket: Some(ticket), moment, now }, into)
     }
 
     fn look(&self, mode: Mode, ticket: &Ticket, usage: &Usage, at: (Moment, Nanos)) -> Seens {
@@ -169,17 +213,17 @@ impl Limiter {
         ticket: &Ticket,
         body: &BodyFacts<'_>,
         now: Nanos,
-        seens: &mut Seens,
+        (seens, keys): (&mut Seens, &mut KnownKeys),
     ) -> Result<Moment, Stop> {
-        let moment = Moment::Body { waits: body.waits };
-        self.decide(ticket, &body.estimate, (moment, now), seens)?;
+        let (moment, said) = (Moment::Body { waits: body.waits }, (body.model, &body.estimate));
+        self.decide(ticket, said, (moment, now), (seens, keys))?;
         let delays = |verdict| matches!(verdict, Verdict::Delay(_) | Verdict::Later { fits: false });
         if body.waits || !seens.iter().any(|seen| delays(seen.verdict)) {
             return Ok(moment);
         }
         let moment = Moment::Body { waits: true };
         seens.clear();
-        self.decide(ticket, &body.estimate, (moment, now), seens)?;
+        self.decide(ticket, said, (moment, now), (seens, keys))?;
         Ok(moment)
     }
 
@@ -200,13 +244,6 @@ impl Limiter {
             }
         }
         terms
-    }
-
-    fn remember_keys(&self, seens: &[Seen], ticket: &mut Ticket) {
-        let limits = self.plan.as_ref().map_or(&[][..], |plan| plan.limits());
-        let keys = seens.iter().filter_map(|seen| Some((limits.get(seen.place)?.per_id(), seen.key)));
-        ticket.keys.extend(keys);
-        ticket.keys_of = self.generation;
     }
 
     pub(super) fn take_guards(
@@ -299,17 +336,21 @@ impl Limiter {
     fn count_exempt(&mut self, ticket: &Ticket) {
         let Some(plan) = self.plan.as_deref().filter(|plan| plan.has_exemptions()) else { return };
         let traits = plan.traits(&ticket.head);
-        for (place, limit) in plan.covering(ticket.head.endpoint) {
+        let covering = |mode| plan.covering(ticket.head.endpoint, mode);
+        for (covering, limit) in covering(Mode::Enforce).chain(covering(Mode::Shadow)) {
             let is_exempt = limit.covers_model(ticket.model.as_ref())
                 && limit.covers_head(&ticket.head, &traits) == Err(Mismatch::Exempt);
-            if let Some(state) = self.states.get_mut(place).filter(|_| is_exempt) {
+            if let Some(state) = self.states.get_mut(covering.place).filter(|_| is_exempt) {
                 Tally::add(&mut state.tally.exempt);
             }
         }
     }
 
-    fn give_back(&mut self, all: &mut SmallVec<[Held; 2]>, real: Real, now: Nanos) {
+    fn give_back(&mut self, all: &mut Vec<Held>, real: Real, now: Nanos) {
         for mut held in all.drain(..) {
+            if held.charge.is_some() && matches!(real, Real::Reserved) {
+                continue;
+            }
             let Some(state) = holder(&mut self.states, &held) else { continue };
             let Some(charge) = held.charge.take() else {
                 state.release(&held);

@@ -6,6 +6,7 @@ use super::Limiter;
 use crate::{
     HeadFacts, Limit, Nanos, Refusal, Ticket, Usage,
     judge::{Asked, Seens},
+    reserve::Room,
     state::{Moment, Verdict},
 };
 
@@ -15,7 +16,7 @@ impl Limiter {
     /// keys are not to be guessed at any rate.
     pub fn turn_away(&mut self, head: &HeadFacts, now: Nanos) -> Result<(), Refusal> {
         let now = self.advance(now);
-        let mut ticket = Ticket::new(head.clone());
+        let mut ticket = Ticket::new(head.clone(), Room::default());
         let (enforced, refusal) = self.look_by_address(Mode::Enforce, &ticket, now);
         if let Some(refusal) = refusal {
             return Err(self.counted(refusal));

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use corral_wire::{EndpointClass, PathDoc};
+use corral_wire::{EndpointClass, Mode, PathDoc};
 use ipnet::IpNet;
 use smallvec::SmallVec;
 
@@ -75,40 +75,88 @@ pub(crate) struct Traits<'a> {
     exempted: SmallVec<[bool; 4]>,
 }
 
-/// The limits that a plan has for each class of endpoints, as places in its list.
+/// A limit that covers a class of endpoints, and what need not be asked of each request.
+#[derive(Debug)]
+pub(crate) struct Covering {
+    /// Place of the limit in the plan.
+    pub(crate) place: usize,
+    /// [`Limit::is_decided_by_head`].
+    pub(crate) is_decided_by_head: bool,
+    /// It covers every head that asks for the class.
+    pub(crate) takes_all_heads: bool,
+    /// It covers every model.
+    pub(crate) takes_all_models: bool,
+}
+
+impl Covering {
+    fn new(place: usize, limit: &Limit) -> Self {
+        let Cover { paths, tiers, headers, cidrs, models, .. } = &limit.cover;
+        let asks_nothing = paths.is_empty() && tiers.is_empty() && headers.is_empty() && cidrs.is_empty();
+        Self {
+            place,
+            is_decided_by_head: limit.is_decided_by_head(),
+            takes_all_heads: asks_nothing && limit.exemptions.is_empty(),
+            takes_all_models: models.is_empty(),
+        }
+    }
+}
+
+/// The limits that a plan has for one class of endpoints.
+#[derive(Debug)]
+struct OfClass {
+    enforced: Box<[Covering]>,
+    shadow: Box<[Covering]>,
+}
+
+impl OfClass {
+    fn new(limits: &[Limit], class: EndpointClass) -> Self {
+        let of = |mode| {
+            let limits = limits.iter().enumerate();
+            let ours = limits.filter(|(_, limit)| limit.mode == mode && limit.covers_endpoint(class));
+            ours.map(|(place, limit)| Covering::new(place, limit)).collect()
+        };
+        Self { enforced: of(Mode::Enforce), shadow: of(Mode::Shadow) }
+    }
+}
+
+/// The limits that a plan has for each class of endpoints.
 #[derive(Debug)]
 pub(super) struct MatchTable {
-    chat: Box<[usize]>,
-    generate: Box<[usize]>,
-    embed: Box<[usize]>,
-    metadata: Box<[usize]>,
+    chat: OfClass,
+    generate: OfClass,
+    embed: OfClass,
+    metadata: OfClass,
 }
 
 impl MatchTable {
     pub(super) fn new(limits: &[Limit]) -> Self {
-        let of = |class| {
-            let covers = |(_, limit): &(usize, &Limit)| limit.cover.endpoints.contains(&class);
-            limits.iter().enumerate().filter(covers).map(|(place, _)| place).collect()
-        };
         Self {
-            chat: of(EndpointClass::Chat),
-            generate: of(EndpointClass::Generate),
-            embed: of(EndpointClass::Embed),
-            metadata: of(EndpointClass::Metadata),
+            chat: OfClass::new(limits, EndpointClass::Chat),
+            generate: OfClass::new(limits, EndpointClass::Generate),
+            embed: OfClass::new(limits, EndpointClass::Embed),
+            metadata: OfClass::new(limits, EndpointClass::Metadata),
         }
     }
 }
 
 impl Plan {
-    /// The limits that cover a class of endpoints, with their places in [`Plan::limits`], in ascending order.
-    pub(crate) fn covering(&self, class: EndpointClass) -> impl Iterator<Item = (usize, &Limit)> {
-        let places = match class {
+    /// The limits of a mode that cover a class of endpoints, in the order of [`Plan::limits`].
+    pub(crate) fn covering(
+        &self,
+        class: EndpointClass,
+        mode: Mode,
+    ) -> impl Iterator<Item = (&Covering, &Limit)> {
+        let of_class = match class {
             EndpointClass::Chat => &self.table.chat,
             EndpointClass::Generate => &self.table.generate,
             EndpointClass::Embed => &self.table.embed,
             EndpointClass::Metadata => &self.table.metadata,
         };
-        places.iter().filter_map(|place| Some((*place, self.limits.get(*place)?)))
+        let covering = match mode {
+            Mode::Enforce => &of_class.enforced,
+            Mode::Shadow => &of_class.shadow,
+        };
+        covering.iter().filter_map(|covering| Some((covering, self.limits.get(covering.place)?)))
     }
 
     /// The tier of a request: its client's own, else the default one, else none.
@@ -117,6 +165,7 @@ impl Plan {
         own.or(self.default_tier.as_deref())
     }
 
+    #[inline]
     pub(crate) fn traits<'a>(&'a self, head: &'a HeadFacts) -> Traits<'a> {
         let tier = self.tier_of(head);
         let address = head.client_ip.to_canonical();

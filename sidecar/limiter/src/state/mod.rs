@@ -188,12 +188,11 @@ impl LimitState {
         (moment, now): (Moment, Nanos),
     ) -> Seen {
         let holds = |birth| ticket.is_some_and(|ticket| ticket.holds(birth));
-        let meters = self.meters(scale).iter().enumerate().filter(|(_, meter)| !holds(meter.birth));
-        let looks = meters.map(|(at, meter)| {
+        let mut seen = Seen { place, scale, key, looks: SmallVec::new(), verdict: Verdict::Admit };
+        for (at, meter) in self.meters(scale).iter().enumerate().filter(|(_, meter)| !holds(meter.birth)) {
             let cost = usage.permits(meter.unit);
-            Looked { meter: at, cost, look: meter.look(key, cost, now) }
-        });
-        let mut seen = Seen { place, scale, key, looks: looks.collect(), verdict: Verdict::Admit };
+            seen.looks.push(Looked { meter: at, cost, look: meter.look(key, cost, now) });
+        }
         seen.verdict = self.verdict(limit, &seen, (usage, ticket), moment);
         seen
     }
