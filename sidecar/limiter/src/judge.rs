@@ -6,9 +6,10 @@ use corral_wire::{Action, Algorithm, Mode, Scope};
 use smallvec::SmallVec;
 
 use crate::{
-    HeadFacts, Limit, ModelName, Nanos, Oversized, Plan, Refusal, Retry, Ticket, Unit, Usage, Violation,
+    HeadFacts, Limit, ModelName, Nanos, Oversized, Plan, Refusal, Retry, Unit, Usage, Violation,
     key::{BucketKey, KeyHasher},
     plan::{Covering, Factor, Traits},
+    reserve::Holding,
     state::{Exceeded, LimitState, Moment, Seen, Verdict},
 };
 
@@ -26,7 +27,7 @@ pub(crate) struct Asked<'a> {
     pub(crate) model: Option<&'a ModelName>,
     pub(crate) usage: &'a Usage,
     /// What it holds already.
-    pub(crate) ticket: Option<&'a Ticket>,
+    pub(crate) ticket: Option<&'a Holding>,
     /// At [`Moment::Head`] only limits that the head decides are asked.
     pub(crate) moment: Moment,
     pub(crate) now: Nanos,

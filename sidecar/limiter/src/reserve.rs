@@ -92,7 +92,11 @@ pub struct Terms {
 /// them: a ticket that is dropped keeps its place in every concurrency limit for ever.
 #[derive(Debug)]
 #[must_use = "a ticket that is dropped keeps its guards for ever"]
-pub struct Ticket {
+pub struct Ticket(pub(crate) Box<Holding>);
+
+/// What a ticket stands for: in one place for life, for a request passes through many hands.
+#[derive(Debug)]
+pub(crate) struct Holding {
     pub(crate) head: HeadFacts,
     pub(crate) phase: Phase,
     pub(crate) held: Vec<Held>,
@@ -132,33 +136,13 @@ pub(crate) struct Held {
     pub(crate) charge: Option<Charged>,
 }
 
-/// The room that a ticket notes things in: that of one that was handed back serves the next.
-#[derive(Debug, Default)]
-pub(crate) struct Room {
-    held: Vec<Held>,
-    keys: KnownKeys,
-}
-
-impl Room {
-    /// Held things and keys for which a room is kept: more were rare, and are not worth the memory.
-    const MOST: usize = 64;
-
-    /// The room of a ticket that is no more, and that holds nothing any more; none when it is too large to keep.
-    pub(crate) fn of(ticket: Ticket) -> Option<Self> {
-        let Ticket { mut held, mut keys, .. } = ticket;
-        held.clear();
-        keys.clear();
-        (held.capacity().max(keys.capacity()) <= Self::MOST).then_some(Self { held, keys })
-    }
-}
-
-impl Ticket {
-    pub(crate) fn new(head: HeadFacts, room: Room) -> Self {
+impl Holding {
+    pub(crate) fn new(head: HeadFacts) -> Self {
         Self {
             head,
             phase: Phase::Entered,
-            held: room.held,
-            keys: room.keys,
+            held: Vec::new(),
+            keys: KnownKeys::new(),
             keys_of: 0,
             would_refuse: Vec::new(),
             model: None,
@@ -169,34 +153,73 @@ impl Ticket {
         }
     }
 
+    pub(crate) fn holds(&self, birth: u64) -> bool {
+        self.held.iter().any(|held| held.birth == birth)
+    }
+}
+
+impl Ticket {
+    /// Held things and keys for which a ticket has room that is kept: more are rare, and not worth the memory.
+    const MOST_ROOM: usize = 64;
+
+    /// Makes it the ticket of another request, in the memory of the one before.
+    #[inline]
+    pub(crate) fn renewed(mut self, head: &HeadFacts) -> Self {
+        let holding = &mut *self.0;
+        holding.phase = Phase::Entered;
+        holding.head.client_ip = head.client_ip;
+        holding.head.client.clone_from(&head.client);
+        holding.head.endpoint = head.endpoint;
+        holding.head.path = head.path;
+        holding.head.headers.clone_from(&head.headers);
+        self
+    }
+
+    /// One that was handed back and holds nothing any more, emptied so that it keeps nobody's data; none when it is too
+    /// large to keep.
+    pub(crate) fn emptied(mut self) -> Option<Self> {
+        let holding = &mut *self.0;
+        if holding.held.capacity().max(holding.keys.capacity()) > Self::MOST_ROOM {
+            return None;
+        }
+        holding.head.client = None;
+        holding.head.headers.clear();
+        holding.held.clear();
+        holding.keys.clear();
+        holding.keys_of = 0;
+        holding.would_refuse.clear();
+        holding.model = None;
+        holding.estimate = Usage::default();
+        holding.since = Nanos::ZERO;
+        holding.terms = Terms::default();
+        holding.is_pending = false;
+        Some(self)
+    }
+
     /// After a commit that went through: the terms on which it did.
     pub fn terms(&self) -> &Terms {
-        &self.terms
+        &self.0.terms
     }
 
     /// After a commit that went through: whether limits are still to be asked when a slot is there for it, by
     /// [`crate::Limiter::dispatch`].
     pub fn is_pending(&self) -> bool {
-        self.is_pending
+        self.0.is_pending
     }
 
     /// While it [`Self::is_pending`]: until when its limits let it wait at most; then ask [`crate::Limiter::overdue`].
     pub fn deadline(&self) -> Option<Nanos> {
-        self.terms.asks_again_for.filter(|_| self.is_pending).map(|patience| self.since.plus(patience))
+        self.0.terms.asks_again_for.filter(|_| self.0.is_pending).map(|patience| self.0.since.plus(patience))
     }
 
     /// What the head said.
     pub fn head(&self) -> &HeadFacts {
-        &self.head
+        &self.0.head
     }
 
     /// After a commit that went through: the shadow limits that would have refused.
     pub fn would_refuse(&self) -> &[Arc<LimitInfo>] {
-        &self.would_refuse
-    }
-
-    pub(crate) fn holds(&self, birth: u64) -> bool {
-        self.held.iter().any(|held| held.birth == birth)
+        &self.0.would_refuse
     }
 }
 

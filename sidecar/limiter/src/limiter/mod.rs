@@ -14,11 +14,10 @@ pub use self::{
     stats::{LimitStats, UnitStats},
 };
 use crate::{
-    HeadFacts, Limit, LimitInfo, ModelName, Nanos, Plan, Standing, Unit, Usage,
+    HeadFacts, Limit, LimitInfo, ModelName, Nanos, Plan, Standing, Ticket, Unit, Usage,
     judge::{Asked, Judge, Seens},
     key::KeyHasher,
     meter::Wall,
-    reserve::Room,
     state::{Births, Carrier, LimitState, Moment},
 };
 
@@ -51,7 +50,7 @@ pub struct Limiter {
     chores: Nanos,
     /// What requests note things in while they are decided: kept, so that none has to ask for memory.
     seens: Seens,
-    rooms: Vec<Room>,
+    tickets: Vec<Ticket>,
 }
 
 /// What a change of plan did to the buckets.
@@ -79,7 +78,7 @@ impl Limiter {
             generation: 0,
             chores: Nanos::ZERO,
             seens: Seens::new(),
-            rooms: Vec::new(),
+            tickets: Vec::new(),
         }
     }
 

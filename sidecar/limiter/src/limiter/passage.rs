@@ -9,12 +9,12 @@ use crate::{
     BodyFacts, CommitError, HeadFacts, Limit, Mismatch, ModelName, Nanos, Refusal, Terms, Ticket, Unit,
     Usage,
     judge::{Asked, Judge, KnownKeys, Seens, Stop},
-    reserve::{Held, Phase, Room},
+    reserve::{Held, Holding, Phase},
     state::{LimitState, Moment, Seen, Tally, Verdict},
 };
 
-/// How many rooms of tickets are kept for the next ones.
-const MOST_ROOMS: usize = 64;
+/// How many tickets that were handed back are kept for the requests to come.
+const MOST_TICKETS: usize = 64;
 
 impl Limiter {
     /// Before the body is read: takes the concurrency guards that the head decides and looks at the rates that the
@@ -26,17 +26,18 @@ impl Limiter {
     pub fn enter(&mut self, head: &HeadFacts, now: Nanos) -> Result<Ticket, Refusal> {
         let now = self.advance(now);
         let (moment, usage) = (Moment::Head, Usage::default());
-        let mut ticket = Ticket::new(head.clone(), self.rooms.pop().unwrap_or_default());
-        let (mut keys, mut seens) = (self.keys_of(&mut ticket), mem::take(&mut self.seens));
-        let decided = self.decide(&ticket, (None, &usage), (moment, now), (&mut seens, &mut keys));
-        ticket.keys = keys;
+        let mut ticket = self.new_ticket(head);
+        let holding = &mut *ticket.0;
+        let (mut keys, mut seens) = (self.keys_of(holding), mem::take(&mut self.seens));
+        let decided = self.decide(holding, (None, &usage), (moment, now), (&mut seens, &mut keys));
+        holding.keys = keys;
         let entered = match decided {
             Ok(()) => {
-                self.take_guards(&seens, &usage, (&mut ticket, moment));
+                self.take_guards(&seens, &usage, (holding, moment));
                 Ok(ticket)
             }
             Err(Stop::Refused(refusal)) => {
-                self.keep_room(ticket);
+                self.keep(ticket);
                 Err(self.counted(refusal))
             }
             // One request is never more than a limit holds.
@@ -62,6 +63,7 @@ impl Limiter {
         now: Nanos,
         arrival: impl FnOnce(&Terms) -> Result<T, E>,
     ) -> Result<T, CommitError<E>> {
+        let ticket = &mut *ticket.0;
         let now = self.advance(now);
         ticket.estimate = body.estimate;
         let (mut keys, mut seens) = (self.keys_of(ticket), mem::take(&mut self.seens));
@@ -106,30 +108,31 @@ impl Limiter {
     /// only where it still fits, and gives the guards back. After a commit it is [`Self::finish`].
     pub fn bad_request(&mut self, mut ticket: Ticket, now: Nanos) {
         let now = self.advance(now);
-        if ticket.phase == Phase::Entered {
+        if ticket.0.phase == Phase::Entered {
             for mode in [Mode::Enforce, Mode::Shadow] {
-                let mut seens = self.look(mode, &ticket, &Usage::default(), (Moment::Head, now));
+                let mut seens = self.look(mode, &ticket.0, &Usage::default(), (Moment::Head, now));
                 seens.retain(|seen| seen.looks.iter().all(|looked| looked.look.wait == Nanos::ZERO));
                 for seen in &seens {
                     if let Some(state) = self.states.get_mut(seen.place) {
-                        state.charge(seen, &mut ticket, Nanos::ZERO, now);
+                        state.charge(seen, &mut ticket.0, Nanos::ZERO, now);
                     }
                 }
             }
         }
-        self.give_back(&mut ticket.held, Real::Reserved, now);
-        self.keep_room(ticket);
+        self.give_back(&mut ticket.0.held, Real::Reserved, now);
+        self.keep(ticket);
     }
 
     /// It left before it was served: what it was charged and has not leaked back is given back, and so are the guards.
     pub fn abandon(&mut self, mut ticket: Ticket, now: Nanos) {
         let now = self.advance(now);
-        self.give_back(&mut ticket.held, Real::Nothing, now);
-        self.keep_room(ticket);
+        self.give_back(&mut ticket.0.held, Real::Nothing, now);
+        self.keep(ticket);
     }
 
     /// Tokens of the answer have come, so many in all: what goes beyond what was reserved is charged now.
     pub fn progress(&mut self, ticket: &mut Ticket, output: u64, now: Nanos) {
+        let ticket = &mut *ticket.0;
         let now = self.advance(now);
         let sofar = Usage { output, ..ticket.estimate };
         let states = &mut self.states;
@@ -152,13 +155,20 @@ impl Limiter {
     /// back.
     pub fn finish(&mut self, mut ticket: Ticket, cost: Option<Usage>, now: Nanos) {
         let now = self.advance(now);
-        self.give_back(&mut ticket.held, cost.map_or(Real::Reserved, Real::Known), now);
-        self.keep_room(ticket);
+        self.give_back(&mut ticket.0.held, cost.map_or(Real::Reserved, Real::Known), now);
+        self.keep(ticket);
     }
 
-    fn keep_room(&mut self, ticket: Ticket) {
-        if self.rooms.len() < MOST_ROOMS {
-            self.rooms.extend(Room::of(ticket));
+    fn new_ticket(&mut self, head: &HeadFacts) -> Ticket {
+        match self.tickets.pop() {
+            Some(ticket) => ticket.renewed(head),
+            None => Ticket(Box::new(Holding::new(head.clone()))),
+        }
+    }
+
+    fn keep(&mut self, ticket: Ticket) {
+        if self.tickets.len() < MOST_TICKETS {
+            self.tickets.extend(ticket.emptied());
         }
     }
 
@@ -168,7 +178,7 @@ impl Limiter {
     }
 
     /// The keys that a request is known by under the plan in force; they are to be put back.
-    fn keys_of(&self, ticket: &mut Ticket) -> KnownKeys {
+    fn keys_of(&self, ticket: &mut Holding) -> KnownKeys {
         let mut keys = mem::take(&mut ticket.keys);
         if ticket.keys_of != self.generation {
             ticket.keys_of = self.generation;
@@ -179,7 +189,7 @@ impl Limiter {
 
     fn decide(
         &self,
-        ticket: &Ticket,
+        ticket: &Holding,
         (model, usage): (Option<&ModelName>, &Usage),
         (moment, now): (Moment, Nanos),
         into: (&mut Seens, &mut KnownKeys),
@@ -190,13 +200,13 @@ impl Limiter {
         judge.decide(Asked { head, traits: &traits, model, usage, ticket: Some(ticket), moment, now }, into)
     }
 
-    fn look(&self, mode: Mode, ticket: &Ticket, usage: &Usage, at: (Moment, Nanos)) -> Seens {
+    fn look(&self, mode: Mode, ticket: &Holding, usage: &Usage, at: (Moment, Nanos)) -> Seens {
         self.with_asked(ticket, usage, at, |judge, asked| judge.look(mode, asked)).unwrap_or_default()
     }
 
     pub(super) fn with_asked<T>(
         &self,
-        ticket: &Ticket,
+        ticket: &Holding,
         usage: &Usage,
         (moment, now): (Moment, Nanos),
         ask: impl FnOnce(Judge<'_>, Asked<'_>) -> T,
@@ -210,7 +220,7 @@ impl Limiter {
     /// Decides with the body; if that makes it wait, once more with what counts those that wait.
     fn decide_body(
         &self,
-        ticket: &Ticket,
+        ticket: &Holding,
         body: &BodyFacts<'_>,
         now: Nanos,
         (seens, keys): (&mut Seens, &mut KnownKeys),
@@ -250,7 +260,7 @@ impl Limiter {
         &mut self,
         seens: &[Seen],
         usage: &Usage,
-        (ticket, moment): (&mut Ticket, Moment),
+        (ticket, moment): (&mut Holding, Moment),
     ) {
         let Some(plan) = &self.plan else { return };
         for seen in seens {
@@ -262,7 +272,7 @@ impl Limiter {
         }
     }
 
-    fn take_all(&mut self, seens: &[Seen], (ticket, moment): (&mut Ticket, Moment), now: Nanos) {
+    fn take_all(&mut self, seens: &[Seen], (ticket, moment): (&mut Holding, Moment), now: Nanos) {
         for seen in seens {
             match seen.verdict {
                 Verdict::Admit | Verdict::Delay(_) => self.take_one(seen, (ticket, moment), now),
@@ -275,7 +285,7 @@ impl Limiter {
         }
     }
 
-    fn take_one(&mut self, seen: &Seen, (ticket, moment): (&mut Ticket, Moment), now: Nanos) {
+    fn take_one(&mut self, seen: &Seen, (ticket, moment): (&mut Holding, Moment), now: Nanos) {
         let usage = ticket.estimate;
         self.take_guards(std::slice::from_ref(seen), &usage, (ticket, moment));
         if let Some(state) = self.states.get_mut(seen.place) {
@@ -289,7 +299,7 @@ impl Limiter {
         }
     }
 
-    fn leave_for_later(&mut self, seen: &Seen, ticket: &mut Ticket, fits: bool) {
+    fn leave_for_later(&mut self, seen: &Seen, ticket: &mut Holding, fits: bool) {
         ticket.is_pending = true;
         if !fits {
             self.tally(seen.place, |tally| Tally::add(&mut tally.queued));
@@ -297,7 +307,7 @@ impl Limiter {
     }
 
     /// Each shadow limit alone, now that all enforced ones admit: it is charged if it fits, and else only counts.
-    fn take_shadow(&mut self, ticket: &mut Ticket, (moment, now): (Moment, Nanos)) {
+    fn take_shadow(&mut self, ticket: &mut Holding, (moment, now): (Moment, Nanos)) {
         if !self.plan.as_ref().is_some_and(|plan| plan.has_shadow()) {
             return;
         }
@@ -322,7 +332,7 @@ impl Limiter {
         }
     }
 
-    fn take_shadow_one(&mut self, seen: &Seen, ticket: &mut Ticket, (moment, now): (Moment, Nanos)) {
+    fn take_shadow_one(&mut self, seen: &Seen, ticket: &mut Holding, (moment, now): (Moment, Nanos)) {
         let limit = self.plan.as_ref().and_then(|plan| plan.limits().get(seen.place));
         let queues = limit.is_some_and(|limit| limit.action() == Action::Queue);
         let moment = if queues { Moment::Slot } else { moment };
@@ -333,7 +343,7 @@ impl Limiter {
         ticket.terms.delay = delay;
     }
 
-    fn count_exempt(&mut self, ticket: &Ticket) {
+    fn count_exempt(&mut self, ticket: &Holding) {
         let Some(plan) = self.plan.as_deref().filter(|plan| plan.has_exemptions()) else { return };
         let traits = plan.traits(&ticket.head);
         let covering = |mode| plan.covering(ticket.head.endpoint, mode);

@@ -7,7 +7,7 @@ use crate::{
     Blocked, BucketId, Limit, Nanos, Refusal, Ticket, Unit,
     judge::{Asked, Judge, Seens},
     meter::Meter,
-    reserve::Held,
+    reserve::{Held, Holding},
     state::{Exceeded, Moment, Seen, Tally, Verdict},
 };
 
@@ -15,6 +15,7 @@ impl Limiter {
     /// It waits no more, for it has a slot: what counts only those that wait is given back. A second call changes
     /// nothing.
     pub fn started(&mut self, ticket: &mut Ticket) {
+        let ticket = &mut *ticket.0;
         let waiting = |held: &Held| matches!(held.unit, Unit::Queued | Unit::QueuedTokens);
         for held in ticket.held.iter().filter(|held| waiting(held)) {
             if let Some(state) = holder(&mut self.states, held) {
@@ -27,6 +28,7 @@ impl Limiter {
     /// A slot is there for a request that [`Ticket::is_pending`]: takes all that its limits must let it have, or nothing,
     /// and says what is in its way.
     pub fn dispatch(&mut self, ticket: &mut Ticket, now: Nanos) -> Result<(), Blocked> {
+        let ticket = &mut *ticket.0;
         if !ticket.is_pending {
             return Ok(());
         }
@@ -50,7 +52,7 @@ impl Limiter {
 
     /// Whether a request that [`Ticket::is_pending`] would take from a bucket when it is dispatched.
     pub fn draws_on(&self, ticket: &Ticket, bucket: BucketId, now: Nanos) -> bool {
-        let seens = self.look_pending(ticket, (Moment::Slot, now.max(self.latest)));
+        let seens = self.look_pending(&ticket.0, (Moment::Slot, now.max(self.latest)));
         seens.iter().any(|seen| {
             let meters = self.states.get(seen.place).map_or(&[][..], |state| state.meters(seen.scale));
             let mut looks = seen.looks.iter().filter_map(|looked| Some((meters.get(looked.meter)?, looked)));
@@ -64,6 +66,7 @@ impl Limiter {
     /// that hold it up and let nobody wait longer. None when it is not they that hold it up. It still holds all it had:
     /// hand it to [`Self::abandon`].
     pub fn overdue(&mut self, ticket: &Ticket, now: Nanos) -> Option<Refusal> {
+        let ticket = &*ticket.0;
         if !ticket.is_pending {
             return None;
         }
@@ -91,14 +94,14 @@ impl Limiter {
     }
 
     /// The limits that are asked when there is a slot.
-    fn look_pending(&self, ticket: &Ticket, at: (Moment, Nanos)) -> Seens {
+    fn look_pending(&self, ticket: &Holding, at: (Moment, Nanos)) -> Seens {
         let queues = |limit: &Limit| limit.action() == Action::Queue;
         let look = |judge: Judge<'_>, asked: Asked<'_>| judge.look_where(Mode::Enforce, asked, queues);
         self.with_asked(ticket, &ticket.estimate, at, look).unwrap_or_default()
     }
 
     /// What is most in the way of a request that is to have a slot.
-    fn blocked(&self, seens: &Seens, ticket: &Ticket, at: (Moment, Nanos)) -> Option<Blocked> {
+    fn blocked(&self, seens: &Seens, ticket: &Holding, at: (Moment, Nanos)) -> Option<Blocked> {
         let plan = self.plan.as_deref()?;
         let mut most: Option<(&Seen, Exceeded)> = None;
         let mut guarded = false;

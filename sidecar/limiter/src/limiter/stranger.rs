@@ -4,9 +4,9 @@ use corral_wire::{KeyPart, Mode};
 
 use super::Limiter;
 use crate::{
-    HeadFacts, Limit, Nanos, Refusal, Ticket, Usage,
+    HeadFacts, Limit, Nanos, Refusal, Usage,
     judge::{Asked, Seens},
-    reserve::Room,
+    reserve::Holding,
     state::{Moment, Verdict},
 };
 
@@ -16,7 +16,7 @@ impl Limiter {
     /// keys are not to be guessed at any rate.
     pub fn turn_away(&mut self, head: &HeadFacts, now: Nanos) -> Result<(), Refusal> {
         let now = self.advance(now);
-        let mut ticket = Ticket::new(head.clone(), Room::default());
+        let mut ticket = Holding::new(head.clone());
         let (enforced, refusal) = self.look_by_address(Mode::Enforce, &ticket, now);
         if let Some(refusal) = refusal {
             return Err(self.counted(refusal));
@@ -33,7 +33,7 @@ impl Limiter {
     }
 
     /// How the limits of a mode that tell addresses apart see a request, and what those have against it that refuse.
-    fn look_by_address(&self, mode: Mode, ticket: &Ticket, now: Nanos) -> (Seens, Option<Refusal>) {
+    fn look_by_address(&self, mode: Mode, ticket: &Holding, now: Nanos) -> (Seens, Option<Refusal>) {
         let Some(judge) = self.judge() else { return (Seens::new(), None) };
         let traits = judge.plan.traits(&ticket.head);
         let asked = Asked {

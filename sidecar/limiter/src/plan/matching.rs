@@ -169,8 +169,10 @@ impl Plan {
     pub(crate) fn traits<'a>(&'a self, head: &'a HeadFacts) -> Traits<'a> {
         let tier = self.tier_of(head);
         let address = head.client_ip.to_canonical();
-        let exempted: SmallVec<[bool; 4]> =
-            self.exemptions.iter().map(|exemption| exemption.covers(head, address)).collect();
+        let mut exempted = SmallVec::new();
+        if self.has_exemptions() {
+            exempted.extend(self.exemptions.iter().map(|exemption| exemption.covers(head, address)));
+        }
         Traits { tier, scale: tier.map_or(UNSCALED, |tier| self.scale_of(tier)), address, exempted }
     }
 

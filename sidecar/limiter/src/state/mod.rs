@@ -19,7 +19,7 @@ use crate::{
     key::BucketKey,
     meter::{Meter, Share},
     plan::{Factor, Scaled},
-    reserve::{Held, Ticket},
+    reserve::{Held, Holding},
     store::{Look, Place},
 };
 
@@ -184,7 +184,7 @@ impl LimitState {
         &self,
         limit: &Limit,
         (place, scale, key): (usize, usize, BucketKey),
-        (usage, ticket): (&Usage, Option<&Ticket>),
+        (usage, ticket): (&Usage, Option<&Holding>),
         (moment, now): (Moment, Nanos),
     ) -> Seen {
         let holds = |birth| ticket.is_some_and(|ticket| ticket.holds(birth));
@@ -201,7 +201,7 @@ impl LimitState {
         &self,
         limit: &Limit,
         seen: &Seen,
-        (usage, ticket): (&Usage, Option<&Ticket>),
+        (usage, ticket): (&Usage, Option<&Holding>),
         moment: Moment,
     ) -> Verdict {
         let wait = seen.looks.iter().map(|looked| looked.look.wait).max().unwrap_or(Nanos::ZERO);
@@ -239,7 +239,7 @@ impl LimitState {
         &'a self,
         (action, moment): (Action, Moment),
         seen: &Seen,
-        ticket: Option<&'a Ticket>,
+        ticket: Option<&'a Holding>,
     ) -> impl Iterator<Item = &'a Guard> + use<'a> {
         let holds = move |guard: &Guard| ticket.is_some_and(|ticket| ticket.holds(guard.birth));
         let guards = self.guards(seen.scale).iter();
@@ -251,7 +251,7 @@ impl LimitState {
         &self,
         limit: &Limit,
         seen: &Seen,
-        (usage, ticket): (&Usage, Option<&Ticket>),
+        (usage, ticket): (&Usage, Option<&Holding>),
         (moment, now): (Moment, Nanos),
     ) -> SmallVec<[Exceeded; 2]> {
         let mut all = SmallVec::new();
@@ -285,7 +285,7 @@ impl LimitState {
         limit: &Limit,
         seen: &Seen,
         usage: &Usage,
-        (ticket, moment): (&mut Ticket, Moment),
+        (ticket, moment): (&mut Holding, Moment),
     ) {
         let Some(group) = self.groups.get_mut(seen.scale) else { return };
         for guard in &mut group.guards {
@@ -298,7 +298,7 @@ impl LimitState {
     }
 
     /// Charges the request to its buckets; one that is delayed is noted as starting so much later.
-    pub(crate) fn charge(&mut self, seen: &Seen, ticket: &mut Ticket, delay: Nanos, now: Nanos) {
+    pub(crate) fn charge(&mut self, seen: &Seen, ticket: &mut Holding, delay: Nanos, now: Nanos) {
         let Some(group) = self.groups.get_mut(seen.scale) else { return };
         for looked in &seen.looks {
             let Some(meter) = group.meters.get_mut(looked.meter) else { continue };
