@@ -152,10 +152,6 @@ impl Holding {
             is_pending: false,
         }
     }
-
-    pub(crate) fn holds(&self, birth: u64) -> bool {
-        self.held.iter().any(|held| held.birth == birth)
-    }
 }
 
 impl Ticket {

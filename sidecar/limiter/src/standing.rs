@@ -87,7 +87,7 @@ impl Standing {
 
 impl Judge<'_> {
     /// How a request stands with the enforced limits that apply to it, scarcest first.
-    pub(crate) fn standing(&self, asked: Asked<'_>) -> Vec<Standing> {
+    pub(crate) fn standing(&self, asked: &Asked<'_>) -> Vec<Standing> {
         let mut known = KnownKeys::new();
         let mut keys = Keys::new(*self, asked, &mut known);
         let mut standings = Vec::new();
@@ -106,7 +106,7 @@ impl Judge<'_> {
         limit: &Limit,
         state: &LimitState,
         key: BucketKey,
-        asked: Asked<'_>,
+        asked: &Asked<'_>,
     ) -> Vec<Standing> {
         let scale = limit.scale_place(asked.traits.scale);
         let milli = limit.scales().get(scale).map_or(1000, |scaled| scaled.milli);

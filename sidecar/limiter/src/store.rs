@@ -131,6 +131,9 @@ impl<B: Bucket> Store<B> {
     #[inline]
     pub(crate) fn look(&self, key: BucketKey, cost: u64, now: Nanos) -> Look {
         let wait = |bucket: &B| bucket.wait(self.pace(), cost, now);
+        if let Some((slot, kept)) = self.tracked.find(key) {
+            return Look { place: Place::Tracked(slot), wait: kept.read(&self.timeline, wait) };
+        }
         let (place, kept) = self.find(key, now);
         Look { place, wait: kept.map_or_else(|| wait(&B::full()), |kept| kept.read(&self.timeline, wait)) }
     }
@@ -233,7 +236,6 @@ impl<B: Bucket> Store<B> {
     }
 
     /// The bucket that a key is counted in, and where it is.
-    #[inline]
     fn find(&self, key: BucketKey, now: Nanos) -> (Place, Option<&Kept<B>>) {
         if let Some((slot, kept)) = self.tracked.find(key) {
             return (Place::Tracked(slot), Some(kept));
@@ -267,6 +269,7 @@ impl<B: Bucket> Store<B> {
 
 impl<B: Bucket> Kept<B> {
     /// Reads the bucket as it is now.
+    #[inline]
     fn read<T>(&self, timeline: &Timeline<B>, read: impl FnOnce(&B) -> T) -> T {
         let now = timeline.epoch();
         if self.stamp.is_of(now) {
@@ -277,6 +280,7 @@ impl<B: Bucket> Kept<B> {
         read(&bucket)
     }
 
+    #[inline]
     fn carry(&mut self, timeline: &Timeline<B>) {
         let now = timeline.epoch();
         if !self.stamp.is_of(now) {

@@ -15,10 +15,10 @@ pub use self::{
 };
 use crate::{
     HeadFacts, Limit, LimitInfo, ModelName, Nanos, Plan, Standing, Ticket, Unit, Usage,
-    judge::{Asked, Judge, Seens},
+    judge::{Asked, Judge},
     key::KeyHasher,
     meter::Wall,
-    state::{Births, Carrier, LimitState, Moment},
+    state::{Births, Carrier, LimitState, Moment, Seens},
 };
 
 /// What a limiter is made with, for life.
@@ -49,7 +49,7 @@ pub struct Limiter {
     /// When windows of the clock or adaptive limits must next be looked after.
     chores: Nanos,
     /// What requests note things in while they are decided: kept, so that none has to ask for memory.
-    seens: Seens,
+    seens: Option<Box<Seens>>,
     tickets: Vec<Ticket>,
 }
 
@@ -77,7 +77,7 @@ impl Limiter {
             wall: Wall { at: Nanos::ZERO, unix: 0 },
             generation: 0,
             chores: Nanos::ZERO,
-            seens: Seens::new(),
+            seens: None,
             tickets: Vec::new(),
         }
     }
@@ -139,12 +139,12 @@ impl Limiter {
     pub fn standing(&self, head: &HeadFacts, model: Option<&ModelName>, now: Nanos) -> Vec<Standing> {
         let Some(judge) = self.judge() else { return Vec::new() };
         let traits = judge.plan.traits(head);
-        judge.standing(Asked {
+        judge.standing(&Asked {
             head,
             traits: &traits,
             model,
             usage: &Usage::default(),
-            ticket: None,
+            held: &[],
             moment: Moment::Body { waits: false },
             now: now.max(self.latest),
         })

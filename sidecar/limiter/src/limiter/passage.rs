@@ -1,16 +1,14 @@
 //! A request on its way: from its head to its end.
 
-use std::mem;
-
 use corral_wire::{Action, Mode};
 
 use super::Limiter;
 use crate::{
     BodyFacts, CommitError, HeadFacts, Limit, Mismatch, ModelName, Nanos, Refusal, Terms, Ticket, Unit,
     Usage,
-    judge::{Asked, Judge, KnownKeys, Seens, Stop},
+    judge::{Asked, Judge, Stop},
     reserve::{Held, Holding, Phase},
-    state::{LimitState, Moment, Seen, Tally, Verdict},
+    state::{LimitState, Moment, Seen, Seens, Tally, Verdict},
 };
 
 /// How many tickets that were handed back are kept for the requests to come.
@@ -28,23 +26,20 @@ impl Limiter {
         let (moment, usage) = (Moment::Head, Usage::default());
         let mut ticket = self.new_ticket(head);
         let holding = &mut *ticket.0;
-        let (mut keys, mut seens) = (self.keys_of(holding), mem::take(&mut self.seens));
-        let decided = self.decide(holding, (None, &usage), (moment, now), (&mut seens, &mut keys));
-        holding.keys = keys;
-        let entered = match decided {
-            Ok(()) => {
-                self.take_guards(&seens, &usage, (holding, moment));
-                Ok(ticket)
-            }
+        let mut seens = self.seens.take().unwrap_or_default();
+        let decided = self.decide(holding, (None, &usage), (moment, now), &mut seens);
+        if decided.is_ok() {
+            self.take_guards(&seens, &usage, (holding, moment));
+        }
+        self.seens = Some(seens);
+        match decided.map_err(|stop| *stop) {
+            // One request is never more than a limit holds.
+            Ok(()) | Err(Stop::Oversized(_)) => Ok(ticket),
             Err(Stop::Refused(refusal)) => {
                 self.keep(ticket);
                 Err(self.counted(refusal))
             }
-            // One request is never more than a limit holds.
-            Err(Stop::Oversized(_)) => Ok(ticket),
-        };
-        self.keep_seens(seens);
-        entered
+        }
     }
 
     /// With the body read: decides every limit, then asks `arrival` (the queue), then charges all, or nothing.
@@ -66,32 +61,18 @@ impl Limiter {
         let ticket = &mut *ticket.0;
         let now = self.advance(now);
         ticket.estimate = body.estimate;
-        let (mut keys, mut seens) = (self.keys_of(ticket), mem::take(&mut self.seens));
-        let decided = self.decide_body(ticket, body, now, (&mut seens, &mut keys));
-        ticket.keys = keys;
-        let arrived = match decided {
+        let mut seens = self.seens.take().unwrap_or_default();
+        let arrived = match self.decide_body(ticket, body, now, &mut seens) {
             Ok(moment) => {
                 ticket.terms = self.terms(&seens);
                 arrival(&ticket.terms).map(|arrived| (arrived, moment)).map_err(CommitError::Arrival)
             }
-            Err(Stop::Refused(refusal)) => Err(CommitError::Refused(self.counted(refusal))),
-            Err(Stop::Oversized(oversized)) => {
-                if let Some(place) = self.plan.as_ref().and_then(|plan| plan.place_of(&oversized.limit)) {
-                    self.tally(place, |tally| tally.add_refused(oversized.unit, true));
-                }
-                Err(CommitError::Oversized(oversized))
-            }
+            Err(stop) => Err(self.stopped(*stop)),
         };
         let committed = match arrived {
             Ok((arrived, moment)) => {
-                ticket.since = now;
                 self.take_all(&seens, (ticket, moment), now);
-                if ticket.is_pending || self.plan.as_ref().is_some_and(|plan| plan.looks_twice()) {
-                    ticket.model = body.model.cloned();
-                    self.take_shadow(ticket, (moment, now));
-                    self.count_exempt(ticket);
-                }
-                ticket.phase = Phase::Committed;
+                self.take_rest(ticket, body, (moment, now));
                 Ok(arrived)
             }
             Err(error) => {
@@ -100,8 +81,31 @@ impl Limiter {
                 Err(error)
             }
         };
-        self.keep_seens(seens);
+        self.seens = Some(seens);
         committed
+    }
+
+    #[cold]
+    fn stopped<E>(&mut self, stop: Stop) -> CommitError<E> {
+        match stop {
+            Stop::Refused(refusal) => CommitError::Refused(self.counted(refusal)),
+            Stop::Oversized(oversized) => {
+                if let Some(place) = self.plan.as_ref().and_then(|plan| plan.place_of(&oversized.limit)) {
+                    self.tally(place, |tally| tally.add_refused(oversized.unit, true));
+                }
+                CommitError::Oversized(oversized)
+            }
+        }
+    }
+
+    /// What is left to do for one that every enforced limit lets in.
+    fn take_rest(&mut self, ticket: &mut Holding, body: &BodyFacts<'_>, at: (Moment, Nanos)) {
+        (ticket.since, ticket.phase) = (at.1, Phase::Committed);
+        if ticket.is_pending || self.plan.as_ref().is_some_and(|plan| plan.looks_twice()) {
+            ticket.model = body.model.cloned();
+            self.take_shadow(ticket, at);
+            self.count_exempt(ticket);
+        }
     }
 
     /// A 400, 413 or 415 of ours before the commit: charges the request limits that the head decides, each once and
@@ -112,7 +116,7 @@ impl Limiter {
             for mode in [Mode::Enforce, Mode::Shadow] {
                 let mut seens = self.look(mode, &ticket.0, &Usage::default(), (Moment::Head, now));
                 seens.retain(|seen| seen.looks.iter().all(|looked| looked.look.wait == Nanos::ZERO));
-                for seen in &seens {
+                for seen in seens.iter() {
                     if let Some(state) = self.states.get_mut(seen.place) {
                         state.charge(seen, &mut ticket.0, Nanos::ZERO, now);
                     }
@@ -172,32 +176,23 @@ impl Limiter {
         }
     }
 
-    fn keep_seens(&mut self, mut seens: Seens) {
-        seens.clear();
-        self.seens = seens;
-    }
-
-    /// The keys that a request is known by under the plan in force; they are to be put back.
-    fn keys_of(&self, ticket: &mut Holding) -> KnownKeys {
-        let mut keys = mem::take(&mut ticket.keys);
-        if ticket.keys_of != self.generation {
-            ticket.keys_of = self.generation;
-            keys.clear();
-        }
-        keys
-    }
-
+    #[inline]
     fn decide(
         &self,
-        ticket: &Holding,
+        ticket: &mut Holding,
         (model, usage): (Option<&ModelName>, &Usage),
         (moment, now): (Moment, Nanos),
-        into: (&mut Seens, &mut KnownKeys),
-    ) -> Result<(), Stop> {
+        seens: &mut Seens,
+    ) -> Result<(), Box<Stop>> {
+        seens.clear();
         let Some(judge) = self.judge() else { return Ok(()) };
-        let head = &ticket.head;
+        let Holding { head, held, keys, keys_of, .. } = ticket;
+        if *keys_of != self.generation {
+            *keys_of = self.generation;
+            keys.clear();
+        }
         let traits = judge.plan.traits(head);
-        judge.decide(Asked { head, traits: &traits, model, usage, ticket: Some(ticket), moment, now }, into)
+        judge.decide(&Asked { head, traits: &traits, model, usage, held, moment, now }, (seens, keys))
     }
 
     fn look(&self, mode: Mode, ticket: &Holding, usage: &Usage, at: (Moment, Nanos)) -> Seens {
@@ -209,31 +204,31 @@ impl Limiter {
         ticket: &Holding,
         usage: &Usage,
         (moment, now): (Moment, Nanos),
-        ask: impl FnOnce(Judge<'_>, Asked<'_>) -> T,
+        ask: impl FnOnce(Judge<'_>, &Asked<'_>) -> T,
     ) -> Option<T> {
         let judge = self.judge()?;
-        let (head, model) = (&ticket.head, ticket.model.as_ref());
+        let Holding { head, held, model, .. } = ticket;
         let traits = judge.plan.traits(head);
-        Some(ask(judge, Asked { head, traits: &traits, model, usage, ticket: Some(ticket), moment, now }))
+        let model = model.as_ref();
+        Some(ask(judge, &Asked { head, traits: &traits, model, usage, held, moment, now }))
     }
 
     /// Decides with the body; if that makes it wait, once more with what counts those that wait.
     fn decide_body(
         &self,
-        ticket: &Holding,
+        ticket: &mut Holding,
         body: &BodyFacts<'_>,
         now: Nanos,
-        (seens, keys): (&mut Seens, &mut KnownKeys),
-    ) -> Result<Moment, Stop> {
+        seens: &mut Seens,
+    ) -> Result<Moment, Box<Stop>> {
         let (moment, said) = (Moment::Body { waits: body.waits }, (body.model, &body.estimate));
-        self.decide(ticket, said, (moment, now), (seens, keys))?;
+        self.decide(ticket, said, (moment, now), seens)?;
         let delays = |verdict| matches!(verdict, Verdict::Delay(_) | Verdict::Later { fits: false });
         if body.waits || !seens.iter().any(|seen| delays(seen.verdict)) {
             return Ok(moment);
         }
         let moment = Moment::Body { waits: true };
-        seens.clear();
-        self.decide(ticket, said, (moment, now), (seens, keys))?;
+        self.decide(ticket, said, (moment, now), seens)?;
         Ok(moment)
     }
 
@@ -312,7 +307,7 @@ impl Limiter {
             return;
         }
         let seens = self.look(Mode::Shadow, ticket, &ticket.estimate, (moment, now));
-        for seen in &seens {
+        for seen in seens.iter() {
             let is_oversized = self
                 .with_asked(ticket, &ticket.estimate, (moment, now), |judge, asked| {
                     judge.oversized(seen, asked)

@@ -5,10 +5,10 @@ use corral_wire::{Action, Mode};
 use super::{Limiter, passage::holder};
 use crate::{
     Blocked, BucketId, Limit, Nanos, Refusal, Ticket, Unit,
-    judge::{Asked, Judge, Seens},
+    judge::{Asked, Judge},
     meter::Meter,
     reserve::{Held, Holding},
-    state::{Exceeded, Moment, Seen, Tally, Verdict},
+    state::{Exceeded, Moment, Seen, Seens, Tally, Verdict},
 };
 
 impl Limiter {
@@ -40,7 +40,7 @@ impl Limiter {
         }
         let usage = ticket.estimate;
         self.take_guards(&seens, &usage, (ticket, Moment::Slot));
-        for seen in &seens {
+        for seen in seens.iter() {
             if let Some(state) = self.states.get_mut(seen.place) {
                 state.charge(seen, ticket, Nanos::ZERO, now);
                 Tally::add(&mut state.tally.admitted);
@@ -80,12 +80,12 @@ impl Limiter {
             longest.is_some_and(|longest| waited >= longest)
         });
         let traits = judge.plan.traits(&ticket.head);
-        let asked = Asked {
+        let asked = &Asked {
             head: &ticket.head,
             traits: &traits,
             model: ticket.model.as_ref(),
             usage: &ticket.estimate,
-            ticket: Some(ticket),
+            held: &ticket.held,
             moment: Moment::Slot,
             now,
         };
@@ -96,7 +96,7 @@ impl Limiter {
     /// The limits that are asked when there is a slot.
     fn look_pending(&self, ticket: &Holding, at: (Moment, Nanos)) -> Seens {
         let queues = |limit: &Limit| limit.action() == Action::Queue;
-        let look = |judge: Judge<'_>, asked: Asked<'_>| judge.look_where(Mode::Enforce, asked, queues);
+        let look = |judge: Judge<'_>, asked: &Asked<'_>| judge.look_where(Mode::Enforce, asked, queues);
         self.with_asked(ticket, &ticket.estimate, at, look).unwrap_or_default()
     }
 
@@ -107,7 +107,7 @@ impl Limiter {
         let mut guarded = false;
         for seen in seens.iter().filter(|seen| seen.verdict == Verdict::Refuse) {
             let (limit, state) = (plan.limits().get(seen.place)?, self.states.get(seen.place)?);
-            for exceeded in state.exceeded(limit, seen, (&ticket.estimate, Some(ticket)), at) {
+            for exceeded in state.exceeded(limit, seen, (&ticket.estimate, &ticket.held), at) {
                 guarded |= exceeded.wait.is_none();
                 if most.is_none_or(|(_, most)| exceeded.wait > most.wait) {
                     most = Some((seen, exceeded));

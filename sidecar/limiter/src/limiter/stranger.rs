@@ -5,9 +5,9 @@ use corral_wire::{KeyPart, Mode};
 use super::Limiter;
 use crate::{
     HeadFacts, Limit, Nanos, Refusal, Usage,
-    judge::{Asked, Seens},
+    judge::Asked,
     reserve::Holding,
-    state::{Moment, Verdict},
+    state::{Moment, Seens, Verdict},
 };
 
 impl Limiter {
@@ -22,7 +22,7 @@ impl Limiter {
             return Err(self.counted(refusal));
         }
         let (shadow, _) = self.look_by_address(Mode::Shadow, &ticket, now);
-        for seen in enforced.iter().chain(&shadow).filter(|seen| seen.verdict == Verdict::Admit) {
+        for seen in enforced.iter().chain(shadow.iter()).filter(|seen| seen.verdict == Verdict::Admit) {
             if let Some(state) = self.states.get_mut(seen.place) {
                 state.charge(seen, &mut ticket, Nanos::ZERO, now);
             }
@@ -34,14 +34,14 @@ impl Limiter {
 
     /// How the limits of a mode that tell addresses apart see a request, and what those have against it that refuse.
     fn look_by_address(&self, mode: Mode, ticket: &Holding, now: Nanos) -> (Seens, Option<Refusal>) {
-        let Some(judge) = self.judge() else { return (Seens::new(), None) };
+        let Some(judge) = self.judge() else { return (Seens::default(), None) };
         let traits = judge.plan.traits(&ticket.head);
-        let asked = Asked {
+        let asked = &Asked {
             head: &ticket.head,
             traits: &traits,
             model: None,
             usage: &Usage::default(),
-            ticket: Some(ticket),
+            held: &ticket.held,
             moment: Moment::Head,
             now,
         };

@@ -4,7 +4,6 @@ use std::net::IpAddr;
 
 use corral_wire::{EndpointClass, Mode, PathDoc};
 use ipnet::IpNet;
-use smallvec::SmallVec;
 
 use super::{Limit, Plan, limit::UNSCALED};
 use crate::{HeadFacts, ModelName, pattern::Pattern};
@@ -70,9 +69,8 @@ pub(crate) struct Traits<'a> {
     pub(crate) tier: Option<&'a str>,
     /// Of its tier, in thousandths.
     pub(crate) scale: u32,
-    address: IpAddr,
-    /// Which exemptions hold for it; empty when none does.
-    exempted: SmallVec<[bool; 4]>,
+    /// Which exemptions hold for it; none when the plan has none.
+    exempted: Option<Box<Exempted>>,
 }
 
 /// A limit that covers a class of endpoints, and what need not be asked of each request.
@@ -100,6 +98,10 @@ impl Covering {
         }
     }
 }
+
+/// For each exemption of a plan, whether it holds.
+#[derive(Debug, Clone)]
+struct Exempted(Vec<bool>);
 
 /// The limits that a plan has for one class of endpoints.
 #[derive(Debug)]
@@ -168,12 +170,13 @@ impl Plan {
     #[inline]
     pub(crate) fn traits<'a>(&'a self, head: &'a HeadFacts) -> Traits<'a> {
         let tier = self.tier_of(head);
+        let exempted = if self.has_exemptions() { Some(Box::new(self.exempted(head))) } else { None };
+        Traits { tier, scale: tier.map_or(UNSCALED, |tier| self.scale_of(tier)), exempted }
+    }
+
+    fn exempted(&self, head: &HeadFacts) -> Exempted {
         let address = head.client_ip.to_canonical();
-        let mut exempted = SmallVec::new();
-        if self.has_exemptions() {
-            exempted.extend(self.exemptions.iter().map(|exemption| exemption.covers(head, address)));
-        }
-        Traits { tier, scale: tier.map_or(UNSCALED, |tier| self.scale_of(tier)), address, exempted }
+        Exempted(self.exemptions.iter().map(|exemption| exemption.covers(head, address)).collect())
     }
 
     fn scale_of(&self, tier: &str) -> u32 {
@@ -198,10 +201,11 @@ impl Limit {
         check(tiers.is_empty() || traits.tier.is_some_and(|tier| is_listed(tiers, tier)), Mismatch::Tier)?;
         check(headers.iter().all(|header| head.headers.contains(header)), Mismatch::Header)?;
         check(
-            cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.contains(&traits.address)),
+            cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.contains(&head.client_ip.to_canonical())),
             Mismatch::Address,
         )?;
-        let holds = |place: &usize| traits.exempted.get(*place).is_some_and(|holds| *holds);
+        let exempted = traits.exempted.as_ref();
+        let holds = |place: &usize| exempted.is_some_and(|all| all.0.get(*place).is_some_and(|holds| *holds));
         check(!self.exemptions.iter().any(holds), Mismatch::Exempt)
     }
 
