@@ -12,7 +12,7 @@ use siphasher::sip128::{Hasher128, SipHasher13};
 use crate::{HeadFacts, ModelName};
 
 /// One combination of values of the parts of a `per`.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash)]
 pub(crate) struct BucketKey {
     high: u64,
     low: u64,
@@ -89,8 +89,8 @@ fn write_ip(hasher: &mut SipHasher13, tag: &[u8], ip: IpAddr) {
     hasher.write(tag);
     match ip.to_canonical() {
         IpAddr::V4(v4) => {
-            hasher.write(b"4");
-            hasher.write(&v4.octets());
+            let [a, b, c, d] = v4.octets();
+            hasher.write(&[b'4', a, b, c, d]);
         }
         IpAddr::V6(v6) => {
             let [network @ .., _, _, _, _, _, _, _, _] = v6.octets();

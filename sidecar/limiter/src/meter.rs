@@ -257,7 +257,7 @@ impl Meter {
     /// The bucket that a key is counted in, as something that tells buckets apart.
     pub(crate) fn bucket(key: BucketKey, place: Place) -> BucketKey {
         match place {
-            Place::Tracked | Place::New => key,
+            Place::Tracked(_) | Place::New => key,
             Place::Overflow => Store::<TokenBucket>::shared_key(key, place),
         }
     }

@@ -2,12 +2,10 @@
 
 use std::{net::IpAddr, sync::Arc};
 
-use corral_wire::EndpointClass;
-use smallvec::SmallVec;
-
 use crate::{
     LimitInfo, ModelName, Nanos, Oversized, Refusal, Unit, judge::KnownKeys, key::BucketKey, meter::Charged,
 };
+use corral_wire::EndpointClass;
 
 /// What the head of a request says.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -94,15 +92,19 @@ pub struct Terms {
 /// them: a ticket that is dropped keeps its place in every concurrency limit for ever.
 #[derive(Debug)]
 #[must_use = "a ticket that is dropped keeps its guards for ever"]
-pub struct Ticket {
+pub struct Ticket(pub(crate) Box<Holding>);
+
+/// What a ticket stands for: in one place for life, for a request passes through many hands.
+#[derive(Debug)]
+pub(crate) struct Holding {
     pub(crate) head: HeadFacts,
     pub(crate) phase: Phase,
-    pub(crate) held: SmallVec<[Held; 2]>,
-    /// The keys that the head was decided by, and under which plan.
+    pub(crate) held: Vec<Held>,
+    /// The keys that it was decided by so far, and under which plan.
     pub(crate) keys: KnownKeys,
     pub(crate) keys_of: u64,
-    pub(crate) would_refuse: SmallVec<[Arc<LimitInfo>; 1]>,
-    /// What the body said.
+    pub(crate) would_refuse: Vec<Arc<LimitInfo>>,
+    /// What the body said, where it is asked for after the commit.
     pub(crate) model: Option<ModelName>,
     pub(crate) estimate: Usage,
     /// Since when it is committed.
@@ -134,15 +136,15 @@ pub(crate) struct Held {
     pub(crate) charge: Option<Charged>,
 }
 
-impl Ticket {
+impl Holding {
     pub(crate) fn new(head: HeadFacts) -> Self {
         Self {
             head,
             phase: Phase::Entered,
-            held: SmallVec::new(),
+            held: Vec::new(),
             keys: KnownKeys::new(),
             keys_of: 0,
-            would_refuse: SmallVec::new(),
+            would_refuse: Vec::new(),
             model: None,
             estimate: Usage::default(),
             since: Nanos::ZERO,
@@ -150,35 +152,70 @@ impl Ticket {
             is_pending: false,
         }
     }
+}
+
+impl Ticket {
+    /// Held things and keys for which a ticket has room that is kept: more are rare, and not worth the memory.
+    const MOST_ROOM: usize = 64;
+
+    /// Makes it the ticket of another request, in the memory of the one before.
+    #[inline]
+    pub(crate) fn renewed(mut self, head: &HeadFacts) -> Self {
+        let holding = &mut *self.0;
+        holding.phase = Phase::Entered;
+        holding.head.client_ip = head.client_ip;
+        holding.head.client.clone_from(&head.client);
+        holding.head.endpoint = head.endpoint;
+        holding.head.path = head.path;
+        holding.head.headers.clone_from(&head.headers);
+        self
+    }
+
+    /// One that was handed back and holds nothing any more, emptied so that it keeps nobody's data; none when it is too
+    /// large to keep.
+    pub(crate) fn emptied(mut self) -> Option<Self> {
+        let holding = &mut *self.0;
+        if holding.held.capacity().max(holding.keys.capacity()) > Self::MOST_ROOM {
+            return None;
+        }
+        holding.head.client = None;
+        holding.head.headers.clear();
+        holding.held.clear();
+        holding.keys.clear();
+        holding.keys_of = 0;
+        holding.would_refuse.clear();
+        holding.model = None;
+        holding.estimate = Usage::default();
+        holding.since = Nanos::ZERO;
+        holding.terms = Terms::default();
+        holding.is_pending = false;
+        Some(self)
+    }
 
     /// After a commit that went through: the terms on which it did.
     pub fn terms(&self) -> &Terms {
-        &self.terms
+        &self.0.terms
     }
 
     /// After a commit that went through: whether limits are still to be asked when a slot is there for it, by
     /// [`crate::Limiter::dispatch`].
     pub fn is_pending(&self) -> bool {
-        self.is_pending
+        self.0.is_pending
     }
 
     /// While it [`Self::is_pending`]: until when its limits let it wait at most; then ask [`crate::Limiter::overdue`].
     pub fn deadline(&self) -> Option<Nanos> {
-        self.terms.asks_again_for.filter(|_| self.is_pending).map(|patience| self.since.plus(patience))
+        self.0.terms.asks_again_for.filter(|_| self.0.is_pending).map(|patience| self.0.since.plus(patience))
     }
 
     /// What the head said.
     pub fn head(&self) -> &HeadFacts {
-        &self.head
+        &self.0.head
     }
 
     /// After a commit that went through: the shadow limits that would have refused.
     pub fn would_refuse(&self) -> &[Arc<LimitInfo>] {
-        &self.would_refuse
-    }
-
-    pub(crate) fn holds(&self, birth: u64) -> bool {
-        self.held.iter().any(|held| held.birth == birth)
+        &self.0.would_refuse
     }
 }
 

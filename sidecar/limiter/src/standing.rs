@@ -7,7 +7,7 @@ use corral_wire::{Algorithm, KeyPart, Mode};
 
 use crate::{
     Limit, LimitInfo, Nanos, Rate, Retry, Unit,
-    judge::{Asked, Judge, Keys},
+    judge::{Asked, Judge, Keys, KnownKeys},
     key::BucketKey,
     meter::{Meter, Share},
     plan::Factor,
@@ -87,8 +87,9 @@ impl Standing {
 
 impl Judge<'_> {
     /// How a request stands with the enforced limits that apply to it, scarcest first.
-    pub(crate) fn standing(&self, asked: Asked<'_>) -> Vec<Standing> {
-        let mut keys = Keys::new(*self, asked);
+    pub(crate) fn standing(&self, asked: &Asked<'_>) -> Vec<Standing> {
+        let mut known = KnownKeys::new();
+        let mut keys = Keys::new(*self, asked, &mut known);
         let mut standings = Vec::new();
         let is_known = |limit: &Limit| asked.model.is_some() || !limit.per().contains(&KeyPart::Model);
         let applying = self.applying(Mode::Enforce, asked);
@@ -105,7 +106,7 @@ impl Judge<'_> {
         limit: &Limit,
         state: &LimitState,
         key: BucketKey,
-        asked: Asked<'_>,
+        asked: &Asked<'_>,
     ) -> Vec<Standing> {
         let scale = limit.scale_place(asked.traits.scale);
         let milli = limit.scales().get(scale).map_or(1000, |scaled| scaled.milli);

@@ -6,11 +6,11 @@
 //! that nobody gets a second burst by moving to an entry of its own.
 
 mod bookings;
+mod stamp;
 mod tracked;
 
-use std::num::NonZeroU64;
-
-use self::{bookings::Bookings, tracked::Tracked};
+pub(crate) use self::tracked::Slot;
+use self::{bookings::Bookings, stamp::Stamp, tracked::Tracked};
 use crate::{
     Nanos,
     algo::Bucket,
@@ -26,8 +26,8 @@ const SWEPT_AT_ONCE: usize = 16;
 /// Where a key's bucket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Place {
-    /// In an entry of its own.
-    Tracked,
+    /// In an entry of its own, in this slot.
+    Tracked(Slot),
     /// Nowhere yet: it is full, and there is room for it.
     New,
     /// In a bucket that it shares with other keys.
@@ -59,20 +59,17 @@ pub(crate) struct Reading {
 pub(crate) struct Taken<C> {
     charge: C,
     epoch: Epoch,
-    birth: Birth,
+    /// Of the entry; 0 for an overflow bucket, which is never dropped.
+    birth: u64,
     /// Later charges of the store have higher ones.
     number: u64,
 }
 
-/// Tells an entry from an earlier one of the same key; none for an overflow bucket, which is never dropped.
-type Birth = Option<NonZeroU64>;
-
-/// A bucket at rest, with the epoch up to which it is carried.
+/// A bucket at rest.
 #[derive(Debug, Clone)]
 struct Kept<B> {
     bucket: B,
-    epoch: Epoch,
-    birth: Birth,
+    stamp: Stamp,
 }
 
 /// The buckets of one limit.
@@ -84,7 +81,7 @@ pub(crate) struct Store<B: Bucket> {
     overflow: Vec<Kept<B>>,
     capacity: usize,
     /// Of the latest entry.
-    birth: NonZeroU64,
+    birth: u64,
     bookings: Bookings,
 }
 
@@ -95,7 +92,7 @@ impl<B: Bucket> Store<B> {
             tracked: Tracked::new(),
             overflow: Vec::new(),
             capacity: capacity.max(1),
-            birth: NonZeroU64::MIN,
+            birth: 0,
             bookings: Bookings::default(),
         }
     }
@@ -131,8 +128,12 @@ impl<B: Bucket> Store<B> {
     }
 
     /// Looks at the bucket that a key is counted in.
+    #[inline]
     pub(crate) fn look(&self, key: BucketKey, cost: u64, now: Nanos) -> Look {
         let wait = |bucket: &B| bucket.wait(self.pace(), cost, now);
+        if let Some((slot, kept)) = self.tracked.find(key) {
+            return Look { place: Place::Tracked(slot), wait: kept.read(&self.timeline, wait) };
+        }
         let (place, kept) = self.find(key, now);
         Look { place, wait: kept.map_or_else(|| wait(&B::full()), |kept| kept.read(&self.timeline, wait)) }
     }
@@ -155,7 +156,7 @@ impl<B: Bucket> Store<B> {
     /// Which bucket a key found in a place is counted in: what all its keys share, in no other place.
     pub(crate) fn shared_key(key: BucketKey, place: Place) -> BucketKey {
         match place {
-            Place::Tracked | Place::New => key,
+            Place::Tracked(_) | Place::New => key,
             Place::Overflow => BucketKey::of_overflow(overflow_index(key)),
         }
     }
@@ -171,15 +172,15 @@ impl<B: Bucket> Store<B> {
         let epoch = self.timeline.epoch();
         let timeline = &self.timeline;
         let kept = match place {
-            Place::Tracked => self.tracked.find_mut(key)?,
+            Place::Tracked(slot) => self.tracked.at_mut(key, slot)?,
             Place::New => {
-                self.birth = self.birth.saturating_add(1);
-                let kept = Kept { bucket: B::full(), epoch, birth: Some(self.birth) };
+                self.birth = stamp::next_birth(self.birth);
+                let kept = Kept { bucket: B::full(), stamp: Stamp::new(self.birth, epoch) };
                 self.tracked.insert(key, kept)?
             }
             Place::Overflow => {
                 if self.overflow.is_empty() {
-                    let unused = Kept { bucket: B::full(), epoch, birth: None };
+                    let unused = Kept { bucket: B::full(), stamp: Stamp::new(0, epoch) };
                     self.overflow = vec![unused; OVERFLOW_BUCKETS];
                 }
                 self.overflow.get_mut(overflow_index(key))?
@@ -187,8 +188,8 @@ impl<B: Bucket> Store<B> {
         };
         kept.carry(timeline);
         let charge = kept.bucket.take(timeline.pace(), cost, now);
-        let birth = kept.birth;
-        if place != Place::Tracked {
+        let birth = kept.stamp.birth();
+        if !matches!(place, Place::Tracked(_)) {
             self.sweep(now);
         }
         Some(Taken { charge, epoch, birth, number: self.bookings.next() })
@@ -236,8 +237,8 @@ impl<B: Bucket> Store<B> {
 
     /// The bucket that a key is counted in, and where it is.
     fn find(&self, key: BucketKey, now: Nanos) -> (Place, Option<&Kept<B>>) {
-        if let Some(kept) = self.tracked.find(key) {
-            return (Place::Tracked, Some(kept));
+        if let Some((slot, kept)) = self.tracked.find(key) {
+            return (Place::Tracked(slot), Some(kept));
         }
         let shared = self.overflow.get(overflow_index(key));
         let is_full = |kept: &Kept<B>| kept.read(&self.timeline, |bucket| bucket.is_full(self.pace(), now));
@@ -246,17 +247,17 @@ impl<B: Bucket> Store<B> {
     }
 
     /// The bucket that a charge was taken from, carried.
-    fn charged(&mut self, key: BucketKey, birth: Birth) -> Option<(&mut Kept<B>, &Timeline<B>)> {
+    fn charged(&mut self, key: BucketKey, birth: u64) -> Option<(&mut Kept<B>, &Timeline<B>)> {
         let kept = match birth {
-            Some(_) => self.tracked.find_mut(key).filter(|kept| kept.birth == birth),
-            None => self.overflow.get_mut(overflow_index(key)),
+            0 => self.overflow.get_mut(overflow_index(key)),
+            _ => self.tracked.find_mut(key).filter(|kept| kept.stamp.birth() == birth),
         }?;
         kept.carry(&self.timeline);
         Some((kept, &self.timeline))
     }
 
-    fn charged_key(key: BucketKey, birth: Birth) -> BucketKey {
-        Self::shared_key(key, if birth.is_some() { Place::Tracked } else { Place::Overflow })
+    fn charged_key(key: BucketKey, birth: u64) -> BucketKey {
+        Self::shared_key(key, if birth == 0 { Place::Overflow } else { Place::New })
     }
 
     fn sweep(&mut self, now: Nanos) {
@@ -268,19 +269,23 @@ impl<B: Bucket> Store<B> {
 
 impl<B: Bucket> Kept<B> {
     /// Reads the bucket as it is now.
+    #[inline]
     fn read<T>(&self, timeline: &Timeline<B>, read: impl FnOnce(&B) -> T) -> T {
-        if self.epoch == timeline.epoch() {
+        let now = timeline.epoch();
+        if self.stamp.is_of(now) {
             return read(&self.bucket);
         }
         let mut bucket = self.bucket.clone();
-        timeline.carry_bucket(&mut bucket, self.epoch);
+        timeline.carry_bucket(&mut bucket, self.stamp.epoch(now));
         read(&bucket)
     }
 
+    #[inline]
     fn carry(&mut self, timeline: &Timeline<B>) {
-        if self.epoch != timeline.epoch() {
-            timeline.carry_bucket(&mut self.bucket, self.epoch);
-            self.epoch = timeline.epoch();
+        let now = timeline.epoch();
+        if !self.stamp.is_of(now) {
+            timeline.carry_bucket(&mut self.bucket, self.stamp.epoch(now));
+            self.stamp = Stamp::new(self.stamp.birth(), now);
         }
     }
 }

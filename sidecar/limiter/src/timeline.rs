@@ -18,6 +18,20 @@ const MOST_SWAPS: usize = 64;
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Epoch(u64);
 
+impl Epoch {
+    /// Its last 16 bits.
+    #[inline]
+    #[expect(clippy::cast_possible_truncation, reason = "the last bits are what is asked for")]
+    pub(crate) fn low(self) -> u16 {
+        self.0 as u16
+    }
+
+    /// The one so many swaps before it.
+    pub(crate) fn before(self, swaps: u16) -> Self {
+        Self(self.0.saturating_sub(u64::from(swaps)))
+    }
+}
+
 /// The pace of one limit, now and before.
 #[derive(Debug)]
 pub(crate) struct Timeline<B: Bucket> {
@@ -33,11 +47,13 @@ impl<B: Bucket> Timeline<B> {
     }
 
     /// The pace in force.
+    #[inline]
     pub(crate) fn pace(&self) -> &B::Pace {
         &self.pace
     }
 
     /// The epoch of what is up to date.
+    #[inline]
     pub(crate) fn epoch(&self) -> Epoch {
         Epoch(self.oldest.saturating_add(self.swaps.len() as u64))
     }

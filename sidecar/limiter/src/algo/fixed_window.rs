@@ -59,7 +59,7 @@ impl Pace {
 }
 
 /// A bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct FixedWindow {
     ledger: Ledger,
 }

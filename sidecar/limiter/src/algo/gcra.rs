@@ -4,11 +4,14 @@
 //! theoretical arrival time, ITU-T I.371) is the instant at which the bucket is full again. A cost c is admitted iff
 //! `max(tat, now) + c·T − now ≤ B·T`, and then `tat = max(tat, now) + c·T`. So any closed window of length t admits
 //! at most B + ⌊t/T⌋. Instants here are `i128`: B·T of a slow rate over many pods does not fit 64 bits, and the start
-//! of an old charge may lie before the origin. Overflow saturates towards admitting less.
+//! of an old charge may lie before the origin; [`super::packed`] keeps them in less. Overflow saturates towards admitting less.
 
 use std::num::NonZeroU32;
 
-use super::{Bucket, Swap};
+use super::{
+    Bucket, Swap,
+    packed::{Numbers, Packed},
+};
 use crate::Nanos;
 
 /// What a bucket enforces: a permit every `interval`, at most `burst` at one instant.
@@ -45,20 +48,24 @@ impl Pace {
         to_nanos(self.length(cost))
     }
 
+    #[inline]
     fn length(&self, cost: u64) -> i128 {
-        self.interval.saturating_mul(i128::from(cost))
+        match u64::try_from(self.interval) {
+            // A product of 64 bits each is one step of the machine, one of 128 bits with its overflow is many.
+            Ok(interval) => {
+                let length = u128::from(interval).saturating_mul(u128::from(cost));
+                i128::try_from(length).unwrap_or(i128::MAX)
+            }
+            Err(_) => self.interval.saturating_mul(i128::from(cost)),
+        }
     }
 }
 
 /// A bucket. Two that were never charged are equal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenBucket {
-    /// The instant from which on it is full.
-    tat: i128,
-    /// R: all time that it has ever given back.
-    given: i128,
-    /// What swaps cut off: charges from before them give back from here first.
-    cut: i128,
+    /// The end is `tat`, the instant from which on it is full; given is R, all time that it has ever given back.
+    packed: Packed,
 }
 
 /// What one request took from a bucket: with it, and only once, it is settled.
@@ -77,7 +84,7 @@ impl Bucket for TokenBucket {
     type Charge = Charge;
 
     fn full() -> Self {
-        Self { tat: 0, given: 0, cut: 0 }
+        Self { packed: Packed::NONE }
     }
 
     /// A cost above the burst can never fit: it is admitted when the bucket is full, and leaves a debt.
@@ -87,9 +94,10 @@ impl Bucket for TokenBucket {
     }
 
     fn take(&mut self, pace: &Pace, cost: u64, now: Nanos) -> Charge {
-        let start = self.tat.max(instant(now));
-        self.tat = start.saturating_add(pace.length(cost));
-        Charge { place: start.saturating_add(self.given), cost, is_carried: false }
+        let Numbers { end: tat, given, cut } = self.packed.numbers();
+        let start = tat.max(instant(now));
+        self.packed = Packed::new(Numbers { end: start.saturating_add(pace.length(cost)), given, cut });
+        Charge { place: start.saturating_add(given), cost, is_carried: false }
     }
 
     /// Less gives back, but never what has leaked back already: of the reserved length c and the real length a it
@@ -98,25 +106,30 @@ impl Bucket for TokenBucket {
     /// another takes 1 at 9, give 10 back at 9: 10 more would pass at 9.) More is charged on top, as debt.
     fn settle(&mut self, pace: &Pace, charge: Charge, real: u64, now: Nanos) {
         let more = pace.length(real.saturating_sub(charge.cost));
-        let start = charge.place.saturating_sub(self.given);
+        let Numbers { end: tat, given, cut } = self.packed.numbers();
+        let start = charge.place.saturating_sub(given);
         let reserved_to = start.saturating_add(pace.length(charge.cost));
         let spent_to = start.saturating_add(pace.length(real)).max(instant(now));
         let back = reserved_to.saturating_sub(spent_to).max(0);
-        let from_cut = if charge.is_carried { back.min(self.cut) } else { 0 };
-        self.tat = self.tat.saturating_add(more).saturating_sub(back.saturating_sub(from_cut));
-        self.given = self.given.saturating_add(back);
-        self.cut = self.cut.saturating_sub(from_cut);
+        let from_cut = if charge.is_carried { back.min(cut) } else { 0 };
+        self.packed = Packed::new(Numbers {
+            end: tat.saturating_add(more).saturating_sub(back.saturating_sub(from_cut)),
+            given: given.saturating_add(back),
+            cut: cut.saturating_sub(from_cut),
+        });
     }
 
     /// As if the charge had been for all of it from the start: the bucket is then at least as used as it would be, and
     /// what a later settle gives back is counted from that start, so that it is never too much.
     fn extend(&mut self, pace: &Pace, charge: &mut Charge, more: u64, _now: Nanos) {
-        self.tat = self.tat.saturating_add(pace.length(more));
+        let numbers = self.packed.numbers();
+        let end = numbers.end.saturating_add(pace.length(more));
+        self.packed = Packed::new(Numbers { end, ..numbers });
         charge.cost = charge.cost.saturating_add(more);
     }
 
     fn is_full(&self, _pace: &Pace, now: Nanos) -> bool {
-        self.tat <= instant(now)
+        self.packed.end() <= instant(now)
     }
 
     fn until_full(&self, _pace: &Pace, now: Nanos) -> Nanos {
@@ -149,16 +162,19 @@ impl Bucket for TokenBucket {
     fn carry(&mut self, swap: &Swap<Pace>) {
         let (from, to) = (swap.from.interval, swap.to.interval);
         let ahead = self.ahead(swap.at);
-        self.given = scale_up(self.given, from, to);
-        self.cut = scale_up(self.cut, from, to);
+        let mut numbers = self.packed.numbers();
+        numbers.given = scale_up(numbers.given, from, to);
+        numbers.cut = scale_up(numbers.cut, from, to);
         if ahead == 0 {
+            self.packed = Packed::new(numbers);
             return;
         }
         let owed = ahead.saturating_sub(swap.from.length(swap.from.burst)).max(0);
         let used = scale_up(ahead, from, to);
         let kept = used.min(swap.to.length(swap.to.burst).saturating_add(scale_up(owed, from, to)));
-        self.cut = self.cut.saturating_add(used.saturating_sub(kept));
-        self.tat = instant(swap.at).saturating_add(kept);
+        numbers.cut = numbers.cut.saturating_add(used.saturating_sub(kept));
+        numbers.end = instant(swap.at).saturating_add(kept);
+        self.packed = Packed::new(numbers);
     }
 
     fn carry_charge(charge: Charge, swap: &Swap<Pace>) -> Charge {
@@ -171,7 +187,7 @@ impl Bucket for TokenBucket {
 
 impl TokenBucket {
     fn ahead(&self, now: Nanos) -> i128 {
-        self.tat.saturating_sub(instant(now)).max(0)
+        self.packed.end().saturating_sub(instant(now)).max(0)
     }
 }
 

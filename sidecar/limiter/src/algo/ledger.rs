@@ -9,7 +9,9 @@
 //! While the window lasts that was charged, that is all of it. Later it goes by where the charge lies: it began at s,
 //! and all that was given back since is taken to have lain before it, as in [`super::gcra`]. So what has already passed
 //! is never given back, and of charges that outlast their window some get back less if a later one was given back first.
-//! Positions are `i128`, and saturate.
+//! Positions are `i128`, and saturate; [`super::packed`] keeps them in less.
+
+use super::packed::{Numbers, Packed};
 
 /// What one request took: with it, and only once, it is settled.
 #[derive(Debug, PartialEq, Eq)]
@@ -24,38 +26,36 @@ pub struct Charge {
 }
 
 /// The line of one bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Ledger {
-    /// Where the next unit goes, unless the floor is above it.
-    end: i128,
-    /// All units that it has ever given back.
-    given: i128,
-    /// What swaps cut off: charges from before them give back from here first.
-    cut: i128,
+    /// At the end goes the next unit, unless the floor is above it; given are all units that it has ever given back.
+    packed: Packed,
 }
 
 impl Ledger {
-    pub(super) const EMPTY: Self = Self { end: 0, given: 0, cut: 0 };
+    pub(super) const EMPTY: Self = Self { packed: Packed::NONE };
 
     /// One on which so much is used.
     pub(super) fn holding(used: u64, floor: i128) -> Self {
-        Self { end: floor.saturating_add(i128::from(used)), ..Self::EMPTY }
+        Self { packed: Packed::new(Numbers { end: floor.saturating_add(i128::from(used)), ..Numbers::NONE }) }
     }
 
     /// What lies above the floor.
     pub(super) fn used(&self, floor: i128) -> u128 {
-        u128::try_from(self.end.saturating_sub(floor)).unwrap_or(0)
+        u128::try_from(self.packed.end().saturating_sub(floor)).unwrap_or(0)
     }
 
     /// Charges `cost`.
     pub(super) fn take(&mut self, cost: u64, floor: i128) -> Charge {
-        if self.end.saturating_add(self.cut) <= floor {
+        let mut numbers = self.packed.numbers();
+        if numbers.end.saturating_add(numbers.cut) <= floor {
             // Every charge that a swap cut lies below the floor by now.
-            self.cut = 0;
+            numbers.cut = 0;
         }
-        let start = self.end.max(floor);
-        self.end = start.saturating_add(i128::from(cost));
-        Charge { place: start.saturating_add(self.given), floor, cost, is_carried: false }
+        let start = numbers.end.max(floor);
+        numbers.end = start.saturating_add(i128::from(cost));
+        self.packed = Packed::new(numbers);
+        Charge { place: start.saturating_add(numbers.given), floor, cost, is_carried: false }
     }
 
     /// Charges more on top of a charge, in the window in force; the charge then covers both. It gives back as though
@@ -69,10 +69,13 @@ impl Ledger {
     pub(super) fn settle(&mut self, charge: &Charge, real: u64, floor: i128) {
         self.owe(real.saturating_sub(charge.cost), floor);
         let back = self.back(charge, real, floor);
-        let from_cut = if charge.is_carried { back.min(self.cut) } else { 0 };
-        self.end = self.end.saturating_sub(back.saturating_sub(from_cut));
-        self.given = self.given.saturating_add(back);
-        self.cut = self.cut.saturating_sub(from_cut);
+        let Numbers { end, given, cut } = self.packed.numbers();
+        let from_cut = if charge.is_carried { back.min(cut) } else { 0 };
+        self.packed = Packed::new(Numbers {
+            end: end.saturating_sub(back.saturating_sub(from_cut)),
+            given: given.saturating_add(back),
+            cut: cut.saturating_sub(from_cut),
+        });
     }
 
     /// What of a charge lies above a floor and beyond its real cost; not negative.
@@ -81,20 +84,23 @@ impl Ledger {
         if charge.floor >= floor {
             return unspent;
         }
-        let start = charge.place.saturating_sub(self.given);
+        let start = charge.place.saturating_sub(self.packed.numbers().given);
         start.saturating_add(i128::from(charge.cost)).saturating_sub(floor).clamp(0, unspent)
     }
 
     /// Goes on above another floor with `kept` used. Of what charges from before give back, the first `cut` are taken
     /// from nobody: they would else give back what they have been let off.
     pub(super) fn carry(&mut self, kept: u128, cut: u128, floor: i128) {
-        self.end = floor.saturating_add(signed(kept));
-        self.cut = self.cut.saturating_add(signed(cut));
+        let before = self.packed.numbers();
+        let (end, cut) = (floor.saturating_add(signed(kept)), before.cut.saturating_add(signed(cut)));
+        self.packed = Packed::new(Numbers { end, cut, ..before });
     }
 
     fn owe(&mut self, more: u64, floor: i128) {
         if more > 0 {
-            self.end = self.end.max(floor).saturating_add(i128::from(more));
+            let numbers = self.packed.numbers();
+            let end = numbers.end.max(floor).saturating_add(i128::from(more));
+            self.packed = Packed::new(Numbers { end, ..numbers });
         }
     }
 }

@@ -4,6 +4,7 @@ pub mod concurrency;
 pub mod fixed_window;
 pub mod gcra;
 mod ledger;
+mod packed;
 pub mod sliding_log;
 pub mod sliding_window;
 

@@ -60,7 +60,7 @@ impl Pace {
 }
 
 /// A bucket.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct SlidingWindow {
     ledger: Ledger,
     /// The window before which `previous` was counted.
@@ -73,11 +73,11 @@ impl SlidingWindow {
     fn rolled(&self, pace: &Pace, now: Nanos) -> Self {
         let index = pace.index(now);
         if index <= self.index {
-            return *self;
+            return self.clone();
         }
         let held = self.ledger.used(pace.floor(index.saturating_sub(1)));
         let previous = u64::try_from(held).unwrap_or(u64::MAX).min(pace.limit());
-        Self { index, previous, ..*self }
+        Self { index, previous, ..self.clone() }
     }
 
     /// What this window holds, with debt.

@@ -7,7 +7,7 @@ use corral_wire::Mode;
 use super::Limiter;
 use crate::{
     BodyFacts, HeadFacts, Limit, LimitInfo, Mismatch, Nanos, Standing,
-    judge::{Asked, CONCURRENCY_WAIT, Judge, Keys, see},
+    judge::{Asked, CONCURRENCY_WAIT, Judge, Keys, KnownKeys, see},
     key::BucketKey,
     state::{LimitState, Moment, Seen, Verdict},
 };
@@ -68,16 +68,17 @@ impl Limiter {
     pub fn explain(&self, head: &HeadFacts, body: &BodyFacts<'_>, now: Nanos) -> Vec<Explained> {
         let Some(judge) = self.judge() else { return Vec::new() };
         let traits = judge.plan.traits(head);
-        let asked = Asked {
+        let asked = &Asked {
             head,
             traits: &traits,
             model: body.model,
             usage: &body.estimate,
-            ticket: None,
+            held: &[],
             moment: Moment::Body { waits: body.waits },
             now: now.max(self.latest),
         };
-        let mut keys = Keys::new(judge, asked);
+        let mut known = KnownKeys::new();
+        let mut keys = Keys::new(judge, asked, &mut known);
         let limits = judge.plan.limits().iter().zip(judge.states).enumerate();
         let mut all: Vec<_> =
             limits.map(|(place, limit)| explained(judge, (place, limit), keys.key(limit.0), asked)).collect();
@@ -95,7 +96,7 @@ fn explained(
     judge: Judge<'_>,
     (place, (limit, state)): (usize, (&Limit, &LimitState)),
     key: BucketKey,
-    asked: Asked<'_>,
+    asked: &Asked<'_>,
 ) -> Explained {
     let mismatch = mismatch(limit, asked);
     let mut explained = Explained {
@@ -107,14 +108,15 @@ fn explained(
         wins: false,
     };
     if mismatch.is_none() {
-        let seen = see(limit, state, place, key, asked);
+        let mut seen = Seen { place, key, ..Seen::default() };
+        see(limit, state, &mut seen, asked);
         explained.standings = judge.standings_of(limit, state, key, asked);
         explained.would = Some(would(judge, limit, state, &seen, asked));
     }
     explained
 }
 
-fn mismatch(limit: &Limit, asked: Asked<'_>) -> Option<Mismatch> {
+fn mismatch(limit: &Limit, asked: &Asked<'_>) -> Option<Mismatch> {
     if !limit.covers_endpoint(asked.head.endpoint) {
         return Some(Mismatch::Endpoint);
     }
@@ -125,14 +127,14 @@ fn mismatch(limit: &Limit, asked: Asked<'_>) -> Option<Mismatch> {
     }
 }
 
-fn would(judge: Judge<'_>, limit: &Limit, state: &LimitState, seen: &Seen, asked: Asked<'_>) -> Would {
+fn would(judge: Judge<'_>, limit: &Limit, state: &LimitState, seen: &Seen, asked: &Asked<'_>) -> Would {
     let never = judge.oversized(seen, asked).is_some();
     if limit.mode() == Mode::Shadow {
         let fits = matches!(seen.verdict, Verdict::Admit | Verdict::Delay(_));
         return if fits && !never { Would::Admit } else { Would::CountRefusal };
     }
     let wait = || {
-        let all = state.exceeded(limit, seen, (asked.usage, asked.ticket), (asked.moment, asked.now));
+        let all = state.exceeded(limit, seen, (asked.usage, asked.held), (asked.moment, asked.now));
         all.iter().map(|one| one.wait.unwrap_or(CONCURRENCY_WAIT)).max().unwrap_or(Nanos::ZERO)
     };
     let bucket_wait = seen.looks.iter().map(|looked| looked.look.wait).max().unwrap_or(Nanos::ZERO);

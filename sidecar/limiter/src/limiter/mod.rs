@@ -14,11 +14,11 @@ pub use self::{
     stats::{LimitStats, UnitStats},
 };
 use crate::{
-    HeadFacts, Limit, LimitInfo, ModelName, Nanos, Plan, Standing, Unit, Usage,
+    HeadFacts, Limit, LimitInfo, ModelName, Nanos, Plan, Standing, Ticket, Unit, Usage,
     judge::{Asked, Judge},
     key::KeyHasher,
     meter::Wall,
-    state::{Births, Carrier, LimitState, Moment},
+    state::{Births, Carrier, LimitState, Moment, Seens},
 };
 
 /// What a limiter is made with, for life.
@@ -48,6 +48,9 @@ pub struct Limiter {
     generation: u64,
     /// When windows of the clock or adaptive limits must next be looked after.
     chores: Nanos,
+    /// What requests note things in while they are decided: kept, so that none has to ask for memory.
+    seens: Option<Box<Seens>>,
+    tickets: Vec<Ticket>,
 }
 
 /// What a change of plan did to the buckets.
@@ -74,6 +77,8 @@ impl Limiter {
             wall: Wall { at: Nanos::ZERO, unix: 0 },
             generation: 0,
             chores: Nanos::ZERO,
+            seens: None,
+            tickets: Vec::new(),
         }
     }
 
@@ -134,17 +139,18 @@ impl Limiter {
     pub fn standing(&self, head: &HeadFacts, model: Option<&ModelName>, now: Nanos) -> Vec<Standing> {
         let Some(judge) = self.judge() else { return Vec::new() };
         let traits = judge.plan.traits(head);
-        judge.standing(Asked {
+        judge.standing(&Asked {
             head,
             traits: &traits,
             model,
             usage: &Usage::default(),
-            ticket: None,
+            held: &[],
             moment: Moment::Body { waits: false },
             now: now.max(self.latest),
         })
     }
 
+    #[inline]
     fn advance(&mut self, now: Nanos) -> Nanos {
         self.latest = self.latest.max(now);
         if self.latest >= self.chores {
@@ -153,10 +159,10 @@ impl Limiter {
         self.latest
     }
 
+    #[inline]
     fn judge(&self) -> Option<Judge<'_>> {
-        let Self { states, divisor, hasher, generation, .. } = self;
-        let (divisor, generation) = (*divisor, *generation);
-        self.plan.as_deref().map(|plan| Judge { plan, states, divisor, hasher, generation })
+        let Self { states, divisor, hasher, .. } = self;
+        self.plan.as_deref().map(|plan| Judge { plan, states, divisor: *divisor, hasher })
     }
 }
 

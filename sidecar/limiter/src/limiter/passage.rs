@@ -1,15 +1,18 @@
 //! A request on its way: from its head to its end.
 
 use corral_wire::{Action, Mode};
-use smallvec::SmallVec;
 
 use super::Limiter;
 use crate::{
-    BodyFacts, CommitError, HeadFacts, Limit, Mismatch, Nanos, Refusal, Terms, Ticket, Unit, Usage,
-    judge::{Asked, Judge, Seens, Stop},
-    reserve::{Held, Phase},
-    state::{LimitState, Moment, Seen, Tally, Verdict},
+    BodyFacts, CommitError, HeadFacts, Limit, Mismatch, ModelName, Nanos, Refusal, Terms, Ticket, Unit,
+    Usage,
+    judge::{Asked, Judge, Stop},
+    reserve::{Held, Holding, Phase},
+    state::{LimitState, Moment, Seen, Seens, Tally, Verdict},
 };
+
+/// How many tickets that were handed back are kept for the requests to come.
+const MOST_TICKETS: usize = 64;
 
 impl Limiter {
     /// Before the body is read: takes the concurrency guards that the head decides and looks at the rates that the
@@ -20,19 +23,23 @@ impl Limiter {
     /// all.
     pub fn enter(&mut self, head: &HeadFacts, now: Nanos) -> Result<Ticket, Refusal> {
         let now = self.advance(now);
-        let mut ticket = Ticket::new(head.clone());
-        let moment = Moment::Head;
-        let mut seens = Seens::new();
-        match self.decide(&ticket, &Usage::default(), (moment, now), &mut seens) {
-            Ok(()) => {
-                self.take_guards(&seens, &Usage::default(), (&mut ticket, moment));
-                self.remember_keys(&seens, &mut ticket);
-            }
-            Err(Stop::Refused(refusal)) => return Err(self.counted(refusal)),
-            // One request is never more than a limit holds.
-            Err(Stop::Oversized(_)) => {}
+        let (moment, usage) = (Moment::Head, Usage::default());
+        let mut ticket = self.new_ticket(head);
+        let holding = &mut *ticket.0;
+        let mut seens = self.seens.take().unwrap_or_default();
+        let decided = self.decide(holding, (None, &usage), (moment, now), &mut seens);
+        if decided.is_ok() {
+            self.take_guards(&seens, &usage, (holding, moment));
         }
-        Ok(ticket)
+        self.seens = Some(seens);
+        match decided.map_err(|stop| *stop) {
+            // One request is never more than a limit holds.
+            Ok(()) | Err(Stop::Oversized(_)) => Ok(ticket),
+            Err(Stop::Refused(refusal)) => {
+                self.keep(ticket);
+                Err(self.counted(refusal))
+            }
+        }
     }
 
     /// With the body read: decides every limit, then asks `arrival` (the queue), then charges all, or nothing.
@@ -51,30 +58,21 @@ impl Limiter {
         now: Nanos,
         arrival: impl FnOnce(&Terms) -> Result<T, E>,
     ) -> Result<T, CommitError<E>> {
+        let ticket = &mut *ticket.0;
         let now = self.advance(now);
-        ticket.model = body.model.cloned();
         ticket.estimate = body.estimate;
-        let mut seens = Seens::new();
+        let mut seens = self.seens.take().unwrap_or_default();
         let arrived = match self.decide_body(ticket, body, now, &mut seens) {
             Ok(moment) => {
                 ticket.terms = self.terms(&seens);
                 arrival(&ticket.terms).map(|arrived| (arrived, moment)).map_err(CommitError::Arrival)
             }
-            Err(Stop::Refused(refusal)) => Err(CommitError::Refused(self.counted(refusal))),
-            Err(Stop::Oversized(oversized)) => {
-                if let Some(place) = self.plan.as_ref().and_then(|plan| plan.place_of(&oversized.limit)) {
-                    self.tally(place, |tally| tally.add_refused(oversized.unit, true));
-                }
-                Err(CommitError::Oversized(oversized))
-            }
+            Err(stop) => Err(self.stopped(*stop)),
         };
-        match arrived {
+        let committed = match arrived {
             Ok((arrived, moment)) => {
-                ticket.since = now;
                 self.take_all(&seens, (ticket, moment), now);
-                self.take_shadow(ticket, (moment, now));
-                self.count_exempt(ticket);
-                ticket.phase = Phase::Committed;
+                self.take_rest(ticket, body, (moment, now));
                 Ok(arrived)
             }
             Err(error) => {
@@ -82,6 +80,31 @@ impl Limiter {
                 self.give_back(&mut ticket.held, Real::Reserved, now);
                 Err(error)
             }
+        };
+        self.seens = Some(seens);
+        committed
+    }
+
+    #[cold]
+    fn stopped<E>(&mut self, stop: Stop) -> CommitError<E> {
+        match stop {
+            Stop::Refused(refusal) => CommitError::Refused(self.counted(refusal)),
+            Stop::Oversized(oversized) => {
+                if let Some(place) = self.plan.as_ref().and_then(|plan| plan.place_of(&oversized.limit)) {
+                    self.tally(place, |tally| tally.add_refused(oversized.unit, true));
+                }
+                CommitError::Oversized(oversized)
+            }
+        }
+    }
+
+    /// What is left to do for one that every enforced limit lets in.
+    fn take_rest(&mut self, ticket: &mut Holding, body: &BodyFacts<'_>, at: (Moment, Nanos)) {
+        (ticket.since, ticket.phase) = (at.1, Phase::Committed);
+        if ticket.is_pending || self.plan.as_ref().is_some_and(|plan| plan.looks_twice()) {
+            ticket.model = body.model.cloned();
+            self.take_shadow(ticket, at);
+            self.count_exempt(ticket);
         }
     }
 
@@ -89,32 +112,35 @@ impl Limiter {
     /// only where it still fits, and gives the guards back. After a commit it is [`Self::finish`].
     pub fn bad_request(&mut self, mut ticket: Ticket, now: Nanos) {
         let now = self.advance(now);
-        if ticket.phase == Phase::Entered {
+        if ticket.0.phase == Phase::Entered {
             for mode in [Mode::Enforce, Mode::Shadow] {
-                let mut seens = self.look(mode, &ticket, &Usage::default(), (Moment::Head, now));
+                let mut seens = self.look(mode, &ticket.0, &Usage::default(), (Moment::Head, now));
                 seens.retain(|seen| seen.looks.iter().all(|looked| looked.look.wait == Nanos::ZERO));
-                for seen in &seens {
+                for seen in seens.iter() {
                     if let Some(state) = self.states.get_mut(seen.place) {
-                        state.charge(seen, &mut ticket, Nanos::ZERO, now);
+                        state.charge(seen, &mut ticket.0, Nanos::ZERO, now);
                     }
                 }
             }
         }
-        self.give_back(&mut ticket.held, Real::Reserved, now);
+        self.give_back(&mut ticket.0.held, Real::Reserved, now);
+        self.keep(ticket);
     }
 
     /// It left before it was served: what it was charged and has not leaked back is given back, and so are the guards.
     pub fn abandon(&mut self, mut ticket: Ticket, now: Nanos) {
         let now = self.advance(now);
-        self.give_back(&mut ticket.held, Real::Nothing, now);
+        self.give_back(&mut ticket.0.held, Real::Nothing, now);
+        self.keep(ticket);
     }
 
     /// Tokens of the answer have come, so many in all: what goes beyond what was reserved is charged now.
     pub fn progress(&mut self, ticket: &mut Ticket, output: u64, now: Nanos) {
+        let ticket = &mut *ticket.0;
         let now = self.advance(now);
         let sofar = Usage { output, ..ticket.estimate };
         let states = &mut self.states;
-        ticket.held.retain(|held| {
+        ticket.held.retain_mut(|held| {
             let counted = matches!(held.unit, Unit::Tokens | Unit::OutputTokens);
             let more = sofar.permits(held.unit).saturating_sub(held.amount);
             if !counted || more == 0 {
@@ -133,53 +159,76 @@ impl Limiter {
     /// back.
     pub fn finish(&mut self, mut ticket: Ticket, cost: Option<Usage>, now: Nanos) {
         let now = self.advance(now);
-        self.give_back(&mut ticket.held, cost.map_or(Real::Reserved, Real::Known), now);
+        self.give_back(&mut ticket.0.held, cost.map_or(Real::Reserved, Real::Known), now);
+        self.keep(ticket);
     }
 
+    fn new_ticket(&mut self, head: &HeadFacts) -> Ticket {
+        match self.tickets.pop() {
+            Some(ticket) => ticket.renewed(head),
+            None => Ticket(Box::new(Holding::new(head.clone()))),
+        }
+    }
+
+    fn keep(&mut self, ticket: Ticket) {
+        if self.tickets.len() < MOST_TICKETS {
+            self.tickets.extend(ticket.emptied());
+        }
+    }
+
+    #[inline]
     fn decide(
         &self,
-        ticket: &Ticket,
-        usage: &Usage,
-        at: (Moment, Nanos),
+        ticket: &mut Holding,
+        (model, usage): (Option<&ModelName>, &Usage),
+        (moment, now): (Moment, Nanos),
         seens: &mut Seens,
-    ) -> Result<(), Stop> {
-        self.with_asked(ticket, usage, at, |judge, asked| judge.decide(asked, seens)).unwrap_or(Ok(()))
+    ) -> Result<(), Box<Stop>> {
+        seens.clear();
+        let Some(judge) = self.judge() else { return Ok(()) };
+        let Holding { head, held, keys, keys_of, .. } = ticket;
+        if *keys_of != self.generation {
+            *keys_of = self.generation;
+            keys.clear();
+        }
+        let traits = judge.plan.traits(head);
+        judge.decide(&Asked { head, traits: &traits, model, usage, held, moment, now }, (seens, keys))
     }
 
-    fn look(&self, mode: Mode, ticket: &Ticket, usage: &Usage, at: (Moment, Nanos)) -> Seens {
+    fn look(&self, mode: Mode, ticket: &Holding, usage: &Usage, at: (Moment, Nanos)) -> Seens {
         self.with_asked(ticket, usage, at, |judge, asked| judge.look(mode, asked)).unwrap_or_default()
     }
 
     pub(super) fn with_asked<T>(
         &self,
-        ticket: &Ticket,
+        ticket: &Holding,
         usage: &Usage,
         (moment, now): (Moment, Nanos),
-        ask: impl FnOnce(Judge<'_>, Asked<'_>) -> T,
+        ask: impl FnOnce(Judge<'_>, &Asked<'_>) -> T,
     ) -> Option<T> {
         let judge = self.judge()?;
-        let (head, model) = (&ticket.head, ticket.model.as_ref());
+        let Holding { head, held, model, .. } = ticket;
         let traits = judge.plan.traits(head);
-        Some(ask(judge, Asked { head, traits: &traits, model, usage, ticket: Some(ticket), moment, now }))
+        let model = model.as_ref();
+        Some(ask(judge, &Asked { head, traits: &traits, model, usage, held, moment, now }))
     }
 
     /// Decides with the body; if that makes it wait, once more with what counts those that wait.
     fn decide_body(
         &self,
-        ticket: &Ticket,
+        ticket: &mut Holding,
         body: &BodyFacts<'_>,
         now: Nanos,
         seens: &mut Seens,
-    ) -> Result<Moment, Stop> {
-        let moment = Moment::Body { waits: body.waits };
-        self.decide(ticket, &body.estimate, (moment, now), seens)?;
+    ) -> Result<Moment, Box<Stop>> {
+        let (moment, said) = (Moment::Body { waits: body.waits }, (body.model, &body.estimate));
+        self.decide(ticket, said, (moment, now), seens)?;
         let delays = |verdict| matches!(verdict, Verdict::Delay(_) | Verdict::Later { fits: false });
         if body.waits || !seens.iter().any(|seen| delays(seen.verdict)) {
             return Ok(moment);
         }
         let moment = Moment::Body { waits: true };
-        seens.clear();
-        self.decide(ticket, &body.estimate, (moment, now), seens)?;
+        self.decide(ticket, said, (moment, now), seens)?;
         Ok(moment)
     }
 
@@ -202,18 +251,11 @@ impl Limiter {
         terms
     }
 
-    fn remember_keys(&self, seens: &[Seen], ticket: &mut Ticket) {
-        let limits = self.plan.as_ref().map_or(&[][..], |plan| plan.limits());
-        let keys = seens.iter().filter_map(|seen| Some((limits.get(seen.place)?.per_id(), seen.key)));
-        ticket.keys.extend(keys);
-        ticket.keys_of = self.generation;
-    }
-
     pub(super) fn take_guards(
         &mut self,
         seens: &[Seen],
         usage: &Usage,
-        (ticket, moment): (&mut Ticket, Moment),
+        (ticket, moment): (&mut Holding, Moment),
     ) {
         let Some(plan) = &self.plan else { return };
         for seen in seens {
@@ -225,7 +267,7 @@ impl Limiter {
         }
     }
 
-    fn take_all(&mut self, seens: &[Seen], (ticket, moment): (&mut Ticket, Moment), now: Nanos) {
+    fn take_all(&mut self, seens: &[Seen], (ticket, moment): (&mut Holding, Moment), now: Nanos) {
         for seen in seens {
             match seen.verdict {
                 Verdict::Admit | Verdict::Delay(_) => self.take_one(seen, (ticket, moment), now),
@@ -238,7 +280,7 @@ impl Limiter {
         }
     }
 
-    fn take_one(&mut self, seen: &Seen, (ticket, moment): (&mut Ticket, Moment), now: Nanos) {
+    fn take_one(&mut self, seen: &Seen, (ticket, moment): (&mut Holding, Moment), now: Nanos) {
         let usage = ticket.estimate;
         self.take_guards(std::slice::from_ref(seen), &usage, (ticket, moment));
         if let Some(state) = self.states.get_mut(seen.place) {
@@ -252,7 +294,7 @@ impl Limiter {
         }
     }
 
-    fn leave_for_later(&mut self, seen: &Seen, ticket: &mut Ticket, fits: bool) {
+    fn leave_for_later(&mut self, seen: &Seen, ticket: &mut Holding, fits: bool) {
         ticket.is_pending = true;
         if !fits {
             self.tally(seen.place, |tally| Tally::add(&mut tally.queued));
@@ -260,12 +302,12 @@ impl Limiter {
     }
 
     /// Each shadow limit alone, now that all enforced ones admit: it is charged if it fits, and else only counts.
-    fn take_shadow(&mut self, ticket: &mut Ticket, (moment, now): (Moment, Nanos)) {
+    fn take_shadow(&mut self, ticket: &mut Holding, (moment, now): (Moment, Nanos)) {
         if !self.plan.as_ref().is_some_and(|plan| plan.has_shadow()) {
             return;
         }
         let seens = self.look(Mode::Shadow, ticket, &ticket.estimate, (moment, now));
-        for seen in &seens {
+        for seen in seens.iter() {
             let is_oversized = self
                 .with_asked(ticket, &ticket.estimate, (moment, now), |judge, asked| {
                     judge.oversized(seen, asked)
@@ -285,7 +327,7 @@ impl Limiter {
         }
     }
 
-    fn take_shadow_one(&mut self, seen: &Seen, ticket: &mut Ticket, (moment, now): (Moment, Nanos)) {
+    fn take_shadow_one(&mut self, seen: &Seen, ticket: &mut Holding, (moment, now): (Moment, Nanos)) {
         let limit = self.plan.as_ref().and_then(|plan| plan.limits().get(seen.place));
         let queues = limit.is_some_and(|limit| limit.action() == Action::Queue);
         let moment = if queues { Moment::Slot } else { moment };
@@ -296,20 +338,24 @@ impl Limiter {
         ticket.terms.delay = delay;
     }
 
-    fn count_exempt(&mut self, ticket: &Ticket) {
+    fn count_exempt(&mut self, ticket: &Holding) {
         let Some(plan) = self.plan.as_deref().filter(|plan| plan.has_exemptions()) else { return };
         let traits = plan.traits(&ticket.head);
-        for (place, limit) in plan.covering(ticket.head.endpoint) {
+        let covering = |mode| plan.covering(ticket.head.endpoint, mode);
+        for (covering, limit) in covering(Mode::Enforce).chain(covering(Mode::Shadow)) {
             let is_exempt = limit.covers_model(ticket.model.as_ref())
                 && limit.covers_head(&ticket.head, &traits) == Err(Mismatch::Exempt);
-            if let Some(state) = self.states.get_mut(place).filter(|_| is_exempt) {
+            if let Some(state) = self.states.get_mut(covering.place).filter(|_| is_exempt) {
                 Tally::add(&mut state.tally.exempt);
             }
         }
     }
 
-    fn give_back(&mut self, all: &mut SmallVec<[Held; 2]>, real: Real, now: Nanos) {
+    fn give_back(&mut self, all: &mut Vec<Held>, real: Real, now: Nanos) {
         for mut held in all.drain(..) {
+            if held.charge.is_some() && matches!(real, Real::Reserved) {
+                continue;
+            }
             let Some(state) = holder(&mut self.states, &held) else { continue };
             let Some(charge) = held.charge.take() else {
                 state.release(&held);

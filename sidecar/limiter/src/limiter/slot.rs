@@ -5,16 +5,17 @@ use corral_wire::{Action, Mode};
 use super::{Limiter, passage::holder};
 use crate::{
     Blocked, BucketId, Limit, Nanos, Refusal, Ticket, Unit,
-    judge::{Asked, Judge, Seens},
+    judge::{Asked, Judge},
     meter::Meter,
-    reserve::Held,
-    state::{Exceeded, Moment, Seen, Tally, Verdict},
+    reserve::{Held, Holding},
+    state::{Exceeded, Moment, Seen, Seens, Tally, Verdict},
 };
 
 impl Limiter {
     /// It waits no more, for it has a slot: what counts only those that wait is given back. A second call changes
     /// nothing.
     pub fn started(&mut self, ticket: &mut Ticket) {
+        let ticket = &mut *ticket.0;
         let waiting = |held: &Held| matches!(held.unit, Unit::Queued | Unit::QueuedTokens);
         for held in ticket.held.iter().filter(|held| waiting(held)) {
             if let Some(state) = holder(&mut self.states, held) {
@@ -27,6 +28,7 @@ impl Limiter {
     /// A slot is there for a request that [`Ticket::is_pending`]: takes all that its limits must let it have, or nothing,
     /// and says what is in its way.
     pub fn dispatch(&mut self, ticket: &mut Ticket, now: Nanos) -> Result<(), Blocked> {
+        let ticket = &mut *ticket.0;
         if !ticket.is_pending {
             return Ok(());
         }
@@ -38,7 +40,7 @@ impl Limiter {
         }
         let usage = ticket.estimate;
         self.take_guards(&seens, &usage, (ticket, Moment::Slot));
-        for seen in &seens {
+        for seen in seens.iter() {
             if let Some(state) = self.states.get_mut(seen.place) {
                 state.charge(seen, ticket, Nanos::ZERO, now);
                 Tally::add(&mut state.tally.admitted);
@@ -50,7 +52,7 @@ impl Limiter {
 
     /// Whether a request that [`Ticket::is_pending`] would take from a bucket when it is dispatched.
     pub fn draws_on(&self, ticket: &Ticket, bucket: BucketId, now: Nanos) -> bool {
-        let seens = self.look_pending(ticket, (Moment::Slot, now.max(self.latest)));
+        let seens = self.look_pending(&ticket.0, (Moment::Slot, now.max(self.latest)));
         seens.iter().any(|seen| {
             let meters = self.states.get(seen.place).map_or(&[][..], |state| state.meters(seen.scale));
             let mut looks = seen.looks.iter().filter_map(|looked| Some((meters.get(looked.meter)?, looked)));
@@ -64,6 +66,7 @@ impl Limiter {
     /// that hold it up and let nobody wait longer. None when it is not they that hold it up. It still holds all it had:
     /// hand it to [`Self::abandon`].
     pub fn overdue(&mut self, ticket: &Ticket, now: Nanos) -> Option<Refusal> {
+        let ticket = &*ticket.0;
         if !ticket.is_pending {
             return None;
         }
@@ -77,12 +80,12 @@ impl Limiter {
             longest.is_some_and(|longest| waited >= longest)
         });
         let traits = judge.plan.traits(&ticket.head);
-        let asked = Asked {
+        let asked = &Asked {
             head: &ticket.head,
             traits: &traits,
             model: ticket.model.as_ref(),
             usage: &ticket.estimate,
-            ticket: Some(ticket),
+            held: &ticket.held,
             moment: Moment::Slot,
             now,
         };
@@ -91,20 +94,20 @@ impl Limiter {
     }
 
     /// The limits that are asked when there is a slot.
-    fn look_pending(&self, ticket: &Ticket, at: (Moment, Nanos)) -> Seens {
+    fn look_pending(&self, ticket: &Holding, at: (Moment, Nanos)) -> Seens {
         let queues = |limit: &Limit| limit.action() == Action::Queue;
-        let look = |judge: Judge<'_>, asked: Asked<'_>| judge.look_where(Mode::Enforce, asked, queues);
+        let look = |judge: Judge<'_>, asked: &Asked<'_>| judge.look_where(Mode::Enforce, asked, queues);
         self.with_asked(ticket, &ticket.estimate, at, look).unwrap_or_default()
     }
 
     /// What is most in the way of a request that is to have a slot.
-    fn blocked(&self, seens: &Seens, ticket: &Ticket, at: (Moment, Nanos)) -> Option<Blocked> {
+    fn blocked(&self, seens: &Seens, ticket: &Holding, at: (Moment, Nanos)) -> Option<Blocked> {
         let plan = self.plan.as_deref()?;
         let mut most: Option<(&Seen, Exceeded)> = None;
         let mut guarded = false;
         for seen in seens.iter().filter(|seen| seen.verdict == Verdict::Refuse) {
             let (limit, state) = (plan.limits().get(seen.place)?, self.states.get(seen.place)?);
-            for exceeded in state.exceeded(limit, seen, (&ticket.estimate, Some(ticket)), at) {
+            for exceeded in state.exceeded(limit, seen, (&ticket.estimate, &ticket.held), at) {
                 guarded |= exceeded.wait.is_none();
                 if most.is_none_or(|(_, most)| exceeded.wait > most.wait) {
                     most = Some((seen, exceeded));

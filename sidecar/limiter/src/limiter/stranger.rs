@@ -4,9 +4,10 @@ use corral_wire::{KeyPart, Mode};
 
 use super::Limiter;
 use crate::{
-    HeadFacts, Limit, Nanos, Refusal, Ticket, Usage,
-    judge::{Asked, Seens},
-    state::{Moment, Verdict},
+    HeadFacts, Limit, Nanos, Refusal, Usage,
+    judge::Asked,
+    reserve::Holding,
+    state::{Moment, Seens, Verdict},
 };
 
 impl Limiter {
@@ -15,13 +16,13 @@ impl Limiter {
     /// keys are not to be guessed at any rate.
     pub fn turn_away(&mut self, head: &HeadFacts, now: Nanos) -> Result<(), Refusal> {
         let now = self.advance(now);
-        let mut ticket = Ticket::new(head.clone());
+        let mut ticket = Holding::new(head.clone());
         let (enforced, refusal) = self.look_by_address(Mode::Enforce, &ticket, now);
         if let Some(refusal) = refusal {
             return Err(self.counted(refusal));
         }
         let (shadow, _) = self.look_by_address(Mode::Shadow, &ticket, now);
-        for seen in enforced.iter().chain(&shadow).filter(|seen| seen.verdict == Verdict::Admit) {
+        for seen in enforced.iter().chain(shadow.iter()).filter(|seen| seen.verdict == Verdict::Admit) {
             if let Some(state) = self.states.get_mut(seen.place) {
                 state.charge(seen, &mut ticket, Nanos::ZERO, now);
             }
@@ -32,15 +33,15 @@ impl Limiter {
     }
 
     /// How the limits of a mode that tell addresses apart see a request, and what those have against it that refuse.
-    fn look_by_address(&self, mode: Mode, ticket: &Ticket, now: Nanos) -> (Seens, Option<Refusal>) {
-        let Some(judge) = self.judge() else { return (Seens::new(), None) };
+    fn look_by_address(&self, mode: Mode, ticket: &Holding, now: Nanos) -> (Seens, Option<Refusal>) {
+        let Some(judge) = self.judge() else { return (Seens::default(), None) };
         let traits = judge.plan.traits(&ticket.head);
-        let asked = Asked {
+        let asked = &Asked {
             head: &ticket.head,
             traits: &traits,
             model: None,
             usage: &Usage::default(),
-            ticket: Some(ticket),
+            held: &ticket.held,
             moment: Moment::Head,
             now,
         };

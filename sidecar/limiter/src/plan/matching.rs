@@ -2,9 +2,8 @@
 
 use std::net::IpAddr;
 
-use corral_wire::{EndpointClass, PathDoc};
+use corral_wire::{EndpointClass, Mode, PathDoc};
 use ipnet::IpNet;
-use smallvec::SmallVec;
 
 use super::{Limit, Plan, limit::UNSCALED};
 use crate::{HeadFacts, ModelName, pattern::Pattern};
@@ -70,45 +69,96 @@ pub(crate) struct Traits<'a> {
     pub(crate) tier: Option<&'a str>,
     /// Of its tier, in thousandths.
     pub(crate) scale: u32,
-    address: IpAddr,
-    /// Which exemptions hold for it; empty when none does.
-    exempted: SmallVec<[bool; 4]>,
+    /// Which exemptions hold for it; none when the plan has none.
+    exempted: Option<Box<Exempted>>,
 }
 
-/// The limits that a plan has for each class of endpoints, as places in its list.
+/// A limit that covers a class of endpoints, and what need not be asked of each request.
+#[derive(Debug)]
+pub(crate) struct Covering {
+    /// Place of the limit in the plan.
+    pub(crate) place: usize,
+    /// [`Limit::is_decided_by_head`].
+    pub(crate) is_decided_by_head: bool,
+    /// It covers every head that asks for the class.
+    pub(crate) takes_all_heads: bool,
+    /// It covers every model.
+    pub(crate) takes_all_models: bool,
+}
+
+impl Covering {
+    fn new(place: usize, limit: &Limit) -> Self {
+        let Cover { paths, tiers, headers, cidrs, models, .. } = &limit.cover;
+        let asks_nothing = paths.is_empty() && tiers.is_empty() && headers.is_empty() && cidrs.is_empty();
+        Self {
+            place,
+            is_decided_by_head: limit.is_decided_by_head(),
+            takes_all_heads: asks_nothing && limit.exemptions.is_empty(),
+            takes_all_models: models.is_empty(),
+        }
+    }
+}
+
+/// For each exemption of a plan, whether it holds.
+#[derive(Debug, Clone)]
+struct Exempted(Vec<bool>);
+
+/// The limits that a plan has for one class of endpoints.
+#[derive(Debug)]
+struct OfClass {
+    enforced: Box<[Covering]>,
+    shadow: Box<[Covering]>,
+}
+
+impl OfClass {
+    fn new(limits: &[Limit], class: EndpointClass) -> Self {
+        let of = |mode| {
+            let limits = limits.iter().enumerate();
+            let ours = limits.filter(|(_, limit)| limit.mode == mode && limit.covers_endpoint(class));
+            ours.map(|(place, limit)| Covering::new(place, limit)).collect()
+        };
+        Self { enforced: of(Mode::Enforce), shadow: of(Mode::Shadow) }
+    }
+}
+
+/// The limits that a plan has for each class of endpoints.
 #[derive(Debug)]
 pub(super) struct MatchTable {
-    chat: Box<[usize]>,
-    generate: Box<[usize]>,
-    embed: Box<[usize]>,
-    metadata: Box<[usize]>,
+    chat: OfClass,
+    generate: OfClass,
+    embed: OfClass,
+    metadata: OfClass,
 }
 
 impl MatchTable {
     pub(super) fn new(limits: &[Limit]) -> Self {
-        let of = |class| {
-            let covers = |(_, limit): &(usize, &Limit)| limit.cover.endpoints.contains(&class);
-            limits.iter().enumerate().filter(covers).map(|(place, _)| place).collect()
-        };
         Self {
-            chat: of(EndpointClass::Chat),
-            generate: of(EndpointClass::Generate),
-            embed: of(EndpointClass::Embed),
-            metadata: of(EndpointClass::Metadata),
+            chat: OfClass::new(limits, EndpointClass::Chat),
+            generate: OfClass::new(limits, EndpointClass::Generate),
+            embed: OfClass::new(limits, EndpointClass::Embed),
+            metadata: OfClass::new(limits, EndpointClass::Metadata),
         }
     }
 }
 
 impl Plan {
-    /// The limits that cover a class of endpoints, with their places in [`Plan::limits`], in ascending order.
-    pub(crate) fn covering(&self, class: EndpointClass) -> impl Iterator<Item = (usize, &Limit)> {
-        let places = match class {
+    /// The limits of a mode that cover a class of endpoints, in the order of [`Plan::limits`].
+    pub(crate) fn covering(
+        &self,
+        class: EndpointClass,
+        mode: Mode,
+    ) -> impl Iterator<Item = (&Covering, &Limit)> {
+        let of_class = match class {
             EndpointClass::Chat => &self.table.chat,
             EndpointClass::Generate => &self.table.generate,
             EndpointClass::Embed => &self.table.embed,
             EndpointClass::Metadata => &self.table.metadata,
         };
-        places.iter().filter_map(|place| Some((*place, self.limits.get(*place)?)))
+        let covering = match mode {
+            Mode::Enforce => &of_class.enforced,
+            Mode::Shadow => &of_class.shadow,
+        };
+        covering.iter().filter_map(|covering| Some((covering, self.limits.get(covering.place)?)))
     }
 
     /// The tier of a request: its client's own, else the default one, else none.
@@ -117,12 +167,16 @@ impl Plan {
         own.or(self.default_tier.as_deref())
     }
 
+    #[inline]
     pub(crate) fn traits<'a>(&'a self, head: &'a HeadFacts) -> Traits<'a> {
         let tier = self.tier_of(head);
+        let exempted = if self.has_exemptions() { Some(Box::new(self.exempted(head))) } else { None };
+        Traits { tier, scale: tier.map_or(UNSCALED, |tier| self.scale_of(tier)), exempted }
+    }
+
+    fn exempted(&self, head: &HeadFacts) -> Exempted {
         let address = head.client_ip.to_canonical();
-        let exempted: SmallVec<[bool; 4]> =
-            self.exemptions.iter().map(|exemption| exemption.covers(head, address)).collect();
-        Traits { tier, scale: tier.map_or(UNSCALED, |tier| self.scale_of(tier)), address, exempted }
+        Exempted(self.exemptions.iter().map(|exemption| exemption.covers(head, address)).collect())
     }
 
     fn scale_of(&self, tier: &str) -> u32 {
@@ -147,10 +201,11 @@ impl Limit {
         check(tiers.is_empty() || traits.tier.is_some_and(|tier| is_listed(tiers, tier)), Mismatch::Tier)?;
         check(headers.iter().all(|header| head.headers.contains(header)), Mismatch::Header)?;
         check(
-            cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.contains(&traits.address)),
+            cidrs.is_empty() || cidrs.iter().any(|cidr| cidr.contains(&head.client_ip.to_canonical())),
             Mismatch::Address,
         )?;
-        let holds = |place: &usize| traits.exempted.get(*place).is_some_and(|holds| *holds);
+        let exempted = traits.exempted.as_ref();
+        let holds = |place: &usize| exempted.is_some_and(|all| all.0.get(*place).is_some_and(|holds| *holds));
         check(!self.exemptions.iter().any(holds), Mismatch::Exempt)
     }
 

@@ -22,7 +22,7 @@ pub use self::{
 };
 pub(crate) use self::{
     limit::{Exceed, Scaled, UNSCALED},
-    matching::Traits,
+    matching::{Covering, Traits},
     rate::Factor,
 };
 use crate::{KnownClient, QueueBounds};
@@ -107,6 +107,11 @@ impl Plan {
     /// Whether it has limits that only count.
     pub(crate) fn has_shadow(&self) -> bool {
         self.has_shadow
+    }
+
+    /// Whether a request that is let in is looked at once more, to be counted.
+    pub(crate) fn looks_twice(&self) -> bool {
+        self.has_shadow || self.has_exemptions()
     }
 
     /// Whether limits do not apply to somebody.

@@ -2,6 +2,7 @@
 
 mod group;
 mod guard;
+mod seens;
 mod tally;
 
 use corral_wire::Action;
@@ -11,6 +12,7 @@ use self::{group::Group, guard::is_due};
 pub(crate) use self::{
     group::{Births, Carrier},
     guard::Guard,
+    seens::Seens,
     tally::Tally,
 };
 use crate::{
@@ -19,7 +21,7 @@ use crate::{
     key::BucketKey,
     meter::{Meter, Share},
     plan::{Factor, Scaled},
-    reserve::{Held, Ticket},
+    reserve::{Held, Holding},
     store::{Look, Place},
 };
 
@@ -33,7 +35,7 @@ pub(crate) struct LimitState {
 }
 
 /// How a limit sees a request; it holds until the state next changes.
-#[derive(Debug, Clone)]
+#[derive(Debug, Default)]
 pub(crate) struct Seen {
     /// Place of the limit in the plan.
     pub(crate) place: usize,
@@ -41,7 +43,7 @@ pub(crate) struct Seen {
     pub(crate) scale: usize,
     pub(crate) key: BucketKey,
     /// One for each meter that is asked.
-    pub(crate) looks: SmallVec<[Looked; 2]>,
+    pub(crate) looks: Vec<Looked>,
     pub(crate) verdict: Verdict,
 }
 
@@ -54,9 +56,10 @@ pub(crate) struct Looked {
 }
 
 /// What a limit has to say.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub(crate) enum Verdict {
     /// It admits, and is charged.
+    #[default]
     Admit,
     /// It admits for later, and is charged now.
     Delay(Nanos),
@@ -183,32 +186,32 @@ impl LimitState {
     pub(crate) fn look(
         &self,
         limit: &Limit,
-        (place, scale, key): (usize, usize, BucketKey),
-        (usage, ticket): (&Usage, Option<&Ticket>),
+        seen: &mut Seen,
+        (usage, held): (&Usage, &[Held]),
         (moment, now): (Moment, Nanos),
-    ) -> Seen {
-        let holds = |birth| ticket.is_some_and(|ticket| ticket.holds(birth));
-        let meters = self.meters(scale).iter().enumerate().filter(|(_, meter)| !holds(meter.birth));
-        let looks = meters.map(|(at, meter)| {
-            let cost = usage.permits(meter.unit);
-            Looked { meter: at, cost, look: meter.look(key, cost, now) }
-        });
-        let mut seen = Seen { place, scale, key, looks: looks.collect(), verdict: Verdict::Admit };
-        seen.verdict = self.verdict(limit, &seen, (usage, ticket), moment);
-        seen
+    ) {
+        seen.looks.clear();
+        for (at, meter) in self.meters(seen.scale).iter().enumerate() {
+            if !holds(held, meter.birth) {
+                let cost = usage.permits(meter.unit);
+                seen.looks.push(Looked { meter: at, cost, look: meter.look(seen.key, cost, now) });
+            }
+        }
+        seen.verdict = self.verdict(limit, seen, (usage, held), moment);
     }
 
+    #[inline]
     fn verdict(
         &self,
         limit: &Limit,
         seen: &Seen,
-        (usage, ticket): (&Usage, Option<&Ticket>),
+        (usage, held): (&Usage, &[Held]),
         moment: Moment,
     ) -> Verdict {
         let wait = seen.looks.iter().map(|looked| looked.look.wait).max().unwrap_or(Nanos::ZERO);
         // What a limit that queues would say now is what it would say if there were a slot.
         let then = if limit.action() == Action::Queue { Moment::Slot } else { moment };
-        let mut missing = self.missing((limit.action(), then), seen, ticket);
+        let mut missing = self.missing((limit.action(), then), seen, held);
         let crowded = missing.any(|guard| guard.lacks(seen.key, usage));
         let fits = wait == Nanos::ZERO && !crowded;
         let is_patient = || {
@@ -240,11 +243,10 @@ impl LimitState {
         &'a self,
         (action, moment): (Action, Moment),
         seen: &Seen,
-        ticket: Option<&'a Ticket>,
+        held: &'a [Held],
     ) -> impl Iterator<Item = &'a Guard> + use<'a> {
-        let holds = move |guard: &Guard| ticket.is_some_and(|ticket| ticket.holds(guard.birth));
         let guards = self.guards(seen.scale).iter();
-        guards.filter(move |guard| is_due(action, guard.unit, moment) && !holds(guard))
+        guards.filter(move |guard| is_due(action, guard.unit, moment) && !holds(held, guard.birth))
     }
 
     /// What is exceeded.
@@ -252,7 +254,7 @@ impl LimitState {
         &self,
         limit: &Limit,
         seen: &Seen,
-        (usage, ticket): (&Usage, Option<&Ticket>),
+        (usage, held): (&Usage, &[Held]),
         (moment, now): (Moment, Nanos),
     ) -> SmallVec<[Exceeded; 2]> {
         let mut all = SmallVec::new();
@@ -275,7 +277,7 @@ impl LimitState {
             }
         }
         let lacking =
-            self.missing((limit.action(), moment), seen, ticket).filter(|guard| guard.lacks(seen.key, usage));
+            self.missing((limit.action(), moment), seen, held).filter(|guard| guard.lacks(seen.key, usage));
         all.extend(lacking.map(|guard| guard.exceeded(seen.key, usage)));
         all
     }
@@ -286,11 +288,11 @@ impl LimitState {
         limit: &Limit,
         seen: &Seen,
         usage: &Usage,
-        (ticket, moment): (&mut Ticket, Moment),
+        (ticket, moment): (&mut Holding, Moment),
     ) {
         let Some(group) = self.groups.get_mut(seen.scale) else { return };
         for guard in &mut group.guards {
-            if is_due(limit.action(), guard.unit, moment) && !ticket.holds(guard.birth) {
+            if is_due(limit.action(), guard.unit, moment) && !holds(&ticket.held, guard.birth) {
                 let held = guard.held(seen, usage);
                 guard.counts.take(seen.key, held.amount);
                 ticket.held.push(held);
@@ -299,7 +301,7 @@ impl LimitState {
     }
 
     /// Charges the request to its buckets; one that is delayed is noted as starting so much later.
-    pub(crate) fn charge(&mut self, seen: &Seen, ticket: &mut Ticket, delay: Nanos, now: Nanos) {
+    pub(crate) fn charge(&mut self, seen: &Seen, ticket: &mut Holding, delay: Nanos, now: Nanos) {
         let Some(group) = self.groups.get_mut(seen.scale) else { return };
         for looked in &seen.looks {
             let Some(meter) = group.meters.get_mut(looked.meter) else { continue };
@@ -340,4 +342,10 @@ impl LimitState {
             guard.counts.release(held.key, held.amount);
         }
     }
+}
+
+/// Whether something of this birth is held already.
+#[inline]
+fn holds(held: &[Held], birth: u64) -> bool {
+    held.iter().any(|held| held.birth == birth)
 }

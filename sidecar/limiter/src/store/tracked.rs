@@ -8,6 +8,21 @@ use crate::key::BucketKey;
 
 const TABLES: usize = 64;
 
+/// A place in the table of a key; a hint, for entries move.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) struct Slot(u32);
+
+impl Slot {
+    /// None of a place that no table of ours has.
+    fn new(place: usize) -> Self {
+        Self(u32::try_from(place).unwrap_or(u32::MAX))
+    }
+
+    fn place(self) -> Option<usize> {
+        usize::try_from(self.0).ok()
+    }
+}
+
 /// A key with its bucket.
 #[derive(Debug)]
 struct Entry<B> {
@@ -34,9 +49,22 @@ impl<B> Tracked<B> {
         self.len
     }
 
-    pub(super) fn find(&self, key: BucketKey) -> Option<&Kept<B>> {
-        let entry = self.tables.get(table_index(key))?.find(key.hash(), |entry| entry.key == key)?;
-        Some(&entry.kept)
+    /// The entry of a key, and its slot: where it is until an entry is added.
+    #[inline]
+    pub(super) fn find(&self, key: BucketKey) -> Option<(Slot, &Kept<B>)> {
+        let table = self.tables.get(table_index(key))?;
+        let place = table.find_bucket_index(key.hash(), |entry| entry.key == key)?;
+        Some((Slot::new(place), &table.get_bucket(place)?.kept))
+    }
+
+    /// The entry of a key that was once found in a slot.
+    #[inline]
+    pub(super) fn at_mut(&mut self, key: BucketKey, slot: Slot) -> Option<&mut Kept<B>> {
+        let table = self.tables.get_mut(table_index(key))?;
+        let is_there = |place: &usize| table.get_bucket(*place).is_some_and(|entry| entry.key == key);
+        let place = slot.place().filter(is_there);
+        let place = place.or_else(|| table.find_bucket_index(key.hash(), |entry| entry.key == key))?;
+        Some(&mut table.get_bucket_mut(place)?.kept)
     }
 
     pub(super) fn find_mut(&mut self, key: BucketKey) -> Option<&mut Kept<B>> {
@@ -82,4 +110,17 @@ impl<B> Tracked<B> {
 
 fn table_index(key: BucketKey) -> usize {
     usize::try_from(key.spread()).unwrap_or(0) % TABLES
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algo::{fixed_window::FixedWindow, gcra::TokenBucket, sliding_window::SlidingWindow};
+
+    #[test]
+    fn an_entry_takes_40_bytes() {
+        assert_eq!(size_of::<Entry<TokenBucket>>(), 40);
+        assert_eq!(size_of::<Entry<FixedWindow>>(), 40);
+        assert_eq!(size_of::<Entry<SlidingWindow>>(), 56);
+    }
 }

@@ -65,7 +65,7 @@ proptest! {
         let pace = Pace::new(Nanos(interval), 10);
         let mut bucket = TokenBucket::full();
         let charge = bucket.take(&pace, cost, Nanos(0));
-        let before = bucket;
+        let before = bucket.clone();
         bucket.settle(&pace, charge, cost, Nanos(later));
         prop_assert_eq!(bucket, before);
     }
