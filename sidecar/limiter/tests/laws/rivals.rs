@@ -121,7 +121,7 @@ fn who_tries_again_every_ten_milliseconds_gets_as_much_as_who_waits() {
             }
         }
         assert_eq!(admitted, waited, "{algorithm:?}");
-        assert!(admitted.len() >= 9, "{algorithm:?}: {admitted:?}");
+        assert!(admitted.len() >= 8, "{algorithm:?}: {admitted:?}");
     }
 }
 
