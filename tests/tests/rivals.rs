@@ -35,7 +35,7 @@ async fn chat(client: &Client, user: &str) -> Answer {
     client.post("/v1/chat/completions", &body(user, false)).await.unwrap()
 }
 
-/// AIBrix limited nobody who left the user out; llm-d gave a share to each value of a header.
+/// `AIBrix` limited nobody who left the user out; llm-d gave a share to each value of a header.
 #[tokio::test]
 async fn nothing_that_a_client_says_of_itself_gives_it_another_share_or_none() {
     let policy = PolicyFile::limits(&[&once("Client")]).slots(8);
@@ -120,7 +120,7 @@ async fn a_client_that_goes_on_trying_through_429_recovers_when_a_patient_one_wo
     assert_eq!(ollama.record().inferences().len(), 5);
 }
 
-/// ParisNeo's proxy raised a 429 that did not reach the client on every route.
+/// `ParisNeo`'s proxy raised a 429 that did not reach the client on every route.
 #[tokio::test]
 async fn a_429_reaches_the_client_on_every_route_whether_it_streams_or_not() {
     let (ollama, sidecar) = world(&PolicyFile::limits(&[&once("Global")]).slots(8)).await;
@@ -147,7 +147,7 @@ async fn a_429_reaches_the_client_on_every_route_whether_it_streams_or_not() {
     assert_eq!(ollama.record().inferences().len(), 1);
 }
 
-/// KubeAI sent a request again that a server had failed; each try costs a GPU its time.
+/// `KubeAI` sent a request again that a server had failed; each try costs a GPU its time.
 #[tokio::test]
 async fn what_ollama_fails_is_not_sent_to_it_again() {
     for fault in

@@ -188,7 +188,7 @@ fn a_prompt_above_the_limit_is_admitted_once_nothing_is_used_and_paid_for_in_ful
     }
 }
 
-/// AIBrix applied no limit to requests without the header that named their user.
+/// `AIBrix` applied no limit to requests without the header that named their user.
 #[test]
 fn no_part_of_a_key_can_be_left_out_to_escape() {
     let parts = [
@@ -232,7 +232,7 @@ fn a_header_that_the_pool_does_not_trust_tells_nobody_apart() {
     assert_eq!((0..50).filter(|n| passes(&mut limiter, &rotating(*n), 0)).count(), 2);
 }
 
-/// A fixed window admits twice its limit around an edge, as AIBrix does: here it is printed, and no other kind does it.
+/// A fixed window admits twice its limit around an edge, as `AIBrix` does: here it is printed, and no other kind does it.
 #[test]
 fn only_a_fixed_window_admits_twice_its_limit_around_an_edge() {
     let at_the_edge = |algorithm| {
