@@ -309,9 +309,8 @@ fn limited(lines: &str) -> String {
     POLICY.replace("requests: 60/m", &lines.replace('\n', "\n    "))
 }
 
-#[test]
-fn bad_input_is_told_by_its_field_and_line_and_the_plan_before_stays() {
-    let mut missed = Vec::new();
+/// Bad policies, and what is told of each.
+fn bad_policies() -> Vec<(String, &'static str)> {
     let tiers = "  tiers: [{ name: free }, { name: pro, scale: \"1000\" }]\n  limits:";
     let with_tiers = |lines: &str| limited(lines).replace("  limits:", tiers);
     let twice = format!("{POLICY}  - name: per-client\n    per: [Global]\n    requests: 1/s\n");
@@ -319,7 +318,7 @@ fn bad_input_is_told_by_its_field_and_line_and_the_plan_before_stays() {
         "targetRefs: [{ kind: OllamaPool, name: chat }]",
         "targetSelector: { matchLabels: { a: b } }",
     );
-    for (policy, told) in [
+    vec![
         // What can never admit anything.
         (limited("requests: 0/m"), "line 9: spec.limits[0].requests: this is no rate"),
         (
@@ -379,7 +378,13 @@ fn bad_input_is_told_by_its_field_and_line_and_the_plan_before_stays() {
             POLICY.replace("[Client]", "[\"Header:x-team\"]"),
             "line 8: spec.limits[0].per[0]: the pool does not trust",
         ),
-    ] {
+    ]
+}
+
+#[test]
+fn bad_input_is_told_by_its_field_and_line_and_the_plan_before_stays() {
+    let mut missed = Vec::new();
+    for (policy, told) in bad_policies() {
         let laptop = Laptop::with(&[("a.yaml", POLICY), ("b.yaml", POOL)]);
         let (mut files, first) = laptop.open();
         let store = store(first.doc);

@@ -1,12 +1,13 @@
 //! Holes that other limiters have, or had, each as a test of this one.
 
-use std::{sync::Mutex, thread};
+use std::thread;
 
 use corral_limiter::{
     BodyFacts, CommitError, HeadFacts, LimitStats, Limiter, ModelName, Nanos, Refusal, Standing, Ticket,
     Usage, compile,
 };
 use corral_wire::{Algorithm, HeaderDoc, KeyPart, LimitDoc};
+use parking_lot::Mutex;
 
 use crate::support::{
     SECOND, algorithms_that_refuse, doc, head, limit, limiter, limiter_by, limiter_of, model, plan, pods,
@@ -75,12 +76,12 @@ fn who_used_up_a_thousand_and_waited_for_26_has_26_whatever_came_in_between() {
     assert_eq!(passed(&mut limiter, &head(0), 2000, 102_600_000_000), 1000);
 }
 
-/// LiteLLM counted tokens when an answer was over, so all that came at once passed.
+/// `LiteLLM` counted tokens when an answer was over, so all that came at once passed.
 #[test]
 fn two_hundred_at_once_share_a_hundred_tokens() {
     let tokens = LimitDoc { tokens: Some(rate(100, 3600, 100)), ..limit("l", &[KeyPart::Global]) };
     let shared = Mutex::new(limiter(&[tokens]));
-    let ask = |client: u32| reserve(&mut shared.lock().unwrap(), &head(client), (4, 6), 0).ok();
+    let ask = |client: u32| reserve(&mut shared.lock(), &head(client), (4, 6), 0).ok();
     let under_way: Vec<Ticket> = thread::scope(|scope| {
         let workers: Vec<_> = (0..4_u32)
             .map(|worker| {
@@ -89,7 +90,7 @@ fn two_hundred_at_once_share_a_hundred_tokens() {
             .collect();
         workers.into_iter().flat_map(|worker| worker.join().unwrap()).collect()
     });
-    let mut limiter = shared.into_inner().unwrap();
+    let mut limiter = shared.into_inner();
     assert_eq!(under_way.len(), 10);
     assert_eq!(standing(&limiter, 0, 0).used, 100);
     // Each had half of what it reserved; so much is free again, and no more.
