@@ -225,7 +225,11 @@ fn bad_input_is_told_by_the_field_that_was_written() {
             "outputTokens: 2000000000 }",
             "spec.limits[0].burst.outputTokens: should be less than or equal",
         ),
-        ("tokens: 40k/m", "tokens: 999999M/31d", "spec.limits[0].burst.tokens: "),
+        (
+            "tokens: 40k/m",
+            "tokens: 999999M/31d",
+            "spec.limits[0].tokens: its burst would be 999999000000, and is at most 1000000000: write a smaller burst.tokens",
+        ),
         ("Europe/Kyiv", "Europe/Atlantis", "spec.limits[1].timeZone: "),
         (
             "[{ name: x-team,",

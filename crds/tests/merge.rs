@@ -106,11 +106,13 @@ fn every_mistake_is_told_at_once_by_the_field_that_was_written() {
 
 #[test]
 fn what_only_the_compiler_refuses_comes_back_by_the_field_that_was_written() {
-    let mut huge = limit("huge");
-    huge.requests = Some("999999999M/31d".to_owned());
-    let merged = merged(&[("p", &policy(vec![limit("a"), huge])), ("q", &policy(vec![limit("b")]))]);
+    let mut timed = limit("timed");
+    (timed.requests, timed.algorithm) =
+        (Some("60/d".to_owned()), corral_crds::policy::Algorithm::FixedWindow);
+    timed.time_zone = Some("Europe/Atlantis".to_owned());
+    let merged = merged(&[("p", &policy(vec![limit("a"), timed])), ("q", &policy(vec![limit("b")]))]);
     assert_eq!(identities(&merged.doc), ["llm/q/b"]);
-    assert!(problems(&merged, 0)[0].starts_with("spec.limits[1].burst.requests: "), "{:?}", merged.policies);
+    assert!(problems(&merged, 0)[0].starts_with("spec.limits[1].timeZone: "), "{:?}", merged.policies);
 }
 
 #[test]

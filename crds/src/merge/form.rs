@@ -166,11 +166,8 @@ impl Form {
 
 fn rate_doc(algorithm: Algorithm, written: &WrittenRate<'_>) -> Option<RateDoc> {
     let rate: Rate = written.rate?.parse().ok()?;
-    let default = match written.field {
-        "requests" if !algorithm.counts_windows() => rate.sixth(),
-        _ => rate.whole(),
-    };
-    Some(rate.with_burst(written.burst.map_or(default, u64::from)))
+    let default = || written.default_burst(algorithm, rate);
+    Some(rate.with_burst(written.burst.map_or_else(default, u64::from)))
 }
 
 fn reset(limit: &Limit) -> Option<ResetDoc> {

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 
 use super::{Adaptive, Match, Mode, OnExceed};
+use crate::units::Rate;
 #[cfg(feature = "kube")]
 use crate::{bounds, rules};
 
@@ -172,6 +173,17 @@ pub struct WrittenRate<'a> {
     pub rate: Option<&'a str>,
     /// The burst, if one is written.
     pub burst: Option<u32>,
+}
+
+impl WrittenRate<'_> {
+    /// What may come at once where no burst is written: a sixth of the requests, of anything else the whole count; of an
+    /// algorithm that counts windows always the whole.
+    pub(crate) fn default_burst(&self, algorithm: Algorithm, rate: Rate) -> u64 {
+        match self.field {
+            "requests" if !algorithm.counts_windows() => rate.sixth(),
+            _ => rate.whole(),
+        }
+    }
 }
 
 impl Algorithm {

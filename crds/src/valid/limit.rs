@@ -98,9 +98,26 @@ fn counts(checks: &mut Checks, limit: &Limit) {
 fn bursts(checks: &mut Checks, limit: &Limit, rates: &[WrittenRate<'_>; 5]) {
     checks.rule(&rules::NO_BURST_OF_WINDOWS, limit.burst.is_none() || !limit.algorithm.counts_windows());
     for (rate, rule) in rates.iter().zip(&rules::BURST_NEEDS_RATE) {
-        let Some(burst) = rate.burst else { continue };
+        let Some(burst) = rate.burst else {
+            default_burst(checks, limit, rate);
+            continue;
+        };
         checks.rule(rule, rate.rate.is_some());
         checks.within(&format!(".burst.{}", rate.field), burst, 1..=bounds::MAX_BURST);
+    }
+}
+
+/// A burst that nobody wrote is told where the rate stands that it follows from.
+fn default_burst(checks: &mut Checks, limit: &Limit, written: &WrittenRate<'_>) {
+    let Some(rate) = read(written.rate).filter(|_| !limit.algorithm.counts_windows()) else { return };
+    let burst = written.default_burst(limit.algorithm, rate);
+    if burst > u64::from(bounds::MAX_BURST) {
+        let (field, most) = (written.field, bounds::MAX_BURST);
+        checks.at(&format!(".{field}"), |checks| {
+            checks.refuse(format!(
+                "its burst would be {burst}, and is at most {most}: write a smaller burst.{field}"
+            ));
+        });
     }
 }
 

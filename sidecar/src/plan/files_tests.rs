@@ -303,3 +303,99 @@ fn a_policy_may_select_the_pool_by_its_labels() {
     let error = Laptop::with(&[("a.yaml", &selecting("small")), ("b.yaml", &keyless)]).error();
     assert!(error.contains("does not target the pool standalone/chat"), "{error}");
 }
+
+/// With other lines in place of the rate of the one limit.
+fn limited(lines: &str) -> String {
+    POLICY.replace("requests: 60/m", &lines.replace('\n', "\n    "))
+}
+
+/// Bad policies, and what is told of each.
+fn bad_policies() -> Vec<(String, &'static str)> {
+    let tiers = "  tiers: [{ name: free }, { name: pro, scale: \"1000\" }]\n  limits:";
+    let with_tiers = |lines: &str| limited(lines).replace("  limits:", tiers);
+    let twice = format!("{POLICY}  - name: per-client\n    per: [Global]\n    requests: 1/s\n");
+    let selector = POLICY.replace(
+        "targetRefs: [{ kind: OllamaPool, name: chat }]",
+        "targetSelector: { matchLabels: { a: b } }",
+    );
+    vec![
+        // What can never admit anything.
+        (limited("requests: 0/m"), "line 9: spec.limits[0].requests: this is no rate"),
+        (
+            limited("concurrency: 0"),
+            "line 9: spec.limits[0].concurrency: should be greater than or equal to 1",
+        ),
+        (limited("queued: 0"), "line 9: spec.limits[0].queued: should be greater than or equal to 1"),
+        (
+            limited("requests: 60/m\nburst: { requests: 0 }"),
+            "line 10: spec.limits[0].burst.requests: should be",
+        ),
+        (limited("mode: Enforce"), "line 7: spec.limits[0]: a limit needs at least one unit"),
+        // Names.
+        (twice, "line 10: spec.limits[1]: Duplicate value"),
+        (
+            with_tiers("requests: 60/m\nmatch: { tiers: [gold] }"),
+            "spec.limits: match.tiers names tiers of this policy",
+        ),
+        (
+            POLICY.replace("  limits:", "  defaultTier: gold\n  limits:"),
+            "line 6: spec.defaultTier: defaultTier is a",
+        ),
+        // Numbers.
+        (limited("requests: 99999999999999999999/s"), "line 9: spec.limits[0].requests: this is no rate"),
+        (
+            limited("tokens: 999999999G/s"),
+            "line 9: spec.limits[0].tokens: the rate is above 1,000,000,000 per second",
+        ),
+        (
+            limited("requests: 60/m\nburst: { requests: 2000000000 }"),
+            "line 10: spec.limits[0].burst.requests: should be",
+        ),
+        (
+            limited("requests: 60/m\nburst: { requests: 99999999999999999999 }"),
+            "line 10: spec.limits[0].burst.requests: ",
+        ),
+        (limited("concurrency: 99999999999"), "line 9: spec.limits[0].concurrency: "),
+        (
+            limited("tokens: 2G/h"),
+            "line 9: spec.limits[0].tokens: its burst would be 2000000000, and is at most",
+        ),
+        (with_tiers("requests: 10M/s"), "spec.limits[0].requests: "),
+        (
+            limited("requests: 20k/h\nalgorithm: SlidingLog"),
+            "spec.limits[0].requests: SlidingLog remembers at most 10000",
+        ),
+        (with_tiers("requests: 100/h\nalgorithm: SlidingLog"), "spec.limits[0].requests: "),
+        (limited("requests: 60/32d"), "line 9: spec.limits[0].requests: the window is longer than 31 days"),
+        (limited("requests: 60/9999h"), "line 9: spec.limits[0].requests: the window is longer than 31 days"),
+        (
+            limited("requests: 60/5m\nalgorithm: FixedWindow"),
+            "spec.limits[0].requests: FixedWindow counts minutes",
+        ),
+        // What is nowhere.
+        (selector, "policy standalone/fair-use does not target the pool standalone/chat"),
+        (
+            POLICY.replace("[Client]", "[\"Header:x-team\"]"),
+            "line 8: spec.limits[0].per[0]: the pool does not trust",
+        ),
+    ]
+}
+
+#[test]
+fn bad_input_is_told_by_its_field_and_line_and_the_plan_before_stays() {
+    let mut missed = Vec::new();
+    for (policy, told) in bad_policies() {
+        let laptop = Laptop::with(&[("a.yaml", POLICY), ("b.yaml", POOL)]);
+        let (mut files, first) = laptop.open();
+        let store = store(first.doc);
+        laptop.write("a.yaml", &policy);
+        files.look(&store);
+        files.look(&store);
+        let error = store.view().plan_error.unwrap_or_default();
+        let at_start = laptop.error();
+        if !error.contains(told) || !at_start.contains(told) || rate(&store) != (1, 60_000) {
+            missed.push(format!("{told}\n  later: {error}\n  at the start: {at_start}"));
+        }
+    }
+    assert!(missed.is_empty(), "{}", missed.join("\n"));
+}

@@ -37,11 +37,11 @@ pub(crate) fn client_ip(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) ->
     client
 }
 
-/// The values of the headers that limits go by. Of a header that is there twice the first counts; one that is no text, or
-/// too long, is not there.
+/// The values of the headers that limits go by. Of a header that is there twice the last counts: a proxy that adds its own
+/// line leaves what the client wrote in front of it. One that is no text, or too long, is not there.
 pub(crate) fn trusted_headers(headers: &HeaderMap, names: &[String]) -> Vec<(Box<str>, Box<str>)> {
     let value = |name: &String| {
-        let value = headers.get(name.as_str())?.as_bytes();
+        let value = headers.get_all(name.as_str()).iter().next_back()?.as_bytes();
         let value = std::str::from_utf8(value).ok().filter(|value| value.len() <= MAX_VALUE_BYTES)?;
         Some((name.as_str().into(), value.into()))
     };
@@ -86,7 +86,7 @@ mod tests {
     }
 
     #[test]
-    fn only_the_headers_asked_for_are_read_and_the_first_of_each() {
+    fn only_the_headers_asked_for_are_read_and_the_last_of_each() {
         let mut headers = HeaderMap::new();
         let long = "x".repeat(MAX_VALUE_BYTES + 1);
         for (name, value) in
@@ -97,7 +97,7 @@ mod tests {
         headers.append("x-bytes", http::HeaderValue::from_bytes(b"\xff").unwrap());
         let names = ["x-bytes", "x-empty", "x-long", "x-none", "x-team"].map(str::to_owned);
         let pair = |name: &str, value: &str| (name.into(), value.into());
-        assert_eq!(trusted_headers(&headers, &names), [pair("x-empty", ""), pair("x-team", "red")]);
+        assert_eq!(trusted_headers(&headers, &names), [pair("x-empty", ""), pair("x-team", "blue")]);
         assert_eq!(trusted_headers(&headers, &[]), []);
     }
 

@@ -2,6 +2,7 @@
 #![cfg(test)]
 
 mod api_keys;
+mod bad_input;
 mod campaign;
 mod disruption;
 mod exchange;

@@ -229,7 +229,11 @@ impl Limit {
 /// The scale of a client in no tier, in thousandths.
 pub(crate) const UNSCALED: u32 = 1000;
 
-/// Whether the numbers of a limit with this `per` are scaled by tiers: only where no bucket is shared by all.
+/// Whether the numbers of a limit with this `per` are scaled by tiers: only where it tells clients or tiers apart. What
+/// clients of several tiers share, such as a value of a header, would else be there once for each scale.
 pub(super) fn is_scaled(per: &[KeyPart]) -> bool {
-    per.iter().any(|part| !matches!(part, KeyPart::Model | KeyPart::Endpoint | KeyPart::Global))
+    let tells = |part: &KeyPart| {
+        matches!(part, KeyPart::Client | KeyPart::ApiKey | KeyPart::ClientIP | KeyPart::Tier)
+    };
+    per.iter().any(tells)
 }

@@ -98,6 +98,12 @@ fn no_scale_multiplies_a_bucket_that_all_share() {
     assert_eq!(passed(&mut by_tier, &known("b", Some("pro")), 0), 4);
     assert_eq!(passed(&mut by_tier, &known("c", Some("pro")), 0), 0);
     assert_eq!(passed(&mut by_tier, &known("d", Some("max")), 0), 4);
+    // A team's clients are of any tier, and what the team may is written once.
+    let team = |name, tier| HeadFacts { headers: with_team("red").headers, ..known(name, Some(tier)) };
+    let mut by_team = limiter_by(&tiered(vec![two_a_minute(&[KeyPart::Header("x-team".into())])]));
+    assert_eq!(passed(&mut by_team, &team("b", "pro"), 0), 2);
+    assert_eq!(passed(&mut by_team, &team("c", "free"), 0), 0);
+    assert_eq!(passed(&mut by_team, &team("d", "half"), 0), 0);
 }
 
 #[test]

@@ -13,6 +13,7 @@ mod oracle;
 mod pods;
 mod queue;
 mod refusals;
+mod rivals;
 mod settling;
 mod simulation;
 mod support;

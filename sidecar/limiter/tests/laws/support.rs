@@ -331,12 +331,13 @@ fn one() -> impl Strategy<Value = LimitDoc> {
 
 /// Those that refuse.
 pub(crate) fn algorithms() -> impl Strategy<Value = Algorithm> {
-    prop_oneof![
-        Just(Algorithm::TokenBucket),
-        Just(Algorithm::SlidingWindow),
-        Just(Algorithm::SlidingLog),
-        Just(Algorithm::FixedWindow),
-    ]
+    prop::sample::select(algorithms_that_refuse().collect::<Vec<_>>())
+}
+
+/// The same, one after the other.
+pub(crate) fn algorithms_that_refuse() -> impl Iterator<Item = Algorithm> {
+    [Algorithm::TokenBucket, Algorithm::SlidingWindow, Algorithm::SlidingLog, Algorithm::FixedWindow]
+        .into_iter()
 }
 
 fn in_seconds(algorithm: Algorithm, seconds: u64) -> u64 {
