@@ -343,23 +343,17 @@ fn bad_policies() -> Vec<(String, &'static str)> {
         ),
         // Numbers.
         (limited("requests: 99999999999999999999/s"), "line 9: spec.limits[0].requests: this is no rate"),
-        (
-            limited("tokens: 999999999G/s"),
-            "line 9: spec.limits[0].tokens: the rate is above 1,000,000,000 per second",
-        ),
+        (limited("tokens: 999999999G/s"), "line 9: spec.limits[0].tokens: the rate is above"),
         (
             limited("requests: 60/m\nburst: { requests: 2000000000 }"),
-            "line 10: spec.limits[0].burst.requests: should be",
+            "line 10: spec.limits[0].burst.requests: ",
         ),
         (
             limited("requests: 60/m\nburst: { requests: 99999999999999999999 }"),
             "line 10: spec.limits[0].burst.requests: ",
         ),
         (limited("concurrency: 99999999999"), "line 9: spec.limits[0].concurrency: "),
-        (
-            limited("tokens: 2G/h"),
-            "line 9: spec.limits[0].tokens: its burst would be 2000000000, and is at most",
-        ),
+        (limited("tokens: 2G/h"), "line 9: spec.limits[0].tokens: its burst would be"),
         (with_tiers("requests: 10M/s"), "spec.limits[0].requests: "),
         (
             limited("requests: 20k/h\nalgorithm: SlidingLog"),
