@@ -204,12 +204,12 @@ impl Meter {
     }
 
     /// Charges the bucket that was just looked at.
-    pub(crate) fn take(&mut self, key: BucketKey, place: Place, cost: u64, now: Nanos) -> Option<Charged> {
+    pub(crate) fn take(&mut self, key: BucketKey, look: Look, cost: u64, now: Nanos) -> Option<Charged> {
         Some(match &mut self.buckets {
-            Buckets::Token(store) => Charged::Token(store.take(key, place, cost, now)?),
-            Buckets::Sliding(store) => Charged::Sliding(store.take(key, place, cost, now)?),
-            Buckets::Log(store) => Charged::Log(store.take(key, place, cost, now)?),
-            Buckets::Fixed { store, .. } => Charged::Fixed(store.take(key, place, cost, now)?),
+            Buckets::Token(store) => Charged::Token(store.take(key, look, cost, now)?),
+            Buckets::Sliding(store) => Charged::Sliding(store.take(key, look, cost, now)?),
+            Buckets::Log(store) => Charged::Log(store.take(key, look, cost, now)?),
+            Buckets::Fixed { store, .. } => Charged::Fixed(store.take(key, look, cost, now)?),
         })
     }
 

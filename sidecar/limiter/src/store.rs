@@ -8,9 +8,10 @@
 mod bookings;
 mod stamp;
 mod tracked;
+mod vacancies;
 
 pub(crate) use self::tracked::Slot;
-use self::{bookings::Bookings, stamp::Stamp, tracked::Tracked};
+use self::{bookings::Bookings, stamp::Stamp, tracked::Tracked, vacancies::Vacancies};
 use crate::{
     Nanos,
     algo::Bucket,
@@ -63,6 +64,8 @@ pub(crate) struct Taken<C> {
     birth: u64,
     /// Later charges of the store have higher ones.
     number: u64,
+    /// When the request may start, if that was later than its arrival; else zero.
+    starts: Nanos,
 }
 
 /// A bucket at rest.
@@ -83,6 +86,7 @@ pub(crate) struct Store<B: Bucket> {
     /// Of the latest entry.
     birth: u64,
     bookings: Bookings,
+    vacancies: Vacancies<B::Charge>,
 }
 
 impl<B: Bucket> Store<B> {
@@ -94,6 +98,7 @@ impl<B: Bucket> Store<B> {
             capacity: capacity.max(1),
             birth: 0,
             bookings: Bookings::default(),
+            vacancies: Vacancies::default(),
         }
     }
 
@@ -112,8 +117,10 @@ impl<B: Bucket> Store<B> {
         self.capacity = capacity.max(1);
     }
 
-    /// Changes the pace of all buckets: at once for whoever looks, lazily in memory.
+    /// Changes the pace of all buckets: at once for whoever looks, lazily in memory. Starts that nobody needs are
+    /// forgotten: they were of the old pace.
     pub(crate) fn swap(&mut self, pace: B::Pace, at: Nanos) {
+        self.vacancies.clear();
         if self.timeline.is_long() {
             let timeline = &self.timeline;
             self.tracked.each(|kept| kept.carry(timeline));
@@ -132,10 +139,21 @@ impl<B: Bucket> Store<B> {
     pub(crate) fn look(&self, key: BucketKey, cost: u64, now: Nanos) -> Look {
         let wait = |bucket: &B| bucket.wait(self.pace(), cost, now);
         if let Some((slot, kept)) = self.tracked.find(key) {
-            return Look { place: Place::Tracked(slot), wait: kept.read(&self.timeline, wait) };
+            let look = Look { place: Place::Tracked(slot), wait: kept.read(&self.timeline, wait) };
+            return self.or_vacancy(look, key, cost, now);
         }
         let (place, kept) = self.find(key, now);
-        Look { place, wait: kept.map_or_else(|| wait(&B::full()), |kept| kept.read(&self.timeline, wait)) }
+        let wait = kept.map_or_else(|| wait(&B::full()), |kept| kept.read(&self.timeline, wait));
+        self.or_vacancy(Look { place, wait }, key, cost, now)
+    }
+
+    /// Whoever must wait may take over an earlier start of somebody who has left.
+    fn or_vacancy(&self, look: Look, key: BucketKey, cost: u64, now: Nanos) -> Look {
+        if look.wait == Nanos::ZERO || self.vacancies.is_empty() {
+            return look;
+        }
+        let first = self.vacancies.first(Self::shared_key(key, look.place), cost, now);
+        Look { wait: first.map_or(look.wait, |starts| look.wait.min(starts.since(now))), ..look }
     }
 
     /// The numbers of the bucket that a key is counted in.
@@ -161,14 +179,22 @@ impl<B: Bucket> Store<B> {
         }
     }
 
-    /// Charges `cost` to the bucket that was just found in `place`.
+    /// Charges `cost` to the bucket that was just looked at, for a request that starts when it allows, or hands on the
+    /// charge of one that has left.
     pub(crate) fn take(
         &mut self,
         key: BucketKey,
-        place: Place,
+        Look { place, wait }: Look,
         cost: u64,
         now: Nanos,
     ) -> Option<Taken<B::Charge>> {
+        let starts = if wait == Nanos::ZERO { Nanos::ZERO } else { now.plus(wait) };
+        if starts > Nanos::ZERO
+            && !self.vacancies.is_empty()
+            && let Some(taken) = self.vacancies.take(Self::shared_key(key, place), cost, starts)
+        {
+            return Some(taken);
+        }
         let epoch = self.timeline.epoch();
         let timeline = &self.timeline;
         let kept = match place {
@@ -192,7 +218,7 @@ impl<B: Bucket> Store<B> {
         if !matches!(place, Place::Tracked(_)) {
             self.sweep(now);
         }
-        Some(Taken { charge, epoch, birth, number: self.bookings.next() })
+        Some(Taken { charge, epoch, birth, number: self.bookings.next(), starts })
     }
 
     /// Notes that a charge is for a request that starts later: until then nothing is given back before it.
@@ -211,6 +237,9 @@ impl<B: Bucket> Store<B> {
     ) {
         let shared = Self::charged_key(key, taken.birth);
         if real < reserved && self.bookings.stand_behind(shared, taken.number, now) {
+            if real == 0 {
+                self.vacancies.leave(shared, reserved, taken, now);
+            }
             return;
         }
         let Some(charge) = self.timeline.carry_charge(taken.charge, taken.epoch) else {

@@ -308,7 +308,7 @@ impl LimitState {
             if looked.look.place == Place::Overflow {
                 self.tally.overflowed = self.tally.overflowed.saturating_add(1);
             }
-            let Some(charge) = meter.take(seen.key, looked.look.place, looked.cost, now) else { continue };
+            let Some(charge) = meter.take(seen.key, looked.look, looked.cost, now) else { continue };
             if delay > Nanos::ZERO {
                 meter.book(seen.key, &charge, now.plus(delay), now);
             }

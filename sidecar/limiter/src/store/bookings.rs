@@ -44,7 +44,8 @@ impl Bookings {
             .entry(key.hash(), |booked| booked.key == key, |booked| booked.key.hash())
             .or_insert(Booked { key, number, starts })
             .into_mut();
-        *booked = Booked { key, number, starts: booked.starts.max(starts) };
+        // One that takes over an earlier start has the number of who had it.
+        *booked = Booked { key, number: booked.number.max(number), starts: booked.starts.max(starts) };
     }
 
     /// Whether a request that was charged after this number has yet to start.

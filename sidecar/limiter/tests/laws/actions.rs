@@ -352,3 +352,27 @@ fn an_explanation_says_what_every_limit_would_do_and_consumes_nothing() {
     }
     assert!(limiter.explain(&head(2), &body, Nanos(0)).iter().all(|one| !one.wins));
 }
+
+/// One a second and one at once: so many are told to wait, all of them leave in the order in which they came, and others
+/// come again.
+#[test]
+fn starts_of_those_who_leave_go_to_those_who_come() {
+    let one =
+        LimitDoc { on_exceed: exceed(Action::Delay, Some(60_000)), ..rated("one", &GLOBAL, rate(1, 1, 1)) };
+    let mut limiter = limiter(&[one]);
+    let first = ask(&mut limiter, 1, &model(0), 0).unwrap();
+    let waiting: Vec<_> = (0..20).map(|_| ask(&mut limiter, 1, &model(0), 0).unwrap()).collect();
+    assert_eq!(waiting.last().unwrap().terms().delay, Nanos(20 * SECOND));
+    let now = SECOND / 2;
+    let last = waiting.into_iter().fold(None, |_, ticket| {
+        let starts = ticket.terms().delay;
+        limiter.abandon(ticket, Nanos(now));
+        Some(starts)
+    });
+    assert_eq!(last, Some(Nanos(20 * SECOND)));
+    let again: Vec<_> =
+        (0..25).map(|_| ask(&mut limiter, 1, &model(0), now).unwrap().terms().delay.0).collect();
+    let starts: Vec<_> = (1..=25).map(|second| second * SECOND - now).collect();
+    assert_eq!(again, starts, "one each second, from the next one on");
+    limiter.finish(first, None, Nanos(now));
+}
