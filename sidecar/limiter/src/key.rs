@@ -19,6 +19,12 @@ pub(crate) struct BucketKey {
 }
 
 impl BucketKey {
+    /// Any one.
+    #[cfg(test)]
+    pub(crate) fn of(high: u64, low: u64) -> Self {
+        Self { high, low }
+    }
+
     /// Of a bucket that keys without one of their own share.
     pub(crate) fn of_overflow(index: usize) -> Self {
         Self { high: u64::MAX, low: index as u64 }

@@ -23,6 +23,8 @@ const OVERFLOW_BUCKETS: usize = 1024;
 /// How many places of the tables a charge to a new key or to an overflow bucket sweeps: more than the one it can fill,
 /// so that a sweep gets round.
 const SWEPT_AT_ONCE: usize = 16;
+/// How many places a charge brings up to date when the pace has changed often.
+const CARRIED_AT_ONCE: usize = 8;
 
 /// Where a key's bucket is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -87,6 +89,8 @@ pub(crate) struct Store<B: Bucket> {
     birth: u64,
     bookings: Bookings,
     vacancies: Vacancies<B::Charge>,
+    /// When the round began in which buckets are brought up to date.
+    round: Option<Epoch>,
 }
 
 impl<B: Bucket> Store<B> {
@@ -99,6 +103,7 @@ impl<B: Bucket> Store<B> {
             birth: 0,
             bookings: Bookings::default(),
             vacancies: Vacancies::default(),
+            round: None,
         }
     }
 
@@ -117,11 +122,14 @@ impl<B: Bucket> Store<B> {
         self.capacity = capacity.max(1);
     }
 
-    /// Changes the pace of all buckets: at once for whoever looks, lazily in memory. Starts that nobody needs are
-    /// forgotten: they were of the old pace.
+    /// Changes the pace of all buckets: at once for whoever looks, lazily in memory. All buckets are brought up to date
+    /// here only when the pace changes again and again and too few requests come in between to do it bit by bit.
+    /// Starts that nobody needs are forgotten: they were of the old pace.
     pub(crate) fn swap(&mut self, pace: B::Pace, at: Nanos) {
         self.vacancies.clear();
         if self.timeline.is_long() {
+            self.round = None;
+            self.tracked.begin_round();
             let timeline = &self.timeline;
             self.tracked.each(|kept| kept.carry(timeline));
             self.overflow.iter_mut().for_each(|kept| kept.carry(timeline));
@@ -218,6 +226,9 @@ impl<B: Bucket> Store<B> {
         if !matches!(place, Place::Tracked(_)) {
             self.sweep(now);
         }
+        if self.timeline.is_growing() {
+            self.carry_some();
+        }
         Some(Taken { charge, epoch, birth, number: self.bookings.next(), starts })
     }
 
@@ -289,6 +300,19 @@ impl<B: Bucket> Store<B> {
         Self::shared_key(key, if birth == 0 { Place::Overflow } else { Place::New })
     }
 
+    /// Brings the next few buckets up to date; after a round through all of them the changes from before it can be
+    /// forgotten.
+    #[cold]
+    fn carry_some(&mut self) {
+        let timeline = &self.timeline;
+        let since = *self.round.get_or_insert(timeline.epoch());
+        if self.tracked.go_round(CARRIED_AT_ONCE, |kept| kept.carry(timeline)) {
+            self.overflow.iter_mut().for_each(|kept| kept.carry(timeline));
+            self.timeline.forget_before(since);
+            self.round = None;
+        }
+    }
+
     fn sweep(&mut self, now: Nanos) {
         let timeline = &self.timeline;
         let is_full = |bucket: &B| bucket.is_full(timeline.pace(), now);
@@ -322,4 +346,52 @@ impl<B: Bucket> Kept<B> {
 /// The bits above those that pick the table of a tracked key.
 fn overflow_index(key: BucketKey) -> usize {
     usize::try_from((key.spread() >> 32) & 1023).unwrap_or(0)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::algo::gcra::{Pace, TokenBucket};
+
+    const KEYS: u64 = 4000;
+
+    fn key(number: u64) -> BucketKey {
+        let spread = number.wrapping_mul(0x9E37_79B9_7F4A_7C15);
+        BucketKey::of(spread, spread.rotate_left(32))
+    }
+
+    fn pace(turn: u64) -> Pace {
+        Pace::new(Nanos::from_secs(3600 + turn % 7), 100)
+    }
+
+    fn charge(store: &mut Store<TokenBucket>, number: u64) {
+        let look = store.look(key(number), 1, Nanos(1));
+        assert!(store.take(key(number), look, 1, Nanos(1)).is_some());
+    }
+
+    #[test]
+    fn charges_bring_buckets_up_to_date_so_that_a_change_of_pace_need_not_while_keys_are_added() {
+        let mut store = Store::<TokenBucket>::new(pace(0), 1_000_000);
+        let mut alike: Vec<TokenBucket> = Vec::new();
+        for turn in 0..70 {
+            for number in 0..KEYS / 4 {
+                // Known keys and new ones, so that tables grow while a round is under way.
+                charge(&mut store, if number % 2 == 0 { number } else { number + turn * KEYS });
+            }
+            let swap = crate::algo::Swap { at: Nanos(1), from: pace(turn), to: pace(turn + 1) };
+            alike.push(TokenBucket::full());
+            for (begun, bucket) in alike.iter_mut().enumerate() {
+                if begun as u64 == turn {
+                    let _charge = bucket.take(&pace(turn), 1, Nanos(1));
+                }
+                bucket.carry(&swap);
+            }
+            assert!(!store.timeline.is_long(), "after {turn} changes");
+            store.swap(pace(turn + 1), Nanos(1));
+        }
+        for (turn, bucket) in alike.iter().enumerate() {
+            let (_, kept) = store.find(key(1 + turn as u64 * KEYS), Nanos(1));
+            kept.unwrap().read(&store.timeline, |kept| assert_eq!(kept, bucket, "of turn {turn}"));
+        }
+    }
 }

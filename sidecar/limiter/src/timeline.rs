@@ -1,7 +1,8 @@
 //! The changes of a limit's pace, kept so that each bucket can be carried when it is next touched.
 //!
 //! A swap of plans is then work for each limit, not for each bucket. Nothing happens to an untouched bucket between
-//! two swaps, so carrying it late is exact. The list is bounded: the caller carries all buckets before it is cut.
+//! two swaps, so carrying it late is exact. The list is bounded: the caller carries all buckets before it is cut, a few
+//! with each charge once it is half full, and those that are left at once when it is full.
 
 use std::collections::VecDeque;
 
@@ -63,14 +64,30 @@ impl<B: Bucket> Timeline<B> {
         self.swaps.len() >= MOST_SWAPS
     }
 
+    /// Whether there are swaps that may be forgotten once all buckets are carried.
+    #[inline]
+    pub(crate) fn is_growing(&self) -> bool {
+        self.swaps.len() > MOST_SWAPS / 2
+    }
+
+    /// All buckets are carried up to an epoch: the swaps before it are forgotten, but for the latest, for charges.
+    pub(crate) fn forget_before(&mut self, epoch: Epoch) {
+        let carried = usize::try_from(epoch.0.saturating_sub(self.oldest)).unwrap_or(usize::MAX);
+        self.forget(carried.min(self.swaps.len().saturating_sub(MOST_SWAPS / 2)));
+    }
+
+    fn forget(&mut self, swaps: usize) {
+        let forgotten = self.swaps.drain(..swaps.min(self.swaps.len())).count();
+        self.oldest = self.oldest.saturating_add(forgotten as u64);
+    }
+
     /// Changes the pace. The same pace again changes nothing.
     pub(crate) fn swap(&mut self, to: B::Pace, at: Nanos) {
         if to == self.pace {
             return;
         }
         if self.is_long() {
-            let forgotten = self.swaps.drain(..MOST_SWAPS / 2).count();
-            self.oldest = self.oldest.saturating_add(forgotten as u64);
+            self.forget(MOST_SWAPS / 2);
         }
         self.swaps.push_back(Swap { at, from: self.pace.clone(), to: to.clone() });
         self.pace = to;

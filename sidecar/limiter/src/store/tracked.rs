@@ -38,11 +38,13 @@ pub(super) struct Tracked<B> {
     /// Where the sweep goes on: a table, and a place in it.
     table: usize,
     place: usize,
+    /// Where a round through all entries goes on: a table, and a place in it.
+    round: (usize, usize),
 }
 
 impl<B> Tracked<B> {
     pub(super) fn new() -> Self {
-        Self { tables: Vec::new(), len: 0, table: 0, place: 0 }
+        Self { tables: Vec::new(), len: 0, table: 0, place: 0, round: (0, 0) }
     }
 
     pub(super) fn len(&self) -> usize {
@@ -78,6 +80,10 @@ impl<B> Tracked<B> {
             self.tables.resize_with(TABLES, HashTable::new);
         }
         let table = self.tables.get_mut(table_index(key))?;
+        if table.len() == table.capacity() && self.round.0 == table_index(key) {
+            // It moves its entries now: some that the round has yet to come to go to where it has been.
+            self.round.1 = 0;
+        }
         self.len = self.len.saturating_add(1);
         let entry = table.insert_unique(key.hash(), Entry { key, kept }, |entry| entry.key.hash());
         Some(&mut entry.into_mut().kept)
@@ -85,6 +91,29 @@ impl<B> Tracked<B> {
 
     pub(super) fn each(&mut self, mut change: impl FnMut(&mut Kept<B>)) {
         self.tables.iter_mut().flat_map(HashTable::iter_mut).for_each(|entry| change(&mut entry.kept));
+    }
+
+    /// The next round begins at the first entry.
+    pub(super) fn begin_round(&mut self) {
+        self.round = (0, 0);
+    }
+
+    /// Changes what is in the next `places` places; whether a round ends there, in which all entries were changed that
+    /// were there when it began.
+    pub(super) fn go_round(&mut self, places: usize, change: impl Fn(&mut Kept<B>)) -> bool {
+        for _ in 0..places {
+            let (at, place) = self.round;
+            let Some(table) = self.tables.get_mut(at) else {
+                self.round = (0, 0);
+                return true;
+            };
+            if let Some(entry) = table.get_bucket_mut(place) {
+                change(&mut entry.kept);
+            }
+            let next = place.saturating_add(1);
+            self.round = if next < table.num_buckets() { (at, next) } else { (at.saturating_add(1), 0) };
+        }
+        false
     }
 
     /// Looks at the next `places` places and drops those entries that may go.
