@@ -4,7 +4,7 @@
 //! theoretical arrival time, ITU-T I.371) is the instant at which the bucket is full again. A cost c is admitted iff
 //! `max(tat, now) + c·T − now ≤ B·T`, and then `tat = max(tat, now) + c·T`. So any closed window of length t admits
 //! at most B + ⌊t/T⌋. Instants here are `i128`: B·T of a slow rate over many pods does not fit 64 bits, and the start
-//! of an old charge may lie before the origin; [`super::packed`] keeps them in less. Overflow saturates towards admitting less.
+//! of an old charge may lie before the origin; `packed` keeps them in less. Overflow saturates towards admitting less.
 
 use std::num::NonZeroU32;
 
