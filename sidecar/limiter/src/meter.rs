@@ -170,6 +170,9 @@ impl Meter {
             }
             (_, max_wait) => max_wait.unwrap_or(Nanos::ZERO),
         };
+        if self.patience == Nanos::ZERO {
+            each!(&mut self.buckets, store => store.delay_nobody());
+        }
         if let Buckets::Log(store) = &mut self.buckets {
             let noted = (self.keys_at_most as u64).saturating_mul(NOTED_PER_KEY);
             let keys = noted.checked_div(store.pace().limit).unwrap_or(noted);

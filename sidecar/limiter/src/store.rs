@@ -124,9 +124,7 @@ impl<B: Bucket> Store<B> {
 
     /// Changes the pace of all buckets: at once for whoever looks, lazily in memory. All buckets are brought up to date
     /// here only when the pace changes again and again and too few requests come in between to do it bit by bit.
-    /// Starts that nobody needs are forgotten: they were of the old pace.
     pub(crate) fn swap(&mut self, pace: B::Pace, at: Nanos) {
-        self.vacancies.clear();
         if self.timeline.is_long() {
             self.round = None;
             self.tracked.begin_round();
@@ -135,6 +133,11 @@ impl<B: Bucket> Store<B> {
             self.overflow.iter_mut().for_each(|kept| kept.carry(timeline));
         }
         self.timeline.swap(pace, at);
+    }
+
+    /// The limit delays nobody any more: starts that nobody needs are taken over by nobody.
+    pub(crate) fn delay_nobody(&mut self) {
+        self.vacancies.clear();
     }
 
     /// Replaces the pace by one that says the same of a later time.

@@ -3,7 +3,7 @@
 //! What such a request was charged cannot be given back, for those behind it have been told when they start. But its
 //! start itself is as good as ever: the next request of the same cost takes it over, with the charge, and starts between
 //! those that wait. So clients that lose patience and come again cost a bucket nothing, and no window ever holds more
-//! than it did before they left.
+//! than it would if they had stayed; nor does a change of pace make a difference between the two.
 
 use hashbrown::HashTable;
 
