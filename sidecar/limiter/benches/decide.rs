@@ -5,6 +5,8 @@ use std::{
     net::{IpAddr, Ipv4Addr},
     num::NonZeroU32,
     sync::Arc,
+    thread,
+    time::Instant,
 };
 
 use corral_limiter::{BodyFacts, HeadFacts, Limiter, LimiterSettings, ModelName, Nanos, Usage, compile};
@@ -14,6 +16,7 @@ use corral_wire::{
 };
 use criterion::{Criterion, criterion_group, criterion_main};
 use governor::{Quota, RateLimiter};
+use parking_lot::Mutex;
 
 fn limit(name: &str, per: &[KeyPart], rate: RateDoc) -> LimitDoc {
     LimitDoc {
@@ -151,5 +154,46 @@ fn governor(criterion: &mut Criterion) {
     }
 }
 
-criterion_group!(benches, decisions, tokens, governor);
+/// Two threads through the one lock that a sidecar keeps around its limiter: the time of both together for a decision.
+#[expect(clippy::disallowed_methods, reason = "what a bench is for is to read the time")]
+fn two_threads(criterion: &mut Criterion) {
+    let Ok(model) = ModelName::parse("llama3.2:3b") else { return };
+    let limiter = Mutex::new(limiter(vec![limit("l", &[KeyPart::Client], WIDE)]));
+    let decide_all = |client: u32, count: u64| {
+        for number in 0..count {
+            black_box(decide(&mut limiter.lock(), client, &model, Nanos(number)));
+        }
+    };
+    criterion.bench_function("hot keys, two threads", |bencher| {
+        bencher.iter_custom(|count| {
+            let begun = Instant::now();
+            thread::scope(|scope| {
+                scope.spawn(|| decide_all(1, count / 2));
+                decide_all(2, count - count / 2);
+            });
+            begun.elapsed()
+        });
+    });
+}
+
+/// The longest single decision while a limit comes to know half a million keys. What a busy machine does in between is in
+/// it.
+#[expect(clippy::disallowed_methods, reason = "what a bench is for is to read the time")]
+fn longest(criterion: &mut Criterion) {
+    let Ok(model) = ModelName::parse("llama3.2:3b") else { return };
+    let keeps = RateDoc { count_milli: 1000, window_seconds: 86_400, burst: 1_000_000_000 };
+    criterion.bench_function("longest of 500k new keys", |bencher| {
+        bencher.iter_custom(|count| {
+            let mut limiter = limiter(vec![limit("l", &[KeyPart::Client], keeps)]);
+            let times = (0..500_000).map(|client| {
+                let begun = Instant::now();
+                black_box(decide(&mut limiter, client, &model, Nanos(u64::from(client))));
+                begun.elapsed()
+            });
+            times.max().unwrap_or_default() * u32::try_from(count).unwrap_or(u32::MAX)
+        });
+    });
+}
+
+criterion_group!(benches, decisions, tokens, two_threads, longest, governor);
 criterion_main!(benches);
