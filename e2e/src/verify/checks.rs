@@ -37,6 +37,16 @@ pub fn tests(context: &Context) -> Result<Tally> {
     Ok(Tally { failed: tally.failed + usize::from(silent_failure), ..tally })
 }
 
+/// A hundred million decisions of the algorithms, with nothing admitted beyond a bound: too slow for the other tests.
+pub fn simulation(context: &Context) -> Result<Tally> {
+    let of = ["test", "--profile=bench", "--quiet", "--locked", "--package", "corral-limiter"];
+    let test = cargo(context, &of).args(["--test", "algorithms", "--", "--ignored"]);
+    let output = logged(context, "simulation", &test)?;
+    let tally = Tally::of_tests(&output.out);
+    let nothing_ran = !output.status.success() || tally.passed == 0;
+    Ok(Tally { failed: tally.failed + usize::from(nothing_ran && tally.failed == 0), ..tally })
+}
+
 /// The limiter's benchmarks run; what they say is shown, for it is a figure of this machine.
 pub fn benchmarks(context: &Context) -> Result<Tally> {
     let bench =
