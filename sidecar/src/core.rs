@@ -169,6 +169,11 @@ impl Core {
         self.lock().limiter.stats()
     }
 
+    /// How many requests are inside Ollama.
+    pub(crate) fn in_flight(&self) -> u32 {
+        u32::try_from(self.lock().queue.in_flight()).unwrap_or(u32::MAX)
+    }
+
     /// How things stand now.
     pub fn gauges(&self) -> Gauges {
         let now = self.clock.now();

@@ -88,6 +88,13 @@ pub struct Terms {
     pub asks_again_for: Option<Nanos>,
 }
 
+impl Terms {
+    /// Whether a limit makes it wait, or may.
+    pub fn hold_up(&self) -> bool {
+        self.delay > Nanos::ZERO || self.asks_again_for.is_some()
+    }
+}
+
 /// What one request holds. Hand it back by [`crate::Limiter::finish`], `abandon` or `bad_request`, exactly one of
 /// them: a ticket that is dropped keeps its place in every concurrency limit for ever.
 #[derive(Debug)]

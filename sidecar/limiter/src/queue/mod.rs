@@ -285,13 +285,18 @@ impl SlotQueue {
         }
     }
 
+    /// How many requests have a slot.
+    pub fn in_flight(&self) -> usize {
+        self.running.len()
+    }
+
     /// How the queue stands.
     pub fn gauges(&self, now: Nanos) -> QueueGauges {
         let oldest = self.groups.values().filter_map(Group::oldest).map(|waiter| waiter.since).min();
         QueueGauges {
             depth: self.waiting.len(),
             booked: self.booked.len(),
-            in_flight: self.running.len(),
+            in_flight: self.in_flight(),
             oldest_wait: oldest.map_or(Nanos::ZERO, |since| now.since(since)),
         }
     }

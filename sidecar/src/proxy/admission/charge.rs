@@ -76,10 +76,14 @@ impl Charge {
         }
     }
 
-    /// It waits no more.
-    pub(super) fn start(&mut self) {
+    /// It waits no more: takes back what the hall has kept, and gives back what counts only those that wait.
+    pub(super) fn start(&mut self, id: WaiterId) {
+        let mut state = self.core.lock();
+        if self.ticket.is_none() {
+            self.ticket = state.hall.take_back(id);
+        }
         if let Some(ticket) = &mut self.ticket {
-            self.core.lock().limiter.started(ticket);
+            state.limiter.started(ticket);
         }
     }
 

@@ -74,14 +74,16 @@ impl Entered {
             Nanos::ZERO => Ok(Arrived::Started),
             delay => queue.book(id).map(|()| Arrived::Booked(now.plus(delay))),
         });
-        let (id, _, arrived) = decided.map_err(|error| denied(&core, error))?;
-        self.charge.take_back(id);
-        let _booked = Booked { core: &core, id };
-        if let Arrived::Booked(from) = arrived {
-            sleep_until(core.clock().instant(from)).await;
+        let (id, terms, arrived) = decided.map_err(|error| denied(&core, error))?;
+        if terms.hold_up() {
+            self.charge.take_back(id);
+            let _booked = Booked { core: &core, id };
+            if let Arrived::Booked(from) = arrived {
+                sleep_until(core.clock().instant(from)).await;
+            }
+            self.charge.wait_for_limits().await.map_err(Denied::Limit)?;
+            self.charge.start(id);
         }
-        self.charge.wait_for_limits().await.map_err(Denied::Limit)?;
-        self.charge.start();
         self.charge.stand();
         Ok(Passed { _charge: self.charge })
     }

@@ -73,21 +73,23 @@ impl Place {
 
     /// Waits for the slot.
     pub(crate) async fn slot(mut self) -> Result<Permit, Denied> {
+        let waits = !matches!(self.arrived, Arrived::Started);
         if let Arrived::Booked(from) = self.arrived {
             sleep_until(self.slot.core.clock().instant(from)).await;
             self.join();
         }
         if let Arrived::Waits(bell) = std::mem::replace(&mut self.arrived, Arrived::Started) {
-            let now = self.rung(bell).await;
-            match now {
+            match self.rung(bell).await {
                 Ok(now) => self.slot.held_since = Some(now),
                 Err(now) => return Err(self.time_out(now)),
             }
         }
-        self.charge.take_back(self.slot.id);
-        self.charge.start();
+        // Who has not waited holds nothing that is for those who wait.
+        if waits {
+            self.charge.start(self.slot.id);
+        }
         let waited = self.slot.held_since.unwrap_or(self.arrived_at).since(self.arrived_at);
-        if self.terms.delay > Nanos::ZERO || self.terms.asks_again_for.is_some() {
+        if self.terms.hold_up() {
             self.slot.core.metrics.limit_wait(waited.into());
         }
         Ok(Permit { slot: self.slot, charge: self.charge, waited })

@@ -187,14 +187,12 @@ impl Account {
             Some(Duration::from_nanos(nanos?.checked_div(tokens?)?))
         };
         let uncached = heard.input.map(|input| input.saturating_sub(heard.cached));
-        let mut signs = proxy.signs.lock();
         if let Some(pace) = each(heard.read_in, uncached) {
-            signs.read(model, pace);
+            proxy.signs.lock().read(model, pace);
         }
-        let beside = proxy.core.gauges().in_flight;
-        let slow = each(heard.made_in, heard.output).is_some_and(|pace| signs.answered(model, beside, pace));
-        drop(signs);
-        if slow {
+        let Some(pace) = each(heard.made_in, heard.output) else { return };
+        let beside = proxy.core.in_flight();
+        if proxy.signs.lock().answered(model, beside, pace) {
             proxy.core.trouble();
         }
     }
