@@ -20,6 +20,7 @@ mod inspect;
 mod judge;
 mod limits;
 mod lookout;
+mod models;
 mod ps;
 mod pulse;
 mod record;
