@@ -39,14 +39,6 @@ mod wish;
 
 use hashbrown::HashMap;
 
-pub use self::{
-    adapt::Strain,
-    bounds::{QueueBounds, Slots},
-    gauges::{BandGauges, ModelGauges, QueueGauges},
-    load::QueueLoad,
-    priority::{Band, FlowKey, Priority},
-    wish::{Arrival, Arrived, Dispatched, Due, Runner, Shed, ShedReason, WaiterId, Wish},
-};
 use self::{
     account::{Account, Virtual},
     bounds::Share,
@@ -56,6 +48,14 @@ use self::{
     groups::Groups,
     models::{Models, Use},
     service::ServiceTimes,
+};
+pub use self::{
+    adapt::Strain,
+    bounds::{QueueBounds, Slots},
+    gauges::{BandGauges, ModelGauges, QueueGauges},
+    load::QueueLoad,
+    priority::{Band, FlowKey, Priority},
+    wish::{Arrival, Arrived, Dispatched, Due, Runner, Shed, ShedReason, WaiterId, Wish},
 };
 use crate::{ModelName, Nanos};
 
@@ -244,10 +244,9 @@ impl FairQueue {
     /// Whether a request of this priority may start on this runner.
     fn is_open(&self, runner: &Runner, priority: Priority, now: Nanos) -> bool {
         let slots = self.slots_of(&runner.model);
-        let reserve = if priority == Priority::Critical { 0 } else { self.reserve(slots, now) };
-        let used = |runner: &Runner| self.groups.used(runner);
-        used(runner).running < slots.saturating_sub(reserve)
-            && self.models.admits(runner, self.slots.models, used, now)
+        let kept = self.reserve(slots, now);
+        let has_slot = self.groups.of(runner).is_none_or(|group| group.has_slot(priority, slots, kept));
+        has_slot && self.models.admits(runner, self.slots.models, |runner| self.groups.used(runner), now)
     }
 
     /// Slots that only critical requests may have: one, for a minute after the last of them.
@@ -285,3 +284,6 @@ impl Running {
 impl Use {
     const NONE: Self = Self { running: 0, waited_for: None };
 }
+
+#[cfg(test)]
+mod tests;
