@@ -10,7 +10,7 @@ mod stall;
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 
-use corral_limiter::queue::SlotBounds;
+use corral_limiter::fifo::SlotBounds;
 use corral_limiter::{HeadFacts, LimiterSettings, compile};
 use corral_wire::{
     EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
@@ -53,7 +53,7 @@ fn plan(burst: u64) -> PlanDoc {
         pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
         sequence: 1,
         identity: IdentityDoc::default(),
-        queue: QueueDoc { max_depth: 100, max_wait_ms: 10_000 },
+        queue: QueueDoc { max_depth: 100, max_wait_ms: 10_000, ..QueueDoc::default() },
         limits: vec![limit],
         ..PlanDoc::default()
     }

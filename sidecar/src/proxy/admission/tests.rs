@@ -2,8 +2,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use corral_limiter::queue::SlotBounds;
-use corral_limiter::{LimiterSettings, QueueBounds, compile};
+use corral_limiter::fifo::SlotBounds;
+use corral_limiter::{LimiterSettings, compile, fifo::QueueBounds};
 use corral_wire::{
     EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
     Scope,
@@ -26,7 +26,7 @@ pub(super) fn plan(max_depth: u32, max_wait_ms: u64, limits: Vec<LimitDoc>) -> P
         pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
         sequence: 1,
         identity: IdentityDoc::default(),
-        queue: QueueDoc { max_depth, max_wait_ms },
+        queue: QueueDoc { max_depth, max_wait_ms, ..QueueDoc::default() },
         limits,
         ..PlanDoc::default()
     }
