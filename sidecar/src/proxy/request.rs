@@ -244,6 +244,7 @@ impl Life<'_> {
         };
         let (model, estimate) = (reckoning.model(), reckoning.estimate());
         let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
+        self.proxy.models.used(&self.proxy.core, &need.model);
         let health = &self.proxy.core.health;
         let permit = tokio::select! {
             // First, so that no slot that comes back is taken by one who would be sent to what has stopped.

@@ -37,6 +37,8 @@ pub struct ProxySettings {
     pub hold_loading: Duration,
     /// When a runner from which nothing comes has stopped.
     pub stall: StallBounds,
+    /// From one look at what Ollama has loaded to the next, while something is. Default 10 s.
+    pub look_interval: Duration,
     /// Whether models belong on a GPU, so that one which is not wholly there is told of. Default no.
     pub expect_gpu: bool,
     /// How long requests in flight may take to end at shutdown. Default 30 s.
@@ -60,6 +62,7 @@ impl ProxySettings {
             hold_loaded: Duration::from_secs(1),
             hold_loading: Duration::from_mins(10),
             stall: StallBounds::default(),
+            look_interval: Duration::from_secs(10),
             expect_gpu: false,
             shutdown_grace: Duration::from_secs(30),
         }
