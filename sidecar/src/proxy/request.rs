@@ -231,7 +231,8 @@ impl Life<'_> {
         let asked = inspect::scan_body(held.bytes(), action)?;
         self.shape = asked.tuning.shape(route.endpoint.reads());
         self.record.stream = asked.stream.unwrap_or(route.endpoint.streams_by_default);
-        self.reckoning = self.proxy.reckon(&asked, route.endpoint);
+        let facts = self.facts.as_ref();
+        self.reckoning = facts.and_then(|facts| self.proxy.reckon(&asked, route.endpoint, facts));
         self.record.model = Some(asked.model);
         Ok(Some(held))
     }
