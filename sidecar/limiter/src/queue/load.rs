@@ -66,7 +66,12 @@ mod tests {
         /// One slot a model and two in all; each request has taken 4 s so far.
         fn new(max_depth: u32, max_wait_secs: u64) -> Self {
             let mut queue = SlotQueue::new(SlotBounds { per_model: 1, total: 2 });
-            queue.set_bounds(QueueBounds { max_depth, max_wait: Nanos::from_secs(max_wait_secs) });
+            queue.set_bounds(QueueBounds {
+                max_depth,
+                max_depth_per_client: max_depth.max(1),
+                max_wait: Nanos::from_secs(max_wait_secs),
+                batch_max_wait: Nanos::from_secs(max_wait_secs),
+            });
             let mut scene = Self { queue, model: ModelName::parse("m").unwrap(), last: 0 };
             scene.come();
             scene.queue.release(WaiterId(1), Nanos::from_secs(4));

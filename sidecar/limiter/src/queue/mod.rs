@@ -10,8 +10,10 @@
 mod estimate;
 mod group;
 mod load;
+mod priority;
 
 pub use load::QueueLoad;
+pub use priority::{Band, FlowKey, Priority};
 
 use hashbrown::{HashMap, HashSet};
 use smallvec::SmallVec;
@@ -45,8 +47,12 @@ impl SlotBounds {
 pub struct QueueBounds {
     /// The most that wait, all models together. 0: none waits, a busy pod refuses at once.
     pub max_depth: u32,
-    /// The longest that one waits.
+    /// The most of one client that wait; at least 1.
+    pub max_depth_per_client: u32,
+    /// The longest that one waits, but for those of [`Band::Batch`] and [`Band::Spare`].
     pub max_wait: Nanos,
+    /// The longest that one of those waits.
+    pub batch_max_wait: Nanos,
 }
 
 /// Names a request for as long as it waits or runs. The caller never gives one number to two that live together.
@@ -164,7 +170,12 @@ impl SlotQueue {
     pub fn new(slots: SlotBounds) -> Self {
         Self {
             slots: slots.at_least_one(),
-            bounds: QueueBounds { max_depth: 0, max_wait: Nanos::ZERO },
+            bounds: QueueBounds {
+                max_depth: 0,
+                max_depth_per_client: 1,
+                max_wait: Nanos::ZERO,
+                batch_max_wait: Nanos::ZERO,
+            },
             groups: HashMap::new(),
             waiting: HashMap::new(),
             booked: HashSet::new(),

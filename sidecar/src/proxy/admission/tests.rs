@@ -26,7 +26,7 @@ pub(super) fn plan(max_depth: u32, max_wait_ms: u64, limits: Vec<LimitDoc>) -> P
         pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
         sequence: 1,
         identity: IdentityDoc::default(),
-        queue: QueueDoc { max_depth, max_wait_ms },
+        queue: QueueDoc { max_depth, max_wait_ms, ..QueueDoc::default() },
         limits,
         ..PlanDoc::default()
     }
@@ -154,7 +154,12 @@ async fn who_waited_in_vain_is_told_how_long_it_would_wait_again() {
     let first = place(&core, "m").unwrap().slot().await.unwrap();
     assert_eq!(waits_in_vain(&core).await, (60, 60), "nothing is known of the model");
     drop(first);
-    core.lock().queue.set_bounds(QueueBounds { max_depth: 10, max_wait: Nanos::from_secs(5) });
+    core.lock().queue.set_bounds(QueueBounds {
+        max_depth: 10,
+        max_depth_per_client: 10,
+        max_wait: Nanos::from_secs(5),
+        batch_max_wait: Nanos::from_secs(5),
+    });
     let _second = place(&core, "m").unwrap().slot().await.unwrap();
     assert_eq!(waits_in_vain(&core).await, (5, 60), "it does not wait behind itself");
 }
