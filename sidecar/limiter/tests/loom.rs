@@ -137,10 +137,10 @@ fn who_leaves_at_any_moment_takes_no_slot_along_and_the_next_is_served() {
         let hall = Hall::with(1);
         let held = Hall::arrive(&hall, 0).wait();
         let (leaver, stayer) = (Hall::arrive(&hall, 1), Hall::arrive(&hall, 2));
-        let leaves = thread::spawn(move || drop(leaver));
+        let leaving = thread::spawn(move || drop(leaver));
         let stays = thread::spawn(move || work(stayer.wait()));
         drop(held);
-        leaves.join().unwrap();
+        leaving.join().unwrap();
         stays.join().unwrap();
         hall.assert_at_rest();
     });
@@ -170,11 +170,11 @@ fn two_slots_come_back_at_once_and_two_wait_of_whom_one_leaves() {
         let (one, other) = (Hall::arrive(&hall, 0).wait(), Hall::arrive(&hall, 1).wait());
         let (leaver, stayer) = (Hall::arrive(&hall, 2), Hall::arrive(&hall, 3));
         let gives = thread::spawn(move || drop(one));
-        let leaves = thread::spawn(move || drop(leaver));
+        let leaving = thread::spawn(move || drop(leaver));
         drop(other);
         work(stayer.wait());
         gives.join().unwrap();
-        leaves.join().unwrap();
+        leaving.join().unwrap();
         hall.assert_at_rest();
     });
 }
@@ -211,15 +211,15 @@ fn who_is_to_be_given_something_learns_when_the_giver_goes() {
 #[test]
 fn what_is_given_is_in_one_pair_of_hands() {
     every_order(|| {
-        let (giver, mut taker) = pair();
+        let (source, mut hand) = pair();
         let token = Arc::new(());
-        let given = Arc::clone(&token);
-        let gives = thread::spawn(move || giver.give(given).err());
-        let taken = taker.take();
-        drop(taker);
-        let back = gives.join().unwrap();
-        assert!(taken.is_none() || back.is_none());
-        drop((taken, back));
+        let thing = Arc::clone(&token);
+        let giving = thread::spawn(move || source.give(thing).err());
+        let got = hand.take();
+        drop(hand);
+        let back = giving.join().unwrap();
+        assert!(got.is_none() || back.is_none());
+        drop((got, back));
         assert_eq!(Arc::strong_count(&token), 1);
     });
 }
