@@ -50,6 +50,7 @@ pub mod adaptive;
 pub mod algo;
 pub mod calendar;
 mod decision;
+pub mod handoff;
 mod judge;
 mod key;
 mod limiter;
