@@ -2,7 +2,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use corral_limiter::queue::SlotBounds;
+use corral_limiter::queue::Slots;
 use corral_limiter::{LimiterSettings, QueueBounds, compile};
 use corral_wire::{
     EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
@@ -50,7 +50,7 @@ fn limit(burst: u64, concurrency: u32) -> LimitDoc {
 pub(super) fn core(per_model: u32, doc: &PlanDoc) -> Arc<Core> {
     let settings = CoreSettings {
         limiter: LimiterSettings { hash_key: [7; 16], keys_per_limit: 1000 },
-        slots: SlotBounds { per_model, total: per_model * 2 },
+        slots: Slots { per_model, total: per_model * 2 },
     };
     let core = Core::new(settings, Arc::new(Health::new()), Arc::new(Metrics::new()));
     core.take_plan(Arc::new(compile(doc).unwrap()), NonZeroU32::MIN);
