@@ -52,6 +52,15 @@ impl Hold {
         }
     }
 
+    /// The head of an answer with this status has come.
+    fn answered(&self, status: StatusCode) {
+        if let Self::Slot { permit, .. } = self
+            && status.is_success()
+        {
+            permit.loaded();
+        }
+    }
+
     /// An answer begins. Says whether bytes may be taken out of it.
     fn begin(&mut self, stream: bool) -> bool {
         match self {
@@ -210,7 +219,7 @@ fn note(proxy: &Proxy, flight: Option<&Flight<'_>>, begun: Option<&Begun>, dispa
             metrics.upstream_first_byte(Instant::now().saturating_duration_since(dispatched));
             if response.status() == StatusCode::SERVICE_UNAVAILABLE {
                 proxy.core.tally().upstream_busy();
-                trouble(proxy, flight, Strain::Busy);
+                fares_badly(proxy, flight, Strain::Busy);
                 metrics.upstream_failed(UpstreamFailure::Busy);
             }
         }
@@ -229,7 +238,7 @@ fn note(proxy: &Proxy, flight: Option<&Flight<'_>>, begun: Option<&Begun>, dispa
 }
 
 /// Ollama fares badly, and so does the model, if the exchange is about one.
-fn trouble(proxy: &Proxy, flight: Option<&Flight<'_>>, sign: Strain) {
+fn fares_badly(proxy: &Proxy, flight: Option<&Flight<'_>>, sign: Strain) {
     proxy.core.trouble();
     if let Some(flight) = flight {
         flight.strained(sign);
@@ -272,11 +281,12 @@ async fn deliver(
 ) {
     let (head, body) = response.into_parts();
     if exchange.began_late(dispatched.elapsed(), proxy) {
-        trouble(proxy, exchange.flight.as_ref(), Strain::Late);
+        fares_badly(proxy, exchange.flight.as_ref(), Strain::Late);
     }
     if let Some(flight) = &exchange.flight {
         flight.answered(kind_of(&head));
     }
+    exchange.hold.answered(head.status);
     let (frames, receiver) = mpsc::channel(FRAMES_AHEAD);
     let stream = is_stream(&head);
     let shrinks = exchange.hold.begin(stream);
@@ -387,7 +397,7 @@ async fn pump(
                 health.upstream_answered();
                 let data = frame.into_data().unwrap_or_default();
                 if trouble::tells_of_full_memory(&data) {
-                    trouble(proxy, flight, Strain::OutOfMemory);
+                    fares_badly(proxy, flight, Strain::OutOfMemory);
                 }
                 watch.see(&data);
                 let data = hold.see(data);

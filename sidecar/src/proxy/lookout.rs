@@ -5,6 +5,8 @@
 //! it is; while models are loaded, as far as is known, now and then; and, where models belong on a GPU, as often while
 //! Ollama is up.
 
+use std::time::Duration;
+
 use tokio::time::{Instant, sleep};
 
 use super::Proxy;

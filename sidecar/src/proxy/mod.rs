@@ -21,6 +21,7 @@ mod judge;
 mod limits;
 mod lookout;
 mod models;
+mod patience;
 mod ps;
 mod pulse;
 mod record;
@@ -41,7 +42,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use corral_limiter::{Nanos, Plan};
+use corral_limiter::{HeadFacts, Nanos, Plan};
 use parking_lot::Mutex;
 
 pub(crate) use api_key::NoClient;
@@ -49,6 +50,7 @@ pub(crate) use dice::Dice;
 pub(crate) use explain::explain;
 pub(crate) use framing::{Fault, Framing, MAX_HEAD};
 pub(crate) use request::handle;
+pub(crate) use settings::LOOK_INTERVAL;
 pub use settings::{ProxySettings, StallBounds};
 pub(crate) use wording::seconds;
 
@@ -58,7 +60,7 @@ use models::Models;
 use residency::Residency;
 use route::Endpoint;
 pub(crate) use tokens::Learned;
-use tokens::Reckoning;
+use tokens::{Reckoning, Whose};
 use trouble::Signs;
 use upstream::Upstream;
 
@@ -87,8 +89,8 @@ impl Proxy {
     }
 
     /// Reckons what a request will probably cost; none where nothing is inferred, which takes no slot.
-    fn reckon(&self, asked: &Asked<'_>, endpoint: &Endpoint) -> Option<Reckoning> {
-        reckon(&self.core, asked, endpoint)
+    fn reckon(&self, asked: &Asked<'_>, endpoint: &Endpoint, whose: &HeadFacts) -> Option<Reckoning> {
+        reckon(&self.core, asked, endpoint, whose)
     }
 
     async fn look_at_the_wall(&self) {
@@ -110,10 +112,11 @@ impl Proxy {
     }
 }
 
-fn reckon(core: &Core, asked: &Asked<'_>, endpoint: &Endpoint) -> Option<Reckoning> {
+fn reckon(core: &Core, asked: &Asked<'_>, endpoint: &Endpoint, whose: &HeadFacts) -> Option<Reckoning> {
     let plan = core.plan();
+    let whose = Whose(core.clients.digest(whose));
     let tokens = plan.as_deref().map(Plan::tokens).cloned().unwrap_or_default();
-    Reckoning::of(asked, endpoint, &tokens, &core.learned.lock())
+    Reckoning::of(asked, endpoint, &tokens, (&core.learned.lock(), whose))
 }
 
 /// What the requests of one connection share.

@@ -139,7 +139,8 @@ mod tests {
             {"name":"b:1","expires_at":"never"}
         ]}"#;
         let listed: Listed = serde_json::from_str(text).unwrap();
-        let models: Vec<_> = listed.models().map(|(name, digest, until)| (name.to_string(), digest, until)).collect();
+        let models: Vec<_> =
+            listed.models().map(|(name, digest, until)| (name.to_string(), digest, until)).collect();
         let until = "2026-11-21T20:37:29.077976503Z".parse().ok();
         assert_eq!(models, [("tiny:latest".to_owned(), "abc", until), ("b:1".to_owned(), "", None)]);
     }

@@ -28,12 +28,12 @@ const PART: u32 = 20;
 
 /// What the last line of an answer says of its times.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) struct Times {
-    pub(in crate::proxy) total: Duration,
+pub(crate) struct Times {
+    pub(crate) total: Duration,
     /// Until it had a runner.
-    pub(in crate::proxy) load: Duration,
+    pub(crate) load: Duration,
     /// Reading the prompt, and writing the answer.
-    pub(in crate::proxy) work: Duration,
+    pub(crate) work: Duration,
 }
 
 impl Times {
@@ -45,15 +45,15 @@ impl Times {
 
 /// How a request was sent.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(in crate::proxy) struct Sent {
-    pub(in crate::proxy) at: Instant,
+pub(crate) struct Sent {
+    pub(crate) at: Instant,
     /// No other request of its model was inside Ollama then.
-    pub(in crate::proxy) alone: bool,
+    pub(crate) alone: bool,
 }
 
 /// What each model's latest answers tell.
 #[derive(Debug, Default)]
-pub(in crate::proxy) struct HiddenWaits {
+pub(super) struct HiddenWaits {
     models: HashMap<ModelName, Waits>,
     seen: u64,
 }
@@ -70,13 +70,7 @@ struct Waits {
 
 impl HiddenWaits {
     /// An answer is complete. Whether the latest ones of its model have waited in Ollama.
-    pub(in crate::proxy) fn answered(
-        &mut self,
-        model: &ModelName,
-        times: Times,
-        sent: Sent,
-        now: Instant,
-    ) -> bool {
+    pub(super) fn answered(&mut self, model: &ModelName, times: Times, sent: Sent, now: Instant) -> bool {
         self.waits(model).answered(times, sent, now)
     }
 

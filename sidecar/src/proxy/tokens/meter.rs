@@ -166,8 +166,8 @@ fn is_content(voice: Voice, path: &[Name]) -> bool {
 /// Which count stands there.
 fn count_at(voice: Voice, path: &[Name]) -> Option<Count> {
     use Name::{
-        Cached, CachedPrompt, Completion, Evaluated, EvaluatedIn, Input, InputDetails, LoadedIn, Output, Prompt,
-        PromptDetails, PromptEvaluated, PromptEvaluatedIn, Response, TookInAll, Usage,
+        Cached, CachedPrompt, Completion, Evaluated, EvaluatedIn, Input, InputDetails, LoadedIn, Output,
+        Prompt, PromptDetails, PromptEvaluated, PromptEvaluatedIn, Response, TookInAll, Usage,
     };
     match (voice, path) {
         (Voice::Native, [PromptEvaluated])
