@@ -42,6 +42,7 @@ pub(crate) struct Slot {
 }
 
 struct Runner {
+    model: ModelSpec,
     options: RunnerOptions,
     slots: Arc<Semaphore>,
     usage: Arc<Usage>,
@@ -117,6 +118,7 @@ pub(crate) struct Scheduler {
     record: Record,
     pace: Arc<Mutex<Pace>>,
     wedge: Wedge,
+    parallel: Arc<AtomicUsize>,
 }
 
 impl Scheduler {
@@ -126,17 +128,28 @@ impl Scheduler {
         let runners = Runners::default();
         let queued = Arc::new(AtomicUsize::new(0));
         let loading = Arc::default();
+        let parallel = Arc::new(AtomicUsize::new(settings.num_parallel));
         let loader = Loader {
             runners: runners.clone(),
             loading: Arc::clone(&loading),
             queued: queued.clone(),
-            parallel: settings.num_parallel,
+            parallel: parallel.clone(),
             max_loaded: settings.max_loaded,
             record: record.clone(),
             pace: pace.clone(),
         };
         tokio::spawn(loader.run(queue));
-        Self { runners, loading, pending, queued, max_queue: settings.max_queue, record, pace, wedge }
+        Self {
+            runners,
+            loading,
+            pending,
+            queued,
+            max_queue: settings.max_queue,
+            record,
+            pace,
+            wedge,
+            parallel,
+        }
     }
 
     /// Finds a runner, loads one if need be, and waits for a slot of it.
@@ -185,6 +198,24 @@ impl Scheduler {
 
     pub(crate) fn unload(&self, model: &str) {
         self.runners.lock().remove(model);
+    }
+
+    /// Gives every runner another number of slots; those that go are waited for, in their turn.
+    pub(crate) fn set_parallel(&self, parallel: usize) {
+        let before = self.parallel.swap(parallel, Ordering::SeqCst);
+        for runner in self.runners.lock().values() {
+            let (had, has) = (runner.model.slots(before), runner.model.slots(parallel));
+            runner.slots.add_permits(has.saturating_sub(had));
+            let (slots, fewer) = (runner.slots.clone(), had.saturating_sub(has));
+            tokio::spawn(async move {
+                for _ in 0..fewer {
+                    // A closed one has no slots any more.
+                    if let Ok(slot) = slots.acquire().await {
+                        slot.forget();
+                    }
+                }
+            });
+        }
     }
 
     fn suits(&self, model: &str, options: &RunnerOptions) -> bool {
@@ -238,7 +269,7 @@ struct Loader {
     runners: Runners,
     loading: Arc<Mutex<Option<String>>>,
     queued: Arc<AtomicUsize>,
-    parallel: usize,
+    parallel: Arc<AtomicUsize>,
     max_loaded: usize,
     record: Record,
     pace: Arc<Mutex<Pace>>,
@@ -276,8 +307,8 @@ impl Loader {
         if let Some(error) = &model.load_error {
             return Err(NoRunner::Failed(error.clone()));
         }
-        let slots = Arc::new(Semaphore::new(model.slots(self.parallel)));
-        let runner = Runner { options, slots, usage: Arc::default() };
+        let slots = Arc::new(Semaphore::new(model.slots(self.parallel.load(Ordering::SeqCst))));
+        let runner = Runner { options, slots, model: model.clone(), usage: Arc::default() };
         let user = User::of(&runner);
         self.runners.lock().insert(model.name.clone(), runner);
         self.record.loaded();

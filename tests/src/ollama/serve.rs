@@ -35,7 +35,7 @@ type Answer = Result<Response<Body>, io::Error>;
 /// Everything that a server's connections share.
 pub(crate) struct World {
     settings: Settings,
-    scheduler: Scheduler,
+    pub(crate) scheduler: Scheduler,
     pub(crate) record: Record,
     pub(crate) script: Script,
     pub(crate) pace: SharedPace,
