@@ -2,8 +2,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use corral_limiter::queue::SlotBounds;
-use corral_limiter::{LimiterSettings, QueueBounds, compile};
+use corral_limiter::fifo::SlotBounds;
+use corral_limiter::{LimiterSettings, compile, fifo::QueueBounds};
 use corral_wire::{
     EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
     Scope,
@@ -154,12 +154,7 @@ async fn who_waited_in_vain_is_told_how_long_it_would_wait_again() {
     let first = place(&core, "m").unwrap().slot().await.unwrap();
     assert_eq!(waits_in_vain(&core).await, (60, 60), "nothing is known of the model");
     drop(first);
-    core.lock().queue.set_bounds(QueueBounds {
-        max_depth: 10,
-        max_depth_per_client: 10,
-        max_wait: Nanos::from_secs(5),
-        batch_max_wait: Nanos::from_secs(5),
-    });
+    core.lock().queue.set_bounds(QueueBounds { max_depth: 10, max_wait: Nanos::from_secs(5) });
     let _second = place(&core, "m").unwrap().slot().await.unwrap();
     assert_eq!(waits_in_vain(&core).await, (5, 60), "it does not wait behind itself");
 }
