@@ -87,8 +87,7 @@ impl FairQueue {
     fn look_at_models(&mut self, now: Nanos) {
         let groups = &self.groups;
         self.models.call_off(|runner| groups.of(runner).is_some_and(Group::has_waiters));
-        let is_wanted = |group: &Group| group.has_ready() && !self.models.is_resident(&group.runner);
-        if !self.groups.iter().any(|(_, group)| is_wanted(group)) {
+        if !self.groups.iter().any(|(_, group)| self.waits_for_load(group)) {
             return;
         }
         let Some(choice) = self.first(|_, _, _| true) else { return };
@@ -132,8 +131,10 @@ impl FairQueue {
         let Some(waiting) = self.rise(id) else { return false };
         let Waiting { client, flow, group, cost, since, .. } = waiting;
         let Some(band) = self.flows.get(flow).map(|flow| flow.priority.band()) else { return false };
-        let service = self.times.overall();
-        self.band_mut(band).codel.started(now.since(since), service, now);
+        if band.is_waited_for() {
+            let service = self.times.overall();
+            self.band_mut(band).codel.started(now.since(since), service, now);
+        }
         self.start(id, (flow, group), (client, cost), now);
         true
     }

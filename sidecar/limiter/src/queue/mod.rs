@@ -44,7 +44,7 @@ use self::{
     bounds::Share,
     codel::Codel,
     flows::{FlowId, Flows, GroupId},
-    group::Ticket,
+    group::{Group, Ticket},
     groups::Groups,
     models::{Models, Use},
     service::ServiceTimes,
@@ -211,7 +211,8 @@ impl FairQueue {
             return None;
         }
         let reserve = self.last_critical.map(|last| last.plus(RESERVE_KEPT)).filter(|end| *end > now);
-        let swap = self.models.next_change(|runner| self.groups.used(runner), now);
+        let strangers = self.groups.iter().any(|(_, group)| self.waits_for_load(group));
+        let swap = self.models.next_change(|runner| self.groups.used(runner), now).filter(|_| strangers);
         [reserve, swap, self.models.next_recovery(now)].into_iter().flatten().min()
     }
 
@@ -247,6 +248,11 @@ impl FairQueue {
         let kept = self.reserve(slots, now);
         let has_slot = self.groups.of(runner).is_none_or(|group| group.has_slot(priority, slots, kept));
         has_slot && self.models.admits(runner, self.slots.models, |runner| self.groups.used(runner), now)
+    }
+
+    /// Whether somebody waits for a runner that is not loaded.
+    fn waits_for_load(&self, group: &Group) -> bool {
+        group.has_waiters() && !self.models.is_resident(&group.runner)
     }
 
     /// Slots that only critical requests may have: one, for a minute after the last of them.
