@@ -42,6 +42,9 @@ pub(crate) enum Refused {
     QueueTimeout { waited: Nanos, estimated_wait: Nanos },
     #[error("{}", super::wording::unavailable(*.0))]
     Unavailable(Unavailable),
+    /// The breaker is open, for so long still; 0: it may be tried just now, by somebody else.
+    #[error("{}", super::wording::unavailable(Unavailable::BreakerOpen))]
+    Shut { wait: Nanos },
     #[error("Ollama did not answer.")]
     NoAnswer,
 }
@@ -115,7 +118,7 @@ impl Refused {
             | Self::Limit(_)
             | Self::QueueFull(_)
             | Self::QueueTimeout { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable(_) | Self::NoAnswer => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -125,7 +128,7 @@ impl Refused {
             Self::QueueFull(_) | Self::QueueTimeout { .. } | Self::Body(BodyFault::NoRoom) => {
                 Kind::Overloaded
             }
-            Self::Unavailable(_) | Self::NoAnswer => Kind::Unavailable,
+            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer => Kind::Unavailable,
             Self::Unauthenticated(_) => Kind::Unauthenticated,
             Self::Body(BodyFault::TooLarge { .. }) => Kind::TooLarge,
             _ => match self.status() {
@@ -148,6 +151,7 @@ impl Refused {
             }
             Self::Unavailable(_) => about(Nanos::from_secs(5)),
             Self::NoAnswer => about(Nanos::from_secs(2)),
+            Self::Shut { wait } => about((*wait).max(Nanos::from_secs(1))),
             _ => None,
         }
     }
@@ -193,7 +197,7 @@ impl Refused {
             Self::QueueFull(QueueRefusal { reason: QueueFull::Wait, .. }) => Some(RefusedBy::WaitTooLong),
             Self::QueueFull(_) | Self::Body(BodyFault::NoRoom) => Some(RefusedBy::QueueFull),
             Self::QueueTimeout { .. } => Some(RefusedBy::QueueTimeout),
-            Self::Unavailable(_) | Self::NoAnswer => Some(RefusedBy::Unavailable),
+            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer => Some(RefusedBy::Unavailable),
             Self::Unauthenticated(_) => Some(RefusedBy::Unauthenticated),
             _ => Some(RefusedBy::BadRequest),
         }

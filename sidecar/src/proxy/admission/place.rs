@@ -9,7 +9,7 @@ use tokio::time::{sleep_until, timeout_at};
 use super::Denied;
 use super::charge::Charge;
 use super::hall::{Arrived, Bell};
-use crate::core::Core;
+use crate::core::{Core, State};
 
 /// A place in the queue, or a slot of Ollama. Dropped: it is left or given back, and who is next gets it.
 struct Slot {
@@ -92,7 +92,8 @@ impl Place {
         if self.terms.hold_up() {
             self.slot.core.metrics.limit_wait(waited.into());
         }
-        Ok(Permit { slot: self.slot, charge: self.charge, waited })
+        let Self { slot, charge, model, .. } = self;
+        Ok(Permit { slot, charge, model, waited, before: Nanos::ZERO })
     }
 
     /// The delay is over: it comes to the queue.
@@ -100,7 +101,7 @@ impl Place {
         let now = self.slot.core.clock().now();
         {
             let mut state = self.slot.core.lock();
-            let crate::core::State { queue, hall, .. } = &mut *state;
+            let State { queue, hall, .. } = &mut *state;
             self.arrived = hall.join(queue, (self.slot.id, &self.model), &self.terms, now);
         }
         self.look(now);
@@ -135,7 +136,10 @@ impl Place {
 pub(crate) struct Permit {
     slot: Slot,
     charge: Charge,
+    model: ModelName,
     waited: Nanos,
+    /// For how long it has held others before this one.
+    before: Nanos,
 }
 
 impl Permit {
@@ -144,10 +148,38 @@ impl Permit {
         self.waited
     }
 
-    /// For how long it has been held.
+    /// For how long it has been held, and those that it had before.
     pub(crate) fn held(&self) -> Nanos {
+        self.before.plus(self.held_last())
+    }
+
+    /// For how long it has been held since it was got.
+    pub(crate) fn held_last(&self) -> Nanos {
         let now = self.charge.core.clock().now();
         self.slot.held_since.map_or(Nanos::ZERO, |since| now.since(since))
+    }
+
+    /// Gives the slot back, which has cost `spent`, and waits at the head of its client's requests for another one of
+    /// the estimate `next`. What was settled stands if it is dropped meanwhile.
+    pub(crate) async fn again(mut self, _spent: u64, _next: u64) -> Result<Self, Denied> {
+        let (core, now) = (Arc::clone(&self.charge.core), self.charge.core.clock().now());
+        let before = self.held();
+        let arrived = {
+            let mut state = core.lock();
+            let State { queue, hall, .. } = &mut *state;
+            queue.release(self.slot.id, now);
+            core.tally().slot_held(self.held_last());
+            self.slot.held_since = None;
+            self.slot.id = hall.next_id();
+            queue.book(self.slot.id).map_err(Denied::Queue)?;
+            hall.join(queue, (self.slot.id, &self.model), &Terms::default(), now)
+        };
+        let (slot, charge, model) = (self.slot, self.charge, self.model);
+        let mut place = Place { slot, charge, model, terms: Terms::default(), arrived_at: now, arrived };
+        place.look(now);
+        core.lock().dispatch(now);
+        let permit = place.slot().await?;
+        Ok(Self { before, ..permit })
     }
 
     /// The answer has so many tokens by now.
