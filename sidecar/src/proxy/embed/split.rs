@@ -147,18 +147,19 @@ mod tests {
         let tokens = json!(vec![[1, 2, 3]; 17]);
         assert_eq!(parts("/v1/embeddings", &body(tokens.clone())).unwrap().len(), 2);
         assert_eq!(parts("/api/embed", &body(tokens)), None, "Ollama's own API knows no tokens");
-        assert_eq!(parts("/v1/embeddings", &body(json!([1; 17]))), None, "one input of 17 tokens");
+        assert_eq!(parts("/v1/embeddings", &body(json!(vec![1; 17]))), None, "one input of 17 tokens");
     }
 
     #[test]
     fn only_the_last_part_says_how_long_the_model_is_kept() {
         let inputs = Value::from(texts(17)).to_string();
-        for (before, after) in [("\"keep_alive\":KEEP,", ""), ("", ",\"KEEP_alive\": KEEP ")] {
+        for (before, after) in [("\"keep_alive\":KEEP,", ""), ("", ",\"Keep_ALIVE\":KEEP ")] {
             let body = format!(r#"{{"model":"m",{before}"input":{inputs}{after}}}"#);
             for keep in ["0", "-1", "1.5", "\"0\"", "\"5m\"", "\"-1s\"", "\"1h2.5m3ms\"", "\"7µs\""] {
                 let parts = parts("/api/embed", &body.replace("KEEP", keep)).unwrap();
-                assert!(!parts[0].contains(keep) && parts[0].contains("null"), "{}", parts[0]);
-                assert!(parts[1].contains(keep), "{}", parts[1]);
+                let (first, last) = (&parts[0], &parts[1]);
+                assert!(!first.contains(&format!(":{keep}")) && first.contains(":null"), "{first}");
+                assert!(last.contains(&format!(":{keep}")) && !last.contains("null"), "{last}");
             }
             for refused in [
                 "\"soon\"",
@@ -173,7 +174,7 @@ mod tests {
                 "[]",
             ] {
                 let parts = parts("/api/embed", &body.replace("KEEP", refused)).unwrap();
-                assert!(parts.iter().all(|part| part.contains(refused)), "{refused}");
+                assert!(parts.iter().all(|part| part.contains(&format!(":{refused}"))), "{refused}");
             }
         }
     }
