@@ -64,14 +64,23 @@ impl Hold {
         }
     }
 
-    /// Gives the slot back, which has cost so much, and waits for another one that will cost so much.
+    /// Gives the slot back after so many tokens of the prompt, and waits for another one that will cost so much.
     pub(super) async fn again(self, spent: u64, next: u64) -> Result<Self, Denied> {
         match self {
             Self::Slot { permit, need, account } => {
-                let permit = permit.again(spent, next).await?;
+                let permit = permit.again((spent, 0), next).await?;
                 Ok(Self::Slot { permit, need, account })
             }
             Self::Passed(passed) => Ok(Self::Passed(passed)),
+        }
+    }
+
+    /// The head of an answer with this status has come.
+    pub(super) fn answered(&self, status: StatusCode) {
+        if let Self::Slot { permit, .. } = self
+            && status.is_success()
+        {
+            permit.loaded();
         }
     }
 
@@ -208,6 +217,7 @@ pub(super) async fn deliver(
     if let Some(flight) = &exchange.flight {
         flight.answered(kind_of(&head));
     }
+    exchange.hold.answered(head.status);
     let shrinks = exchange.hold.begin(stream);
     let length = body.size_hint().exact().filter(|_| !shrinks);
     let mut watch = Watch::new(exchange.ending);

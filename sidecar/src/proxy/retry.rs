@@ -118,7 +118,7 @@ pub(super) async fn anew(proxy: &Proxy, hold: Hold, listener: &mut Listener) -> 
     again(proxy, hold, 0, next, listener).await
 }
 
-/// Gives the slot back, which has cost so much, and waits for another one that will cost so much. None: whoever waits has
+/// Gives the slot back after so many tokens, and waits for another one that will cost so much. None: whoever waits has
 /// been told why there is none, or has left.
 pub(super) async fn again(
     proxy: &Proxy,

@@ -23,6 +23,9 @@ pub enum Priority {
 }
 
 impl Priority {
+    /// All, the most urgent first.
+    pub const ALL: [Self; 5] = [Self::Critical, Self::High, Self::Medium, Self::Low, Self::Spare];
+
     /// The band that serves it.
     pub const fn band(self) -> Band {
         match self {
@@ -56,4 +59,19 @@ pub enum Band {
     Batch,
     /// What nobody of the others wants.
     Spare,
+}
+
+impl Band {
+    /// All, the most urgent first.
+    pub const ALL: [Self; 4] = [Self::Interactive, Self::Standard, Self::Batch, Self::Spare];
+
+    /// What it gets beside the others, in thousandths. The weights are 16, 4 and 1; with all three at work the last would
+    /// get 4.8 % of the whole, so batch has the 20 · 5 / 95 that make it 5 %. [`Self::Spare`] competes with nobody.
+    pub const fn weight_milli(self) -> u32 {
+        match self {
+            Self::Interactive => 16_000,
+            Self::Standard => 4_000,
+            Self::Batch | Self::Spare => 1_053,
+        }
+    }
 }

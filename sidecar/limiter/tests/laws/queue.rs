@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use corral_limiter::{
-    ModelName, Nanos, QueueBounds,
-    queue::{Arrival, QueueFull, QueueGauges, Rank, SlotBounds, SlotQueue, WaiterId, Wish},
+    ModelName, Nanos,
+    fifo::{Arrival, QueueBounds, QueueFull, QueueGauges, Rank, SlotBounds, SlotQueue, WaiterId, Wish},
 };
 use proptest::prelude::*;
 
@@ -253,7 +253,7 @@ proptest! {
 
 fn bounds(max_depth: u32, max_wait: u64) -> QueueBounds {
     let max_wait = Nanos::from_secs(max_wait);
-    QueueBounds { max_depth, max_depth_per_client: 100, max_wait, batch_max_wait: max_wait }
+    QueueBounds { max_depth, max_wait }
 }
 
 fn queue(max_depth: u32, max_wait: u64) -> (SlotQueue, ModelName) {

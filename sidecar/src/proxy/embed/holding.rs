@@ -4,8 +4,7 @@ use bytes::Bytes;
 
 use crate::proxy::Proxy;
 use crate::proxy::forward::Hold;
-use crate::proxy::tokens::{How, tokens_cost};
-use corral_wire::CostModel;
+use crate::proxy::tokens::How;
 
 impl Hold {
     /// So many tokens are done: so much is charged if it ends before its end.
@@ -31,13 +30,10 @@ impl Hold {
         }
     }
 
-    /// Settles what is done, so that it is charged whatever comes next. Returns what the last part has cost the queue.
-    pub(super) fn settle_part(&mut self, before: u64, proxy: &Proxy) -> u64 {
-        let Self::Slot { permit, account, .. } = self else { return 0 };
-        let tokens = account.settle_part(permit);
-        match proxy.cost_model() {
-            CostModel::SlotTime => permit.held_last().0,
-            CostModel::Tokens => tokens_cost(tokens.saturating_sub(before), 0),
+    /// Settles what is done, so that it is charged whatever comes next.
+    pub(super) fn settle_part(&mut self) {
+        if let Self::Slot { permit, account, .. } = self {
+            account.settle_part(permit);
         }
     }
 

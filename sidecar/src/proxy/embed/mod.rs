@@ -172,6 +172,7 @@ impl Course<'_> {
         if let Some(flight) = &flight {
             flight.answered(kind_of(&head));
         }
+        hold.answered(head.status);
         let answer = match read(self.proxy, body, flight.as_ref(), &mut self.listener).await {
             Read::Whole(answer) => answer,
             Read::Left => {
@@ -205,7 +206,8 @@ impl Course<'_> {
     async fn next(&mut self, mut hold: Hold) -> Option<Hold> {
         let tokens = self.tokens(&hold);
         hold.part(tokens);
-        let spent = hold.settle_part(std::mem::replace(&mut self.charged, tokens), self.proxy);
+        hold.settle_part();
+        let spent = tokens.saturating_sub(std::mem::replace(&mut self.charged, tokens));
         let next = hold.cost_of((self.split.count() - self.done).min(MOST), self.split.count(), self.proxy);
         let going_out = self.overflow();
         let frames = match &self.listener {

@@ -97,11 +97,9 @@ impl Account {
         self.spent.set(tokens, 0);
     }
 
-    /// Settles what is done so far, and says how many tokens that is.
-    pub(crate) fn settle_part(&self, permit: &mut Permit) -> u64 {
-        let tokens = self.done.unwrap_or_default();
-        permit.settle(tokens, 0);
-        tokens
+    /// Settles what is done so far.
+    pub(crate) fn settle_part(&self, permit: &mut Permit) {
+        permit.settle(self.done.unwrap_or_default(), 0);
     }
 
     /// An answer begins, as a stream or not. Says whether bytes may be taken out of it.
@@ -129,15 +127,15 @@ impl Account {
         self.strip.as_mut().map_or_else(Bytes::new, Strip::rest)
     }
 
-    /// Tells the limits now and then how far it is, and at once when Ollama has counted.
+    /// Tells the limits and the queue now and then how far it is, and at once when Ollama has counted.
     fn note(&mut self, heard: &Heard, permit: &mut Permit) {
-        let so_far = heard.so_far();
-        self.spent.set(self.input(heard), so_far);
+        let (input, so_far) = (self.input(heard), heard.so_far());
+        self.spent.set(input, so_far);
         let due = so_far - so_far % STEP;
         let counted = if heard.output.is_some() { so_far } else { due };
         if counted > self.told {
             self.told = counted;
-            permit.progress(counted);
+            permit.progress(input, counted);
         }
     }
 

@@ -30,4 +30,4 @@ mod walk;
 pub(crate) use account::{Account, How, Spent};
 pub(crate) use edit::Edit;
 pub(crate) use learned::{Learned, Whose};
-pub(crate) use reckon::{Reckoning, TOKEN, tokens_cost};
+pub(crate) use reckon::{Reckoning, tokens_cost as cost};
