@@ -70,8 +70,9 @@ impl Models {
             loaded.push(Loaded { model, stays_until });
         }
         let names: Vec<ModelName> = loaded.iter().map(|one| one.model.clone()).collect();
-        core.seen_loaded(&names);
+        // First: who is loaded beyond that number has to go.
         core.fit_models(|may| self.fit.lock().look(loaded, may, (now, Timestamp::now())));
+        core.seen_loaded(&names);
     }
 
     /// What Ollama has loaded was not looked at for a while.
