@@ -1,8 +1,8 @@
 //! A request comes: it gets a slot, waits, or is refused and leaves no trace.
 
 use super::{
-    Arrival, Arrived, Band, Entry, FairQueue, FlowKey, Priority, Runner, Running, Shed, ShedReason, Waiting,
-    WaiterId, Wish,
+    Arrival, Arrived, Band, Entry, FairQueue, FlowKey, Priority, Runner, Running, Shed, ShedReason, WaiterId,
+    Waiting, Wish,
     flows::{FlowId, GroupId},
     group::{Seat, Ticket},
 };
@@ -22,14 +22,16 @@ impl FairQueue {
         if !starts {
             pushed_out = self.check(&wish, now).map_err(|reason| self.shed(reason, &wish))?;
         }
-        let pushed_out = pushed_out.into_iter().filter_map(|id| Some((id, self.push_out(id, now)?))).collect();
+        let pushed_out =
+            pushed_out.into_iter().filter_map(|id| Some((id, self.push_out(id, now)?))).collect();
         let arrival = self.enter(id, &wish, starts, now);
         Ok(Arrived { arrival, pushed_out })
     }
 
     /// Whether a request that comes now would start without waiting, if its limits let it.
     pub fn starts_at_once(&self, runner: &Runner, priority: Priority, now: Nanos) -> bool {
-        self.is_open(runner, priority, now) && !self.groups.of(runner).is_some_and(|group| group.has_waiters())
+        self.is_open(runner, priority, now)
+            && !self.groups.of(runner).is_some_and(|group| group.has_waiters())
     }
 
     /// A request may come only later: it takes a place now, so that it is not refused then, or is refused and leaves no

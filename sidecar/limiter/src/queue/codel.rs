@@ -88,7 +88,11 @@ mod tests {
         let wait = Nanos::from_secs(60);
         assert_eq!(after([900; 3]).patience(wait, SERVICE), wait);
         assert_eq!(after([900; 6]).patience(wait, SERVICE), Nanos::from_secs(15));
-        assert_eq!(after([900; 6]).patience(wait, Nanos::from_secs(100)), Nanos::from_secs(25), "at least the target");
+        assert_eq!(
+            after([900; 6]).patience(wait, Nanos::from_secs(100)),
+            Nanos::from_secs(25),
+            "at least the target"
+        );
         assert_eq!(after([900; 6]).patience(Nanos::from_millis(100), SERVICE), Nanos::from_millis(100));
     }
 }

@@ -3,7 +3,8 @@
 use smallvec::SmallVec;
 
 use super::{
-    Band, Dispatched, Entry, FairQueue, Priority, ShedReason, WaiterId, Waiting, account::Virtual,
+    Band, Dispatched, Entry, FairQueue, Priority, ShedReason, WaiterId, Waiting,
+    account::Virtual,
     flows::{FlowId, GroupId},
     group::{Group, Turn},
 };
@@ -30,7 +31,9 @@ impl FairQueue {
             let head = self.groups.get(group).and_then(|group| group.head(turn.flow, newest_first));
             let Some((_, seat)) = head else { break };
             if self.is_late(seat.id, now) {
-                done.late.extend(self.take_out(seat.id, ShedReason::DeadlineMissed, now).map(|shed| (seat.id, shed)));
+                done.late.extend(
+                    self.take_out(seat.id, ShedReason::DeadlineMissed, now).map(|shed| (seat.id, shed)),
+                );
             } else if !try_commit(seat.id) {
                 self.hold_back(seat.id);
                 self.stand_aside(group, turn.flow);

@@ -27,7 +27,8 @@ impl FairQueue {
             let sample = Sample { took: now.since(running.since), estimate: running.estimate };
             self.times.learn(&group.runner.model, sample);
             let model = group.runner.model.clone();
-            let busy = group.running.saturating_add(1).saturating_mul(5) >= self.slots_of(&model).saturating_mul(4);
+            let busy =
+                group.running.saturating_add(1).saturating_mul(5) >= self.slots_of(&model).saturating_mul(4);
             let demand = busy || group.has_waiters();
             self.models.served(&model, demand, self.slots.per_model, now);
         }
@@ -45,8 +46,17 @@ impl FairQueue {
         self.ask(flow, band);
         self.tickets = self.tickets.saturating_add(1);
         let ticket = Ticket { is_new: false, number: self.tickets };
-        let waiting =
-            Waiting { client, flow, group, ticket, cost: next, bytes: 0, since: now, due: None, is_held_back: false };
+        let waiting = Waiting {
+            client,
+            flow,
+            group,
+            ticket,
+            cost: next,
+            bytes: 0,
+            since: now,
+            due: None,
+            is_held_back: false,
+        };
         self.sit(id, waiting, band);
         Arrival::Wait { deadline: now.plus(self.bounds.max_wait_of(band)) }
     }

@@ -101,7 +101,10 @@ impl Flows {
     }
 
     fn own_or_shared(&mut self, client: FlowKey, priority: Priority) -> FlowKey {
-        if self.by_client.contains_key(&(priority, client)) || self.all.len() < MOST_FLOWS || self.forget_one() {
+        if self.by_client.contains_key(&(priority, client))
+            || self.all.len() < MOST_FLOWS
+            || self.forget_one()
+        {
             return client;
         }
         FlowKey(client.0.checked_rem(OVERFLOW_FLOWS).unwrap_or_default())

@@ -99,7 +99,8 @@ impl FairQueue {
     /// How each model stands that is loaded, runs or is waited for; in any order.
     pub fn models(&self) -> Vec<ModelGauges> {
         let in_groups = self.groups.iter().map(|(_, group)| self.model(&group.runner, Some(group)));
-        let idle = self.models.residents().iter().filter(|resident| self.groups.of(&resident.runner).is_none());
+        let idle =
+            self.models.residents().iter().filter(|resident| self.groups.of(&resident.runner).is_none());
         in_groups.chain(idle.map(|resident| self.model(&resident.runner, None))).collect()
     }
 

@@ -4,11 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
-use super::{
-    Band, Priority, Runner, WaiterId,
-    account::Virtual,
-    flows::FlowId,
-};
+use super::{Band, Priority, Runner, WaiterId, account::Virtual, flows::FlowId};
 use crate::Nanos;
 
 /// The order in which requests came; those that come again after their first turn are before all others.

@@ -39,14 +39,6 @@ mod wish;
 
 use hashbrown::HashMap;
 
-pub use self::{
-    adapt::Strain,
-    bounds::{QueueBounds, Slots},
-    gauges::{BandGauges, ModelGauges, QueueGauges},
-    load::QueueLoad,
-    priority::{Band, FlowKey, Priority},
-    wish::{Arrival, Arrived, Dispatched, Due, Runner, Shed, ShedReason, WaiterId, Wish},
-};
 use self::{
     account::{Account, Virtual},
     bounds::Share,
@@ -56,6 +48,14 @@ use self::{
     groups::Groups,
     models::{Models, Use},
     service::ServiceTimes,
+};
+pub use self::{
+    adapt::Strain,
+    bounds::{QueueBounds, Slots},
+    gauges::{BandGauges, ModelGauges, QueueGauges},
+    load::QueueLoad,
+    priority::{Band, FlowKey, Priority},
+    wish::{Arrival, Arrived, Dispatched, Due, Runner, Shed, ShedReason, WaiterId, Wish},
 };
 use crate::{ModelName, Nanos};
 
