@@ -68,7 +68,7 @@ mod time;
 mod timeline;
 
 pub use decision::{Oversized, Refusal, Retry, Unit, Violation};
-pub use limiter::{Explained, LimitStats, Limiter, LimiterSettings, SwapSummary, UnitStats, Would};
+pub use limiter::{Explained, LimitStats, Limiter, LimiterSettings, Place, SwapSummary, UnitStats, Would};
 pub use model_name::{BadModelName, ModelName};
 pub use pattern::{BadPattern, Pattern};
 pub use plan::{

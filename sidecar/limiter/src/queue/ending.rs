@@ -1,7 +1,7 @@
 //! A request is over, wherever it was: it leaves, has waited too long, is pushed out, or has been served.
 
 use super::{
-    Arrival, Band, Entry, FairQueue, Running, Shed, ShedReason, WaiterId, Waiting, Wish,
+    Arrival, Band, Entry, FairQueue, Priority, Running, Shed, ShedReason, WaiterId, Waiting, Wish,
     flows::{FlowId, GroupId},
     group::Ticket,
     service::Sample,
@@ -72,17 +72,17 @@ impl FairQueue {
     }
 
     /// The deadline of a waiter has come: it is out, and this is what to tell its client. None: it waits no more.
-    pub fn time_out(&mut self, id: WaiterId, now: Nanos) -> Option<Shed> {
-        self.take_out(id, ShedReason::TimedOut, now)
+    pub fn time_out(&mut self, id: WaiterId) -> Option<Shed> {
+        self.take_out(id, ShedReason::TimedOut)
     }
 
     /// Somebody with more claim to be there has come.
-    pub(super) fn push_out(&mut self, id: WaiterId, now: Nanos) -> Option<Shed> {
-        self.take_out(id, ShedReason::PushedOut, now)
+    pub(super) fn push_out(&mut self, id: WaiterId) -> Option<Shed> {
+        self.take_out(id, ShedReason::PushedOut)
     }
 
     /// Takes a waiter out, and says what one like it would find now.
-    pub(super) fn take_out(&mut self, id: WaiterId, reason: ShedReason, _now: Nanos) -> Option<Shed> {
+    pub(super) fn take_out(&mut self, id: WaiterId, reason: ShedReason) -> Option<Shed> {
         let waiting = self.rise(id)?;
         let (flow, group) = (self.flows.get(waiting.flow)?, self.groups.get(waiting.group)?);
         let runner = group.runner.clone();
@@ -133,20 +133,20 @@ impl FairQueue {
         if let Some(flow) = self.flows.get_mut(running.flow) {
             flow.running = flow.running.saturating_sub(1);
             flow.account.settle(running.held, cost, of_flow);
-            let band = flow.priority.band();
-            let state = self.band_mut(band);
+            let priority = flow.priority;
+            let state = self.band_mut(priority.band());
             state.running = state.running.saturating_sub(1);
             state.served = state.served.saturating_add(cost);
             state.account.settle(running.held, cost, of_band);
+            self.vacate(running.group, priority, now);
         }
-        self.vacate(running.group, now);
         self.line_up(running.flow);
         Some(running)
     }
 
-    fn vacate(&mut self, group: GroupId, now: Nanos) {
+    fn vacate(&mut self, group: GroupId, priority: Priority, now: Nanos) {
         let Some(group) = self.groups.get_mut(group) else { return };
-        group.running = group.running.saturating_sub(1);
+        group.vacate(priority);
         if group.running == 0 {
             self.models.at_rest(&group.runner, now);
         }

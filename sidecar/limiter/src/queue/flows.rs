@@ -67,10 +67,6 @@ impl Flows {
         self.all.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Flow> {
-        self.all.iter().map(|(_, flow)| flow)
-    }
-
     /// The flow of a client, which is new where the others are, or goes by another weight from now on.
     pub(super) fn find_or_make(
         &mut self,

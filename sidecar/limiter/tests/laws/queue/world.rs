@@ -149,7 +149,7 @@ impl World {
     /// Who is at the head of its lane and might have a slot, but for lanes that have been asked and said no. Where the
     /// newest may go first, both ends of a lane are heads.
     fn eligible(&self, aside: &[Lane]) -> Vec<Waiter> {
-        let stands = self.queue.bands(self.now)[Band::Interactive as usize].stands;
+        let stands = self.queue.bands()[Band::Interactive as usize].stands;
         let lane = |waiter: &Waiter| (waiter.asks.flow(), waiter.asks.runner);
         let heads = self.waiting.iter().enumerate().filter(|(place, waiter)| {
             let is_mine = |other: &&Waiter| lane(other) == lane(waiter);
@@ -447,10 +447,10 @@ impl World {
     pub(crate) fn time_out(&mut self) {
         let late = self.waiting.iter().filter(|waiter| waiter.deadline <= self.now).map(|waiter| waiter.id);
         for id in late.collect::<Vec<_>>() {
-            let shed = self.queue.time_out(id, self.now).expect("it waits");
+            let shed = self.queue.time_out(id).expect("it waits");
             assert_eq!(shed.reason, ShedReason::TimedOut);
             self.end(id, Outcome::Shed(shed.reason));
-            assert_eq!(self.queue.time_out(id, self.now), None, "twice");
+            assert_eq!(self.queue.time_out(id), None, "twice");
         }
         self.settle();
     }
@@ -506,7 +506,7 @@ impl World {
         let bytes = self.taken(None).1;
         assert_eq!(seen, (self.waiting.len(), self.running.len(), self.booked.len(), bytes));
         assert_eq!(gauges.cost, self.waiting.iter().map(|waiter| waiter.asks.cost).sum::<u64>());
-        for (band, told) in Band::ALL.into_iter().zip(self.queue.bands(self.now)) {
+        for (band, told) in Band::ALL.into_iter().zip(self.queue.bands()) {
             let waiting = self.waiting.iter().filter(|waiter| waiter.asks.priority.band() == band).count();
             let running = self.running.iter().filter(|runs| runs.asks.priority.band() == band).count();
             assert_eq!((told.band, told.waiting as usize, told.in_flight as usize), (band, waiting, running));
@@ -533,6 +533,6 @@ impl World {
         let at_rest = self.queue.gauges(self.now);
         assert_eq!(at_rest, corral_limiter::queue::QueueGauges::default(), "something is left at rest");
         assert_eq!(self.outcomes.len() as u64, self.last, "somebody was lost");
-        assert!(self.queue.bands(self.now).iter().all(|band| band.outstanding == 0 && band.in_flight == 0));
+        assert!(self.queue.bands().iter().all(|band| band.outstanding == 0 && band.in_flight == 0));
     }
 }
