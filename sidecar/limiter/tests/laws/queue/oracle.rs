@@ -96,6 +96,10 @@ impl Ledger {
         account.past + account.over_weight(self.outstanding(band))
     }
 
+    pub(crate) fn weight_of(&self, flow: Flow) -> i128 {
+        self.flows[&flow].weight
+    }
+
     pub(crate) fn outstanding(&self, band: Band) -> u64 {
         self.charges.values().filter(|charge| charge.flow.0.band() == band).map(|charge| charge.held).sum()
     }

@@ -12,7 +12,7 @@ use corral_limiter::{
 
 use super::{
     canonical,
-    oracle::{Flow, Ledger, ROUNDING},
+    oracle::{Flow, Ledger, PARTS, ROUNDING},
 };
 use crate::support::model;
 
@@ -82,6 +82,8 @@ pub(crate) struct World {
     pub(crate) now: Nanos,
     pub(crate) last: u64,
     last_critical: Option<Nanos>,
+    /// The interactive queue stood before the last dispatch.
+    stood: bool,
     /// Time is short enough that nobody is refused for want of it, so that room alone decides.
     pub(crate) time_matters: bool,
 }
@@ -115,6 +117,7 @@ impl World {
             now: Nanos::ZERO,
             last: 0,
             last_critical: None,
+            stood: false,
             time_matters: false,
         }
     }
@@ -138,18 +141,21 @@ impl World {
         self.running.iter().filter(|runs| runs.asks.runner == runner).count()
     }
 
-    /// Whether somebody of this priority may have a slot of this runner.
+    /// Whether somebody of this priority may have a slot of this runner. One of four or more is kept for critical requests
+    /// for a while after the last; those that run fill it first.
     fn is_open(&self, runner: usize, priority: Priority) -> bool {
         let limit = self.limit(runner);
         let is_kept = self.last_critical.is_some_and(|last| self.now.since(last) < RESERVE_KEPT);
-        let reserve = usize::from(is_kept && limit >= 4 && priority != Priority::Critical);
-        self.running_on(runner) + reserve < limit
+        let kept = usize::from(is_kept && limit >= 4);
+        let others = self.running.iter().filter(|runs| runs.asks.runner == runner);
+        let others = others.filter(|runs| runs.asks.priority != Priority::Critical).count();
+        self.running_on(runner) < limit && (priority == Priority::Critical || others + kept < limit)
     }
 
     /// Who is at the head of its lane and might have a slot, but for lanes that have been asked and said no. Where the
     /// newest may go first, both ends of a lane are heads.
     fn eligible(&self, aside: &[Lane]) -> Vec<Waiter> {
-        let stands = self.queue.bands()[Band::Interactive as usize].stands;
+        let stands = self.stood || self.stands();
         let lane = |waiter: &Waiter| (waiter.asks.flow(), waiter.asks.runner);
         let heads = self.waiting.iter().enumerate().filter(|(place, waiter)| {
             let is_mine = |other: &&Waiter| lane(other) == lane(waiter);
@@ -163,6 +169,10 @@ impl World {
             .filter(|waiter| !aside.contains(&lane(waiter)))
             .filter(|waiter| self.is_open(waiter.asks.runner, waiter.asks.priority))
             .collect()
+    }
+
+    fn stands(&self) -> bool {
+        self.queue.bands()[Band::Interactive as usize].stands
     }
 
     fn flow_waits(&self, flow: Flow) -> bool {
@@ -200,7 +210,7 @@ impl World {
         let runner = self.runners[asks.runner].clone();
         match self.queue.arrive(id, Self::wish(&runner, &asks), self.now) {
             Ok(arrived) => {
-                self.check_pushed_out(&asks, arrived.pushed_out.as_slice());
+                self.check_pushed_out(&asks, arrived.arrival, &arrived.pushed_out);
                 for (victim, shed) in &arrived.pushed_out {
                     assert_eq!(shed.reason, ShedReason::PushedOut);
                     self.end(*victim, Outcome::Shed(ShedReason::PushedOut));
@@ -294,12 +304,20 @@ impl World {
         count < self.bounds.max_depth && (count == 0 || taken + bytes <= 64 * MEGABYTE)
     }
 
-    /// What waits of a flow over its weight, in numbers that can be compared.
-    fn backlog(&self, flow: Flow, and: u64) -> u64 {
+    /// What waits of a flow over its weight.
+    fn backlog(&self, flow: Flow) -> i128 {
+        self.waits_of(flow) * PARTS / self.ledger.weight_of(flow)
+    }
+
+    fn waits_of(&self, flow: Flow) -> i128 {
         let of_flow = self.waiting.iter().filter(|waiter| waiter.asks.flow() == flow);
-        let weight = of_flow.clone().map(|waiter| waiter.asks.weight).next_back().unwrap_or(1);
-        let cost: u64 = of_flow.map(|waiter| waiter.asks.cost).sum();
-        (cost + and) * 1000 / u64::from(weight.clamp(1, 1000))
+        of_flow.map(|waiter| i128::from(waiter.asks.cost)).sum()
+    }
+
+    /// The same of the flow of one who comes, with what it brings.
+    fn own_backlog(&self, asks: &Asks) -> i128 {
+        let all = self.waits_of(asks.flow()) + i128::from(asks.cost);
+        all * PARTS / i128::from(asks.weight.clamp(1, 1000))
     }
 
     /// Those who might have to go: who has had no turn, of the least urgent priority that has such.
@@ -307,7 +325,7 @@ impl World {
         self.waiting.iter().filter(|waiter| !waiter.is_again).map(|waiter| waiter.asks.priority).max()
     }
 
-    fn check_pushed_out(&self, asks: &Asks, gone: &[(WaiterId, Shed)]) {
+    fn check_pushed_out(&self, asks: &Asks, arrival: Arrival, gone: &[(WaiterId, Shed)]) {
         assert!(self.own_room(asks) || gone.is_empty(), "its client had no room, and others had to go");
         for (id, _) in gone {
             let victim = self.waiting.iter().find(|waiter| waiter.id == *id).expect("it waits");
@@ -315,8 +333,11 @@ impl World {
             assert!(victim.asks.priority >= asks.priority, "somebody more urgent goes");
             self.check_victim(asks, victim);
         }
-        let room = self.has_room(asks.bytes);
-        assert!(self.time_matters || gone.is_empty() == room, "somebody goes without need");
+        let has_room = arrival == Arrival::Start || self.has_room(asks.bytes);
+        assert!(
+            self.time_matters || gone.is_empty() == has_room,
+            "somebody goes without need, or nobody does"
+        );
     }
 
     /// It is of the flow with the most of those who are the least urgent, and its newest.
@@ -330,13 +351,10 @@ impl World {
         assert_eq!(Some(victim.asks.priority), self.least_urgent(), "not the least urgent goes");
         let others = self.waiting.iter().filter(|waiter| !waiter.is_again);
         let others = others.map(|waiter| waiter.asks.flow()).filter(|other| other.0 == flow.0);
-        let largest = others.map(|other| self.backlog(other, 0)).max().unwrap();
-        assert!(self.backlog(flow, 0) >= largest, "not of the largest backlog goes");
+        let largest = others.map(|other| self.backlog(other)).max().unwrap();
+        assert!(self.backlog(flow) + ROUNDING >= largest, "not of the largest backlog goes");
         if asks.priority == victim.asks.priority && asks.flow() != flow {
-            assert!(
-                self.backlog(flow, 0) > self.backlog(asks.flow(), asks.cost),
-                "the one who comes has more"
-            );
+            assert!(self.backlog(flow) + ROUNDING > self.own_backlog(asks), "the one who comes has more");
         }
     }
 
@@ -364,11 +382,11 @@ impl World {
         }
         assert!(least <= asks.priority, "somebody less urgent might have gone");
         if least == asks.priority {
-            let own = self.backlog(asks.flow(), asks.cost);
+            let own = self.own_backlog(asks);
             let others =
                 self.waiting.iter().filter(|waiter| !waiter.is_again && waiter.asks.priority == least);
-            let largest = others.map(|waiter| self.backlog(waiter.asks.flow(), 0)).max().unwrap_or(0);
-            assert!(own >= largest, "somebody with more might have gone");
+            let largest = others.map(|waiter| self.backlog(waiter.asks.flow())).max().unwrap_or(0);
+            assert!(own + ROUNDING >= largest, "somebody with more might have gone");
         }
     }
 
@@ -459,6 +477,7 @@ impl World {
     /// is left.
     pub(crate) fn dispatch(&mut self) {
         let (mut asked, blocked) = (Vec::new(), self.blocked.clone());
+        self.stood = self.stands();
         let done = self.queue.dispatch(self.now, |id| {
             asked.push((id, !blocked.contains(&id)));
             !blocked.contains(&id)
