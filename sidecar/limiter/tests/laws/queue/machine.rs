@@ -12,7 +12,7 @@ fn bounds(max_depth: u32, own: u32, max_wait: Nanos) -> QueueBounds {
 }
 
 proptest! {
-    #![proptest_config(ProptestConfig::with_cases(400))]
+    #![proptest_config(ProptestConfig::with_cases(150))]
 
     /// Events a few milliseconds apart, and hours to wait: nothing hangs on what is learned of times, so that the oracle
     /// knows exactly whose turn it is, and who has to go.

@@ -441,7 +441,7 @@ impl World {
         assert!(deadline <= self.deadline(&asks));
         self.ledger.end(id, spent);
         let asks = Asks { cost: next, ..asks };
-        let weight = asks.weight;
+        let weight = u32::try_from(self.ledger.weight_of(asks.flow())).unwrap();
         self.ledger.ask(
             asks.flow(),
             weight,
