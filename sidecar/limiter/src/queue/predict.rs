@@ -44,7 +44,7 @@ impl FairQueue {
         let flow = self.flows.find(wish.flow, wish.priority);
         let own = flow.map_or(0, |flow| group.cost_of_flow(flow)).saturating_add(wish.cost);
         let of_others = group.weight_of_others(band, flow);
-        let weight = u64::from(wish.weight.max(1));
+        let weight = u64::from(wish.weight());
         let others = scaled(own, of_others, weight);
         let most = group.cost_of(band).saturating_add(wish.cost);
         let in_band = own.saturating_add(others).min(most);
