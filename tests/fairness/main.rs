@@ -1,0 +1,24 @@
+//! A pool under load in virtual time: the sidecar's own queue, and beside it what others do with the same requests.
+//!
+//! Each scenario has a goal that gates, and prints a line of a table: the goal, ours, and every baseline. To see it:
+//! `cargo test -p corral-fairness -- --nocapture | grep '^|' | sort`.
+//!
+//! ```text
+//! load (who asks for what) ─▶ world (slots, tokens, clients that give up) ─▶ outcome ─▶ table
+//!                               ▲ arrive, dispatch, progress, finish, leave
+//!                             policy: ours (`FairQueue`) | baselines
+//! ```
+//!
+//! Slots do not slow each other down, and nobody retries. All seeds are fixed.
+#![cfg(test)]
+
+mod baselines;
+mod gap;
+mod load;
+mod memory;
+mod outcome;
+mod policy;
+mod random;
+mod scenarios;
+mod table;
+mod world;

@@ -1,0 +1,3 @@
+//! What must hold, one kind of load a file.
+
+mod validation;
