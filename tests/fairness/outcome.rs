@@ -41,7 +41,7 @@ impl Account {
 #[derive(Debug, Clone)]
 pub(crate) struct Outcome {
     pub(crate) accounts: Vec<Account>,
-    /// By mark and client: seconds of a slot that it had been served.
+    /// By mark and client: the cost of what it had been served.
     pub(crate) marks: Vec<Vec<f64>>,
     pub(crate) gap: GapMeter,
     /// The most that one request cost.
@@ -92,7 +92,7 @@ impl Outcome {
         quantile(self.accounts[clients].iter().flat_map(|account| account.waits.iter().copied()), part)
     }
 
-    /// Seconds of slots by client between two marks.
+    /// The cost of what each client was served between two marks.
     pub(crate) fn served(&self, from: usize, to: usize) -> Vec<f64> {
         self.marks[to].iter().zip(&self.marks[from]).map(|(to, from)| to - from).collect()
     }

@@ -49,8 +49,8 @@ pub(crate) trait Policy {
         false
     }
 
-    /// A model is there, for the first of those who waited for it.
-    fn loaded(&mut self, _model: usize, _now: Nanos) {}
+    /// The first byte of an answer has come, so its model is there.
+    fn loaded(&mut self, _request: &Request, _now: Nanos) {}
 
     /// It wants to be asked again then, though nothing happens.
     fn next_look(&self, _now: Nanos) -> Option<Nanos> {

@@ -26,7 +26,7 @@ pub(crate) struct Setting {
     /// What came before counts for nothing.
     pub(crate) warm: Nanos,
     pub(crate) seed: u64,
-    /// In what the gap is measured.
+    /// In what service is measured.
     pub(crate) cost: CostModel,
     /// When everybody's service is written down.
     pub(crate) marks: Vec<Nanos>,
@@ -89,8 +89,8 @@ struct World<'a, P: Policy + ?Sized> {
     /// Those with a slot whose model has no room yet.
     blocked: Vec<u64>,
     memory: Memory,
-    /// What requests that are over have been served, by client: in seconds, and in cost.
-    served: Vec<(f64, f64)>,
+    /// What requests that are over have cost, by client.
+    served: Vec<f64>,
     look: Option<Nanos>,
     outcome: Outcome,
 }
@@ -128,7 +128,7 @@ impl<'a, P: Policy + ?Sized> World<'a, P> {
             running: BTreeMap::new(),
             blocked: Vec::new(),
             memory: Memory::new(setting.models.0, setting.models.1),
-            served: vec![(0.0, 0.0); clients],
+            served: vec![0.0; clients],
             look: None,
             outcome: Outcome::new(clients, capacity),
         }
@@ -272,15 +272,17 @@ impl<'a, P: Policy + ?Sized> World<'a, P> {
         let Some(running) = self.running.get_mut(&number) else { return };
         running.begun = Some(self.now);
         let request = running.request;
-        self.policy.loaded(request.model, self.now);
         self.at(self.now.plus(request.prefill()), Event::Steps(number));
         self.at(self.now.plus(request.service()), Event::Ends(number));
     }
 
     fn step(&mut self, number: u64) {
         let Some(running) = self.running.get(&number) else { return };
-        let request = running.request;
-        self.policy.progress(&request, request.generated(running.served(self.now)));
+        let (request, served) = (running.request, running.served(self.now));
+        if served == request.prefill() {
+            self.policy.loaded(&request, self.now);
+        }
+        self.policy.progress(&request, request.generated(served));
         self.at(self.now.plus(Nanos(STEP * DECODE)), Event::Steps(number));
     }
 
@@ -297,9 +299,7 @@ impl<'a, P: Policy + ?Sized> World<'a, P> {
     fn stop(&mut self, number: u64) -> Option<Request> {
         let running = self.running.remove(&number)?;
         let (request, served) = (running.request, running.served(self.now));
-        let (time, cost) = &mut self.served[request.client];
-        *time += seconds(served);
-        *cost += request.accrued(served, self.setting.cost);
+        self.served[request.client] += request.accrued(served, self.setting.cost);
         if let Some(at) = self.blocked.iter().position(|blocked| *blocked == number) {
             self.blocked.remove(at);
         } else {
@@ -365,20 +365,18 @@ impl<'a, P: Policy + ?Sized> World<'a, P> {
         }
     }
 
-    /// By client: seconds of a slot, and cost, so far.
-    fn service(&self) -> Vec<(f64, f64)> {
+    /// What each client has been served so far.
+    fn service(&self) -> Vec<f64> {
         let mut service = self.served.clone();
         for running in self.running.values() {
-            let (served, (time, cost)) = (running.served(self.now), &mut service[running.request.client]);
-            *time += seconds(served);
-            *cost += running.request.accrued(served, self.setting.cost);
+            let cost = running.request.accrued(running.served(self.now), self.setting.cost);
+            service[running.request.client] += cost;
         }
         service
     }
 
     fn mark(&mut self) {
-        let times = self.service().iter().map(|(time, _)| *time).collect();
-        self.outcome.marks.push(times);
+        self.outcome.marks.push(self.service());
     }
 
     /// The gap of the first two clients, where there are only two.
@@ -386,7 +384,7 @@ impl<'a, P: Policy + ?Sized> World<'a, P> {
         if let [first, second] = self.service()[..] {
             let weight = |client: usize| f64::from(self.setting.clients[client].weight);
             let both_wait = self.waits.iter().all(|waits| *waits > 0);
-            self.outcome.gap.see(both_wait, first.1 / weight(0) - second.1 / weight(1));
+            self.outcome.gap.see(both_wait, first / weight(0) - second / weight(1));
         }
     }
 }
