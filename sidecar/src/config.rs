@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use corral_limiter::queue::SlotBounds;
+use corral_limiter::fifo::SlotBounds;
 use corral_wire::PoolRef;
 
 use crate::explain::Ask;

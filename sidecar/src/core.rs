@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use corral_limiter::queue::{QueueLoad, SlotBounds, SlotQueue, Wish};
+use corral_limiter::fifo::{QueueLoad, SlotBounds, SlotQueue, Wish};
 use corral_limiter::{
     BodyFacts, Explained, HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Refusal,
     Standing, SwapSummary, Usage,
@@ -101,7 +101,7 @@ impl Core {
         let mut state = self.lock();
         state.limiter.tell_wall(now, unix_nanos());
         let summary = state.limiter.swap(Arc::clone(&plan), divisor, now);
-        state.queue.set_bounds(plan.queue());
+        state.queue.set_bounds(plan.queue().into());
         if let Some(slots) = slots {
             state.queue.set_slots(slots);
             state.dispatch(now);

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use corral_limiter::queue::SlotBounds;
+use corral_limiter::fifo::SlotBounds;
 use corral_limiter::{LimiterSettings, compile};
 use corral_sidecar::core::{Core, CoreSettings};
 use corral_sidecar::health::Health;

@@ -1,7 +1,7 @@
 //! Decides what a request may do under a plan of limits, and in which order requests get a slot of Ollama.
 //!
 //! Pure and synchronous: no clock, no I/O, no thread of its own. Time is handed in as [`Nanos`]; whoever calls puts
-//! [`Limiter`] and [`queue::SlotQueue`] behind one lock, so that limits and queue decide as one.
+//! [`Limiter`] and [`queue::FairQueue`] behind one lock, so that limits and queue decide as one.
 //!
 //! ```text
 //! PlanDoc ── compile ──▶ Plan ── Limiter::swap ──▶ buckets, carried over by key
@@ -57,6 +57,7 @@ mod meter;
 mod model_name;
 mod pattern;
 mod plan;
+pub mod fifo;
 pub mod queue;
 mod reserve;
 mod standing;

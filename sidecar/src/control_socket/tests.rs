@@ -1,7 +1,7 @@
 use std::io::{Read, Write};
 use std::num::NonZeroU32;
 
-use corral_limiter::queue::SlotBounds;
+use corral_limiter::fifo::SlotBounds;
 use corral_limiter::{LimiterSettings, compile};
 
 use super::*;

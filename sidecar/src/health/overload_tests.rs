@@ -1,6 +1,6 @@
 use std::num::NonZeroU32;
 
-use corral_limiter::queue::{WaiterId, Wish};
+use corral_limiter::fifo::{WaiterId, Wish};
 use corral_limiter::{ModelName, compile};
 use corral_wire::{IdentityDoc, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, Relief as Told};
 use tokio::time::sleep;

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corral_limiter::queue::SlotBounds;
+use corral_limiter::fifo::SlotBounds;
 use corral_limiter::{Nanos, Plan, SwapSummary};
 use corral_wire::{PlanDoc, PoolRef, Position, ServePermission};
 use parking_lot::Mutex;

@@ -1,6 +1,6 @@
 //! Every reason for which a request is not answered by Ollama.
 
-use corral_limiter::queue::{QueueFull, QueueRefusal};
+use corral_limiter::fifo::{QueueFull, QueueRefusal};
 use corral_limiter::{Nanos, Oversized, Refusal, Retry};
 use http::StatusCode;
 

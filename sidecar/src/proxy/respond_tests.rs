@@ -1,7 +1,7 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use corral_limiter::queue::{QueueFull, QueueRefusal};
+use corral_limiter::fifo::{QueueFull, QueueRefusal};
 use corral_limiter::{LimitInfo, Oversized, Rate, Refusal, Unit, Violation};
 use http::StatusCode;
 use smallvec::smallvec;

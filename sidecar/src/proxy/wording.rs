@@ -3,7 +3,7 @@
 use std::cmp::Reverse;
 use std::fmt::Write;
 
-use corral_limiter::queue::{QueueFull, QueueRefusal};
+use corral_limiter::fifo::{QueueFull, QueueRefusal};
 use corral_limiter::{Nanos, Oversized, Rate, Refusal, Unit, Violation};
 
 use super::api_key::NoClient;

@@ -10,7 +10,7 @@ mod stall;
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 
-use corral_limiter::queue::SlotBounds;
+use corral_limiter::fifo::SlotBounds;
 use corral_limiter::{HeadFacts, LimiterSettings, compile};
 use corral_wire::{
     EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,

@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use corral_limiter::{
-    ModelName, Nanos, QueueBounds,
-    queue::{Arrival, QueueFull, QueueGauges, Rank, SlotBounds, SlotQueue, WaiterId, Wish},
+    ModelName, Nanos,
+    fifo::{Arrival, QueueBounds, QueueFull, QueueGauges, Rank, SlotBounds, SlotQueue, WaiterId, Wish},
 };
 use proptest::prelude::*;
 

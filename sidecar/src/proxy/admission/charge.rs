@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use corral_limiter::queue::{SlotQueue, WaiterId, Wish};
+use corral_limiter::fifo::{SlotQueue, WaiterId, Wish};
 use corral_limiter::{BodyFacts, CommitError, ModelName, Nanos, Refusal, Terms, Ticket, Usage};
 
 use super::hall::{Arrived, Hall, SOONEST};

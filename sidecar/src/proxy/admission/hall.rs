@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use corral_limiter::queue::{Arrival, QueueRefusal, Rank, SlotQueue, WaiterId, Wish};
+use corral_limiter::fifo::{Arrival, QueueRefusal, Rank, SlotQueue, WaiterId, Wish};
 use corral_limiter::{BucketId, Limiter, ModelName, Nanos, Terms, Ticket};
 use hashbrown::HashMap;
 use smallvec::SmallVec;

@@ -17,7 +17,7 @@ mod place;
 
 use std::sync::Arc;
 
-use corral_limiter::queue::QueueRefusal;
+use corral_limiter::fifo::QueueRefusal;
 use corral_limiter::{BodyFacts, CommitError, HeadFacts, ModelName, Nanos, Oversized, Refusal, Usage};
 use tokio::time::sleep_until;
 
@@ -123,7 +123,7 @@ fn denied(core: &Core, error: CommitError<QueueRefusal>) -> Denied {
 /// A booked place that is given up when this is dropped.
 struct Booked<'a> {
     core: &'a Core,
-    id: corral_limiter::queue::WaiterId,
+    id: corral_limiter::fifo::WaiterId,
 }
 
 impl Drop for Booked<'_> {

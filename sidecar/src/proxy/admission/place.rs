@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use corral_limiter::queue::WaiterId;
+use corral_limiter::fifo::WaiterId;
 use corral_limiter::{ModelName, Nanos, Terms, Usage};
 use tokio::time::{sleep_until, timeout_at};
 

@@ -2,8 +2,8 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use corral_limiter::queue::SlotBounds;
-use corral_limiter::{LimiterSettings, QueueBounds, compile};
+use corral_limiter::fifo::SlotBounds;
+use corral_limiter::{LimiterSettings, compile, fifo::QueueBounds};
 use corral_wire::{
     EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
     Scope,

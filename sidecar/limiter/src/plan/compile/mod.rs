@@ -109,7 +109,9 @@ fn read_queue(doc: &QueueDoc, errors: &mut Errors) -> QueueBounds {
     errors.check((1..=LONGEST_WAIT_MS).contains(&doc.max_wait_ms), "queue.maxWaitMs", || {
         format!("is 1 to {LONGEST_WAIT_MS}, one hour")
     });
-    QueueBounds { max_depth: doc.max_depth, max_wait: Nanos::from_millis(doc.max_wait_ms) }
+    let max_wait = Nanos::from_millis(doc.max_wait_ms);
+    let max_depth_per_client = (doc.max_depth / 4).max(32);
+    QueueBounds { max_depth: doc.max_depth, max_depth_per_client, max_wait, batch_max_wait: max_wait }
 }
 
 fn sorted<T: Ord>(mut list: Vec<T>) -> Vec<T> {
