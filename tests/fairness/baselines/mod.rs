@@ -6,7 +6,7 @@ pub(crate) mod per_model;
 pub(crate) mod round_robin;
 pub(crate) mod vtc;
 
-use std::collections::{BTreeMap, VecDeque};
+use std::collections::BTreeMap;
 
 use corral_limiter::Nanos;
 
@@ -30,21 +30,21 @@ pub(crate) trait Order {
     fn done(&mut self, _request: &Request, _generated: u32, _now: Nanos) {}
 }
 
-/// A first-in-first-out queue for each client.
+/// A first-in-first-out queue for each client; numbers are given out as requests come.
 #[derive(Debug, Default)]
-pub(crate) struct Lanes(BTreeMap<usize, VecDeque<Request>>);
+pub(crate) struct Lanes(BTreeMap<usize, BTreeMap<u64, Request>>);
 
 impl Lanes {
     /// True where the client had nothing waiting.
     pub(crate) fn push(&mut self, request: &Request) -> bool {
         let lane = self.0.entry(request.client).or_default();
-        lane.push_back(*request);
+        lane.insert(request.number, *request);
         lane.len() == 1
     }
 
     pub(crate) fn pop(&mut self, client: usize) -> Option<Request> {
         let lane = self.0.get_mut(&client)?;
-        let first = lane.pop_front();
+        let first = lane.pop_first().map(|(_, first)| first);
         if lane.is_empty() {
             self.0.remove(&client);
         }
@@ -53,7 +53,7 @@ impl Lanes {
 
     pub(crate) fn remove(&mut self, request: &Request) {
         if let Some(lane) = self.0.get_mut(&request.client) {
-            lane.retain(|waiting| waiting.number != request.number);
+            lane.remove(&request.number);
             if lane.is_empty() {
                 self.0.remove(&request.client);
             }
@@ -62,7 +62,7 @@ impl Lanes {
 
     /// The clients that wait, each with since when its first one does.
     pub(crate) fn heads(&self) -> impl Iterator<Item = (usize, Nanos)> {
-        self.0.iter().filter_map(|(client, lane)| Some((*client, lane.front()?.came)))
+        self.0.iter().filter_map(|(client, lane)| Some((*client, lane.values().next()?.came)))
     }
 }
 

@@ -13,7 +13,7 @@ fn batch() -> Sizes {
 
 /// A tenth of the time of four slots, beside a flood of three times as much as there is.
 fn flood(importance: Importance) -> Setting {
-    let people = Client::open(Sizes::new(200.0, 40.0), 0.4).of(importance);
+    let people = Client::open(Sizes::new(400.0, 150.0), 0.4).of(importance);
     Setting::new(4, 60, vec![people, Client::open(batch(), 12.0).of(Importance::Low)])
 }
 
