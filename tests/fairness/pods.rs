@@ -1,4 +1,4 @@
-//! Several pods behind one Service, each with a queue of its own that knows nothing of the others.
+//! Several pods behind one Service, each with a queue of its own that knows nothing of the others. A request goes to any.
 
 use std::collections::BTreeMap;
 
@@ -8,34 +8,17 @@ use crate::load::{Client, Request};
 use crate::policy::{Arrived, Dispatched, Policy};
 use crate::random::Random;
 
-/// To which pod a client's request goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Route {
-    /// Any.
-    Spread,
-    /// One for all connections of a client.
-    Pinned,
-}
-
 /// The pods.
 pub(crate) struct Pods {
     pods: Vec<Box<dyn Policy>>,
-    route: Route,
     random: Random,
     /// Where each request is.
     of: BTreeMap<u64, usize>,
 }
 
 impl Pods {
-    pub(crate) fn new(pods: Vec<Box<dyn Policy>>, route: Route) -> Self {
-        Self { pods, route, random: Random::new(11, 11), of: BTreeMap::new() }
-    }
-
-    fn pick(&mut self, request: &Request) -> usize {
-        match self.route {
-            Route::Spread => self.random.below(self.pods.len()),
-            Route::Pinned => request.client % self.pods.len(),
-        }
+    pub(crate) fn new(pods: Vec<Box<dyn Policy>>) -> Self {
+        Self { pods, random: Random::new(11, 11), of: BTreeMap::new() }
     }
 
     fn of(&mut self, request: &Request) -> &mut dyn Policy {
@@ -45,7 +28,7 @@ impl Pods {
 
 impl Policy for Pods {
     fn arrive(&mut self, request: &Request, client: &Client, now: Nanos) -> Arrived {
-        let pod = self.pick(request);
+        let pod = self.random.below(self.pods.len());
         self.of.insert(request.number, pod);
         self.pods[pod].arrive(request, client, now)
     }

@@ -38,31 +38,44 @@ impl Kind {
     }
 }
 
+/// What comes of every baseline under one load.
+pub(crate) struct Beside(Vec<Option<Outcome>>);
+
+impl Beside {
+    pub(crate) fn of(setting: &Setting) -> Self {
+        Self(BASELINES.iter().map(|kind| Some(kind.run(setting))).collect())
+    }
+
+    /// In the order of [`BASELINES`]; none where there is nothing to compare.
+    pub(crate) fn these(outcomes: Vec<Option<Outcome>>) -> Self {
+        Self(outcomes)
+    }
+
+    /// No baseline can be compared.
+    pub(crate) fn nothing() -> Self {
+        Self(Vec::new())
+    }
+}
+
 /// A line of the table.
-pub(crate) struct Row {
+pub(crate) struct Row<'a> {
     /// Lines are sorted by this: the number of the scenario in the list of targets, and a letter.
-    pub(crate) number: &'static str,
-    pub(crate) what: String,
-    pub(crate) goal: &'static str,
+    pub(crate) number: &'a str,
+    pub(crate) what: &'a str,
+    pub(crate) goal: &'a str,
     pub(crate) ours: f64,
     pub(crate) decimals: usize,
 }
 
-impl Row {
+impl Row<'_> {
     /// Prints it, with the same figure of each baseline.
-    pub(crate) fn print(&self, setting: &Setting, figure: impl Fn(&Outcome) -> f64) {
-        let all: Vec<Option<f64>> = BASELINES.iter().map(|kind| Some(figure(&kind.run(setting)))).collect();
-        self.print_beside(&all);
-    }
-
-    /// Prints it with those figures, in the order of [`BASELINES`].
-    pub(crate) fn print_beside(&self, baselines: &[Option<f64>]) {
-        let decimals = self.decimals;
-        let mut line =
-            format!("| {:>3} | {:<50} | {:<12} | {:>6.decimals$} |", self.number, self.what, self.goal, self.ours);
+    pub(crate) fn print(&self, baselines: &Beside, figure: impl Fn(&Outcome) -> f64) {
+        let Self { number, what, goal, ours, decimals } = self;
+        let mut line = format!("| {number:>3} | {what:<54} | {goal:<11} | {ours:>7.decimals$} |");
         for at in 0..BASELINES.len() {
-            let figure = baselines.get(at).copied().flatten().map(|figure| format!("{figure:.decimals$}"));
-            write!(line, " {:>6} |", figure.unwrap_or_default()).unwrap();
+            let figure = baselines.0.get(at).and_then(Option::as_ref).map(&figure);
+            let shown = figure.map(|figure| format!("{figure:.decimals$}")).unwrap_or_default();
+            write!(line, " {shown:>7} |").unwrap();
         }
         println!("{line}");
     }
@@ -70,9 +83,8 @@ impl Row {
 
 #[test]
 fn the_table_says_what_its_columns_are() {
-    println!(
-        "| {:>3} | {:<50} | {:<12} | {:>6} | {:>6} | {:>6} | {:>6} | {:>6} | {:>6} | {:>6} |",
-        "#", "scenario", "goal", "ours", "fcfs", "fifo512", "fifo16", "rr", "las", "vtc"
-    );
-    assert_eq!(BASELINES.len(), 6, "one for each column after ours");
+    let columns = ["ours", "fcfs", "fifo512", "fifo16", "rr", "las", "vtc"];
+    let columns = columns.map(|column| format!("{column:>7}"));
+    println!("| {:>3} | {:<54} | {:<11} | {} |", "#", "scenario", "goal", columns.join(" | "));
+    assert_eq!(BASELINES.len() + 1, columns.len());
 }

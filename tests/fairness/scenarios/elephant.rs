@@ -1,10 +1,10 @@
 //! One client asks for ten times what there is, nine for half their part.
 
-use super::{least, most};
+use super::{least, most, outcomes};
 use crate::load::{Client, Sizes};
 use crate::ours::Setup;
 use crate::outcome::Outcome;
-use crate::table::Row;
+use crate::table::{Beside, Row};
 use crate::world::Setting;
 
 pub(super) fn elephant_and_mice() -> Setting {
@@ -25,15 +25,17 @@ fn wait(outcome: &Outcome) -> f64 {
 
 #[test]
 fn an_elephant_takes_nothing_from_the_mice() {
-    let (setting, setup) = (elephant_and_mice(), Setup::new(4));
-    let success = least(&setting, setup, mice_success);
-    let what = "elephant and mice: success of mice, %".into();
-    Row { number: "5a", what, goal: ">= 99.5", ours: success, decimals: 1 }.print(&setting, mice_success);
-    let wait_most = most(&setting, setup, wait);
-    let what = "elephant and mice: wait p99 of mice / longest request".into();
-    Row { number: "5b", what, goal: "<= 0.5", ours: wait_most, decimals: 2 }.print(&setting, wait);
-    let goodput = least(&setting, setup, Outcome::goodput);
-    let what = "elephant and mice: goodput".into();
-    Row { number: "5c", what, goal: ">= 0.97", ours: goodput, decimals: 2 }.print(&setting, Outcome::goodput);
-    assert!(success >= 99.5 && wait_most <= 0.5 && goodput >= 0.97, "{success} % {wait_most} {goodput}");
+    let setting = elephant_and_mice();
+    let ours = outcomes(&setting, Setup::new(4));
+    let baselines = Beside::of(&setting);
+    let success = least(&ours, mice_success);
+    let what = "elephant and mice: success of mice, %";
+    Row { number: "5a", what, goal: ">= 99.5", ours: success, decimals: 1 }.print(&baselines, mice_success);
+    let longest = most(&ours, wait);
+    let what = "elephant and mice: wait p99 of mice / longest job";
+    Row { number: "5b", what, goal: "<= 0.5", ours: longest, decimals: 2 }.print(&baselines, wait);
+    let goodput = least(&ours, Outcome::goodput);
+    let what = "elephant and mice: goodput";
+    Row { number: "5c", what, goal: ">= 0.97", ours: goodput, decimals: 2 }.print(&baselines, Outcome::goodput);
+    assert!(success >= 99.5 && longest <= 0.5 && goodput >= 0.97, "{success} % {longest} {goodput}");
 }

@@ -1,9 +1,10 @@
 //! Two clients with equal claims, of whom one asks for little things and the other for large ones.
 
-use super::most;
+use super::{most, outcomes};
 use crate::load::{Client, CostModel, Sizes};
 use crate::ours::{Setup, Wrong};
-use crate::table::Row;
+use crate::outcome::Outcome;
+use crate::table::{Beside, Row};
 use crate::world::Setting;
 
 /// Each asks for more than there is. The small ones cost a seventh of the large ones.
@@ -17,10 +18,9 @@ pub(super) fn small_and_large(slots: u32, cost: CostModel) -> Setting {
 fn gap_stays_small(number: &'static str, slots: u32, cost: CostModel) {
     let setting = small_and_large(slots, cost);
     let setup = Setup { cost, ..Setup::new(slots).patient() };
-    let ours = most(&setting, setup, |outcome| outcome.gap());
-    let what = format!("gap of two equals, C_max, {cost:?}, N = {slots}");
-    let row = Row { number, what, goal: "<= 2", ours, decimals: 2 };
-    row.print(&setting, |outcome| outcome.gap());
+    let ours = most(&outcomes(&setting, setup), Outcome::gap);
+    let what = &format!("gap of two equals, C_max, {cost:?}, N = {slots}");
+    Row { number, what, goal: "<= 2", ours, decimals: 2 }.print(&Beside::of(&setting), Outcome::gap);
     assert!(ours <= 2.0, "{ours} times the dearest request");
 }
 
@@ -56,9 +56,9 @@ fn estimates_however_wrong_keep_equals_within_what_is_proven() {
     let setting = small_and_large(slots, cost);
     for (number, wrong) in [("1f", (0.05, 0.05)), ("1g", (17.0, 17.0)), ("1h", (0.05, 17.0))] {
         let setup = Setup { wrong: Wrong::Between(wrong.0, wrong.1), ..Setup::new(slots).patient() };
-        let ours = most(&setting, setup, |outcome| outcome.gap());
-        let what = format!("the same, N = 4, estimates {} to {} times wrong", wrong.0, wrong.1);
-        Row { number, what, goal: "<= 10", ours, decimals: 2 }.print_beside(&[]);
+        let ours = most(&outcomes(&setting, setup), Outcome::gap);
+        let what = &format!("the same, N = 4, estimates {} to {} times wrong", wrong.0, wrong.1);
+        Row { number, what, goal: "<= 10", ours, decimals: 2 }.print(&Beside::nothing(), Outcome::gap);
         let dearest_estimate = wrong.1.max(1.0);
         assert!(ours <= 2.0 * f64::from(slots + 1) * dearest_estimate, "{ours}");
         assert!(ours <= 10.0, "{ours} times the dearest request");

@@ -3,7 +3,7 @@
 use crate::load::{Client, Sizes};
 use crate::ours::Setup;
 use crate::outcome::quantile;
-use crate::table::Row;
+use crate::table::{Beside, Row};
 use crate::world::{Setting, run};
 
 /// Four clients with what there is and a tenth more, who take turns in asking for little and for much.
@@ -17,9 +17,9 @@ fn predicted_waits_are_mostly_right_within_a_factor_of_two() {
     let ratio = |(predicted, real): &(f64, f64)| predicted / real;
     let quantile = |part| quantile(waited.iter().map(ratio), part);
     for (number, part) in [("9a", 0.1), ("9b", 0.5), ("9c", 0.9)] {
-        let what = format!("predicted wait / real one, {part} quantile");
+        let what = &format!("predicted wait / real one, {part} quantile");
         let goal = if part == 0.5 { "0.5 - 2" } else { "" };
-        Row { number, what, goal, ours: quantile(part), decimals: 2 }.print_beside(&[]);
+        Row { number, what, goal, ours: quantile(part), decimals: 2 }.print(&Beside::nothing(), |_| 0.0);
     }
     assert!(waited.len() > 500, "{}", waited.len());
     assert!((0.5..=2.0).contains(&quantile(0.5)), "{}", quantile(0.5));

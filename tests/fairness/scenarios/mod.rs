@@ -17,20 +17,17 @@ use crate::world::{Setting, run};
 /// All runs of a scenario: what holds must hold in each.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=3;
 
+/// What comes of ours, by seed.
+fn outcomes(setting: &Setting, setup: Setup) -> Vec<Outcome> {
+    SEEDS.map(|seed| run(&setting.seeded(seed), &mut setup.build())).collect()
+}
+
 /// The greatest figure of all seeds.
-fn most(setting: &Setting, setup: Setup, figure: impl Fn(&Outcome) -> f64) -> f64 {
-    figures(setting, setup, figure).fold(f64::NEG_INFINITY, f64::max)
+fn most(outcomes: &[Outcome], figure: impl Fn(&Outcome) -> f64) -> f64 {
+    outcomes.iter().map(figure).fold(f64::NEG_INFINITY, f64::max)
 }
 
 /// The least figure of all seeds.
-fn least(setting: &Setting, setup: Setup, figure: impl Fn(&Outcome) -> f64) -> f64 {
-    figures(setting, setup, figure).fold(f64::INFINITY, f64::min)
-}
-
-fn figures(
-    setting: &Setting,
-    setup: Setup,
-    figure: impl Fn(&Outcome) -> f64,
-) -> impl Iterator<Item = f64> {
-    SEEDS.map(move |seed| figure(&run(&setting.seeded(seed), &mut setup.build())))
+fn least(outcomes: &[Outcome], figure: impl Fn(&Outcome) -> f64) -> f64 {
+    outcomes.iter().map(figure).fold(f64::INFINITY, f64::min)
 }

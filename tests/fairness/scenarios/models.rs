@@ -2,12 +2,12 @@
 
 use corral_limiter::Nanos;
 
-use super::{least, most};
+use super::{least, most, outcomes};
 use crate::baselines::per_model::PerModel;
 use crate::load::{Client, Sizes};
 use crate::ours::Setup;
 use crate::outcome::Outcome;
-use crate::table::{Kind, Row};
+use crate::table::{Beside, Kind, Row};
 use crate::world::{Setting, run};
 
 const LOAD: Nanos = Nanos::from_secs(10);
@@ -31,17 +31,16 @@ fn least_share(outcome: &Outcome) -> f64 {
 fn of_two_models_that_do_not_fit_neither_starves_and_loads_take_little_of_the_time() {
     let (setting, setup) = (two_models(), Setup::new(SLOTS).patient());
     let ollama = run(&setting, &mut PerModel::new(SLOTS));
-    let beside = |figure: fn(&Outcome) -> f64| {
-        let round_robin = figure(&Kind::RoundRobin.run(&setting));
-        [Some(figure(&ollama)), None, Some(figure(&Kind::Fifo(16).run(&setting))), Some(round_robin)]
-    };
-    let share = least(&setting, setup, least_share);
-    let what = "two models, room for one: the smaller share".into();
-    Row { number: "10a", what, goal: ">= 0.40", ours: share, decimals: 2 }.print_beside(&beside(least_share));
-    let time = most(&setting, setup, loading);
-    let what = "two models, room for one: part of the time for loads".into();
-    Row { number: "10b", what, goal: "<= 0.25", ours: time, decimals: 2 }.print_beside(&beside(loading));
-    let blocked = most(&setting, setup, |outcome| f64::from(outcome.blocked));
+    let (fifo, round_robin) = (Kind::Fifo(16).run(&setting), Kind::RoundRobin.run(&setting));
+    let beside = Beside::these(vec![Some(ollama), None, Some(fifo), Some(round_robin)]);
+    let ours = outcomes(&setting, setup);
+    let share = least(&ours, least_share);
+    let what = "two models, room for one: the smaller share";
+    Row { number: "10a", what, goal: ">= 0.40", ours: share, decimals: 2 }.print(&beside, least_share);
+    let time = most(&ours, loading);
+    let what = "two models, room for one: part of the time for loads";
+    Row { number: "10b", what, goal: "<= 0.25", ours: time, decimals: 2 }.print(&beside, loading);
+    let blocked = most(&ours, |outcome| f64::from(outcome.blocked));
     assert!(blocked <= 0.0, "{blocked} had a slot and could not load");
     assert!(share >= 0.4 && time <= 0.25, "{share} {time}");
 }
