@@ -50,6 +50,7 @@ pub mod adaptive;
 pub mod algo;
 pub mod calendar;
 mod decision;
+pub mod fifo;
 mod judge;
 mod key;
 mod limiter;
@@ -57,7 +58,6 @@ mod meter;
 mod model_name;
 mod pattern;
 mod plan;
-pub mod fifo;
 pub mod queue;
 mod reserve;
 mod standing;
@@ -67,7 +67,7 @@ mod time;
 mod timeline;
 
 pub use decision::{Oversized, Refusal, Retry, Unit, Violation};
-pub use limiter::{Explained, LimitStats, Limiter, LimiterSettings, SwapSummary, UnitStats, Would};
+pub use limiter::{Explained, LimitStats, Limiter, LimiterSettings, Place, SwapSummary, UnitStats, Would};
 pub use model_name::{BadModelName, ModelName};
 pub use pattern::{BadPattern, Pattern};
 pub use plan::{

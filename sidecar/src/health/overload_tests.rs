@@ -17,7 +17,7 @@ fn serving(max_depth: u32) -> Arc<Core> {
         pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
         sequence: 1,
         identity: IdentityDoc::default(),
-        queue: QueueDoc { max_depth, max_wait_ms: 10_000 },
+        queue: QueueDoc { max_depth, max_wait_ms: 10_000, ..QueueDoc::default() },
         limits: vec![],
         ..PlanDoc::default()
     };

@@ -53,7 +53,7 @@ fn plan(burst: u64) -> PlanDoc {
         pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
         sequence: 1,
         identity: IdentityDoc::default(),
-        queue: QueueDoc { max_depth: 100, max_wait_ms: 10_000 },
+        queue: QueueDoc { max_depth: 100, max_wait_ms: 10_000, ..QueueDoc::default() },
         limits: vec![limit],
         ..PlanDoc::default()
     }

@@ -110,7 +110,8 @@ impl Adapt {
         (!self.is_whole() && self.has_succeeded_by(next)).then_some(next)
     }
 
-    fn is_whole(&self) -> bool {
+    /// All slots are used.
+    pub(super) fn is_whole(&self) -> bool {
         self.milli == whole(self.cap)
     }
 

@@ -1,10 +1,10 @@
 //! A request comes: it gets a slot, waits, or is refused and leaves no trace.
 
 use super::{
-    Arrival, Arrived, Band, Entry, FairQueue, FlowKey, Priority, Runner, Running, Shed, ShedReason, Waiting,
-    WaiterId, Wish,
+    Arrival, Arrived, Band, Entry, FairQueue, FlowKey, Priority, Runner, Running, Shed, ShedReason, WaiterId,
+    Waiting, Wish,
     flows::{FlowId, GroupId},
-    group::{Seat, Ticket},
+    group::{Group, Seat, Ticket},
 };
 use crate::Nanos;
 
@@ -22,14 +22,14 @@ impl FairQueue {
         if !starts {
             pushed_out = self.check(&wish, now).map_err(|reason| self.shed(reason, &wish))?;
         }
-        let pushed_out = pushed_out.into_iter().filter_map(|id| Some((id, self.push_out(id, now)?))).collect();
+        let pushed_out = pushed_out.into_iter().filter_map(|id| Some((id, self.push_out(id)?))).collect();
         let arrival = self.enter(id, &wish, starts, now);
         Ok(Arrived { arrival, pushed_out })
     }
 
     /// Whether a request that comes now would start without waiting, if its limits let it.
     pub fn starts_at_once(&self, runner: &Runner, priority: Priority, now: Nanos) -> bool {
-        self.is_open(runner, priority, now) && !self.groups.of(runner).is_some_and(|group| group.has_waiters())
+        self.is_open(runner, priority, now) && !self.groups.of(runner).is_some_and(Group::has_waiters)
     }
 
     /// A request may come only later: it takes a place now, so that it is not refused then, or is refused and leaves no
@@ -71,7 +71,7 @@ impl FairQueue {
         if !self.has_room_of_its_own(wish.flow, wish.bytes) {
             return Err(ShedReason::ClientFull);
         }
-        let somebody_waits = self.groups.of(wish.runner).is_some_and(|group| group.has_waiters());
+        let somebody_waits = self.groups.of(wish.runner).is_some_and(Group::has_waiters);
         let longest = self.patience(wish, now);
         if somebody_waits && self.estimate(wish).is_some_and(|wait| wait > longest) {
             return Err(ShedReason::WaitTooLong);
@@ -158,9 +158,10 @@ impl FairQueue {
         now: Nanos,
     ) {
         let Some(known) = self.flows.get_mut(flow) else { return };
-        let (key, band) = (known.account.key(), known.priority.band());
+        let (key, priority) = (known.account.key(), known.priority);
+        let band = priority.band();
         known.running = known.running.saturating_add(1);
-        let held = self.load(group, now).saturating_add(cost);
+        let held = self.take_slot(group, priority, now).saturating_add(cost);
         let Some(known) = self.flows.get_mut(flow) else { return };
         known.account.charge(held);
         let of_flow = known.account.epoch();
@@ -179,13 +180,13 @@ impl FairQueue {
     }
 
     /// Takes one of a group's slots. Returns what loading its model will probably cost; nothing where it is loaded.
-    fn load(&mut self, group: GroupId, now: Nanos) -> u64 {
+    fn take_slot(&mut self, group: GroupId, priority: Priority, now: Nanos) -> u64 {
         let Some(runner) = self.groups.get(group).map(|group| group.runner.clone()) else { return 0 };
         let is_resident = self.models.is_resident(&runner);
         let groups = &self.groups;
         self.models.start(&runner, self.slots.models, |runner| groups.used(runner), now);
         if let Some(group) = self.groups.get_mut(group) {
-            group.running = group.running.saturating_add(1);
+            group.occupy(priority);
         }
         if is_resident { 0 } else { self.times.cost_of(&runner.model, self.models.load_time(&runner.model)) }
     }

@@ -3,9 +3,7 @@
 use smallvec::SmallVec;
 
 use super::{
-    Band, FairQueue, FlowKey, Priority, Shed, ShedReason, WaiterId, Wish,
-    account::Virtual,
-    flows::FlowId,
+    Band, FairQueue, FlowKey, Priority, Shed, ShedReason, WaiterId, Wish, account::Virtual, flows::FlowId,
 };
 use crate::Nanos;
 

@@ -1,7 +1,8 @@
 //! Tells a queue that only absorbs bursts from one that stands (CoDel): while one stands, waiting longer helps nobody.
 //!
 //! A good queue is empty now and then: somebody starts who waited hardly at all. Where nobody has for a whole interval,
-//! those who come from then on may wait for less, and whoever came last goes first where somebody looks at a screen.
+//! those who come from then on may wait for less, and whoever came last goes first where somebody looks at a screen. It is
+//! for bands that somebody waits for: jobs are there to queue.
 
 use crate::Nanos;
 
@@ -88,7 +89,11 @@ mod tests {
         let wait = Nanos::from_secs(60);
         assert_eq!(after([900; 3]).patience(wait, SERVICE), wait);
         assert_eq!(after([900; 6]).patience(wait, SERVICE), Nanos::from_secs(15));
-        assert_eq!(after([900; 6]).patience(wait, Nanos::from_secs(100)), Nanos::from_secs(25), "at least the target");
+        assert_eq!(
+            after([900; 6]).patience(wait, Nanos::from_secs(100)),
+            Nanos::from_secs(25),
+            "at least the target"
+        );
         assert_eq!(after([900; 6]).patience(Nanos::from_millis(100), SERVICE), Nanos::from_millis(100));
     }
 }

@@ -3,7 +3,7 @@
 use smallvec::SmallVec;
 
 use super::{
-    Band, Dispatched, Entry, FairQueue, Priority, ShedReason, WaiterId, Waiting, account::Virtual,
+    Band, Dispatched, Entry, FairQueue, Priority, ShedReason, WaiterId, Waiting,
     flows::{FlowId, GroupId},
     group::{Group, Turn},
 };
@@ -30,7 +30,8 @@ impl FairQueue {
             let head = self.groups.get(group).and_then(|group| group.head(turn.flow, newest_first));
             let Some((_, seat)) = head else { break };
             if self.is_late(seat.id, now) {
-                done.late.extend(self.take_out(seat.id, ShedReason::DeadlineMissed, now).map(|shed| (seat.id, shed)));
+                done.late
+                    .extend(self.take_out(seat.id, ShedReason::DeadlineMissed).map(|shed| (seat.id, shed)));
             } else if !try_commit(seat.id) {
                 self.hold_back(seat.id);
                 self.stand_aside(group, turn.flow);
@@ -86,8 +87,7 @@ impl FairQueue {
     fn look_at_models(&mut self, now: Nanos) {
         let groups = &self.groups;
         self.models.call_off(|runner| groups.of(runner).is_some_and(Group::has_waiters));
-        let is_wanted = |group: &Group| group.has_ready() && !self.models.is_resident(&group.runner);
-        if !self.groups.iter().any(|(_, group)| is_wanted(group)) {
+        if !self.groups.iter().any(|(_, group)| self.waits_for_load(group)) {
             return;
         }
         let Some(choice) = self.first(|_, _, _| true) else { return };
@@ -131,8 +131,10 @@ impl FairQueue {
         let Some(waiting) = self.rise(id) else { return false };
         let Waiting { client, flow, group, cost, since, .. } = waiting;
         let Some(band) = self.flows.get(flow).map(|flow| flow.priority.band()) else { return false };
-        let service = self.times.overall();
-        self.band_mut(band).codel.started(now.since(since), service, now);
+        if band.is_waited_for() {
+            let service = self.times.overall();
+            self.band_mut(band).codel.started(now.since(since), service, now);
+        }
         self.start(id, (flow, group), (client, cost), now);
         true
     }
@@ -143,10 +145,5 @@ impl FairQueue {
             Some(Entry::Waiting(waiting)) => Some(waiting),
             _ => None,
         }
-    }
-
-    /// Where the flows of a band are, for those who look on.
-    pub(super) fn time_of(&self, band: Band) -> Virtual {
-        self.band(band).time
     }
 }

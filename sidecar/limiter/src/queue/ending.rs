@@ -1,7 +1,7 @@
 //! A request is over, wherever it was: it leaves, has waited too long, is pushed out, or has been served.
 
 use super::{
-    Arrival, Band, Entry, FairQueue, Running, Shed, ShedReason, WaiterId, Waiting, Wish,
+    Arrival, Band, Entry, FairQueue, Priority, Running, Shed, ShedReason, WaiterId, Waiting, Wish,
     flows::{FlowId, GroupId},
     group::Ticket,
     service::Sample,
@@ -27,7 +27,8 @@ impl FairQueue {
             let sample = Sample { took: now.since(running.since), estimate: running.estimate };
             self.times.learn(&group.runner.model, sample);
             let model = group.runner.model.clone();
-            let busy = group.running.saturating_add(1).saturating_mul(5) >= self.slots_of(&model).saturating_mul(4);
+            let busy =
+                group.running.saturating_add(1).saturating_mul(5) >= self.slots_of(&model).saturating_mul(4);
             let demand = busy || group.has_waiters();
             self.models.served(&model, demand, self.slots.per_model, now);
         }
@@ -45,8 +46,17 @@ impl FairQueue {
         self.ask(flow, band);
         self.tickets = self.tickets.saturating_add(1);
         let ticket = Ticket { is_new: false, number: self.tickets };
-        let waiting =
-            Waiting { client, flow, group, ticket, cost: next, bytes: 0, since: now, due: None, is_held_back: false };
+        let waiting = Waiting {
+            client,
+            flow,
+            group,
+            ticket,
+            cost: next,
+            bytes: 0,
+            since: now,
+            due: None,
+            is_held_back: false,
+        };
         self.sit(id, waiting, band);
         Arrival::Wait { deadline: now.plus(self.bounds.max_wait_of(band)) }
     }
@@ -62,17 +72,17 @@ impl FairQueue {
     }
 
     /// The deadline of a waiter has come: it is out, and this is what to tell its client. None: it waits no more.
-    pub fn time_out(&mut self, id: WaiterId, now: Nanos) -> Option<Shed> {
-        self.take_out(id, ShedReason::TimedOut, now)
+    pub fn time_out(&mut self, id: WaiterId) -> Option<Shed> {
+        self.take_out(id, ShedReason::TimedOut)
     }
 
     /// Somebody with more claim to be there has come.
-    pub(super) fn push_out(&mut self, id: WaiterId, now: Nanos) -> Option<Shed> {
-        self.take_out(id, ShedReason::PushedOut, now)
+    pub(super) fn push_out(&mut self, id: WaiterId) -> Option<Shed> {
+        self.take_out(id, ShedReason::PushedOut)
     }
 
     /// Takes a waiter out, and says what one like it would find now.
-    pub(super) fn take_out(&mut self, id: WaiterId, reason: ShedReason, _now: Nanos) -> Option<Shed> {
+    pub(super) fn take_out(&mut self, id: WaiterId, reason: ShedReason) -> Option<Shed> {
         let waiting = self.rise(id)?;
         let (flow, group) = (self.flows.get(waiting.flow)?, self.groups.get(waiting.group)?);
         let runner = group.runner.clone();
@@ -123,20 +133,20 @@ impl FairQueue {
         if let Some(flow) = self.flows.get_mut(running.flow) {
             flow.running = flow.running.saturating_sub(1);
             flow.account.settle(running.held, cost, of_flow);
-            let band = flow.priority.band();
-            let state = self.band_mut(band);
+            let priority = flow.priority;
+            let state = self.band_mut(priority.band());
             state.running = state.running.saturating_sub(1);
             state.served = state.served.saturating_add(cost);
             state.account.settle(running.held, cost, of_band);
+            self.vacate(running.group, priority, now);
         }
-        self.vacate(running.group, now);
         self.line_up(running.flow);
         Some(running)
     }
 
-    fn vacate(&mut self, group: GroupId, now: Nanos) {
+    fn vacate(&mut self, group: GroupId, priority: Priority, now: Nanos) {
         let Some(group) = self.groups.get_mut(group) else { return };
-        group.running = group.running.saturating_sub(1);
+        group.vacate(priority);
         if group.running == 0 {
             self.models.at_rest(&group.runner, now);
         }

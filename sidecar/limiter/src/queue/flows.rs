@@ -67,10 +67,6 @@ impl Flows {
         self.all.len()
     }
 
-    pub(super) fn iter(&self) -> impl Iterator<Item = &Flow> {
-        self.all.iter().map(|(_, flow)| flow)
-    }
-
     /// The flow of a client, which is new where the others are, or goes by another weight from now on.
     pub(super) fn find_or_make(
         &mut self,
@@ -101,7 +97,10 @@ impl Flows {
     }
 
     fn own_or_shared(&mut self, client: FlowKey, priority: Priority) -> FlowKey {
-        if self.by_client.contains_key(&(priority, client)) || self.all.len() < MOST_FLOWS || self.forget_one() {
+        if self.by_client.contains_key(&(priority, client))
+            || self.all.len() < MOST_FLOWS
+            || self.forget_one()
+        {
             return client;
         }
         FlowKey(client.0.checked_rem(OVERFLOW_FLOWS).unwrap_or_default())

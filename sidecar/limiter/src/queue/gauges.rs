@@ -72,7 +72,7 @@ impl FairQueue {
             depth: self.waiting,
             booked,
             in_flight: self.running,
-            cost: self.bands(now).iter().fold(0, |sum: u64, band| sum.saturating_add(band.cost)),
+            cost: self.bands().iter().fold(0, |sum: u64, band| sum.saturating_add(band.cost)),
             bytes: self.all.bytes,
             flows: self.flows.len(),
             oldest_wait: oldest.map_or(Nanos::ZERO, |since| now.since(since)),
@@ -80,7 +80,7 @@ impl FairQueue {
     }
 
     /// How each band stands.
-    pub fn bands(&self, _now: Nanos) -> [BandGauges; 4] {
+    pub fn bands(&self) -> [BandGauges; 4] {
         Band::ALL.map(|band| {
             let state = self.band(band);
             let costs = self.groups.iter().map(|(_, group)| group.cost_of(band));
@@ -99,7 +99,8 @@ impl FairQueue {
     /// How each model stands that is loaded, runs or is waited for; in any order.
     pub fn models(&self) -> Vec<ModelGauges> {
         let in_groups = self.groups.iter().map(|(_, group)| self.model(&group.runner, Some(group)));
-        let idle = self.models.residents().iter().filter(|resident| self.groups.of(&resident.runner).is_none());
+        let idle =
+            self.models.residents().iter().filter(|resident| self.groups.of(&resident.runner).is_none());
         in_groups.chain(idle.map(|resident| self.model(&resident.runner, None))).collect()
     }
 

@@ -4,11 +4,7 @@ use std::collections::{BTreeMap, BTreeSet};
 
 use hashbrown::HashMap;
 
-use super::{
-    Band, Priority, Runner, WaiterId,
-    account::Virtual,
-    flows::FlowId,
-};
+use super::{Band, Priority, Runner, WaiterId, account::Virtual, flows::FlowId};
 use crate::Nanos;
 
 /// The order in which requests came; those that come again after their first turn are before all others.
@@ -39,6 +35,8 @@ pub(super) struct Seat {
 pub(super) struct Group {
     pub(super) runner: Runner,
     pub(super) running: u32,
+    /// How many of them are critical.
+    critical: u32,
     lanes: HashMap<FlowId, Lane>,
     ready: [BTreeSet<Turn>; 5],
     /// Lanes by how much waits in them over the weight of their client.
@@ -67,6 +65,7 @@ impl Group {
         Self {
             runner,
             running: 0,
+            critical: 0,
             lanes: HashMap::new(),
             ready: Default::default(),
             backlog: Default::default(),
@@ -78,6 +77,25 @@ impl Group {
 
     pub(super) fn is_idle(&self) -> bool {
         self.running == 0 && self.lanes.is_empty()
+    }
+
+    /// A request of this priority takes one of the slots.
+    pub(super) fn occupy(&mut self, priority: Priority) {
+        self.running = self.running.saturating_add(1);
+        self.critical = self.critical.saturating_add(u32::from(priority == Priority::Critical));
+    }
+
+    /// It gives it back.
+    pub(super) fn vacate(&mut self, priority: Priority) {
+        self.running = self.running.saturating_sub(1);
+        self.critical = self.critical.saturating_sub(u32::from(priority == Priority::Critical));
+    }
+
+    /// Whether one of so many slots is free for this priority, where some of them are kept for critical requests. Those that
+    /// are critical already fill what is kept first.
+    pub(super) fn has_slot(&self, priority: Priority, slots: u32, kept: u32) -> bool {
+        let others = self.running.saturating_sub(self.critical);
+        self.running < slots && (priority == Priority::Critical || others < slots.saturating_sub(kept))
     }
 
     pub(super) fn has_waiters(&self) -> bool {

@@ -71,7 +71,12 @@ mod tests {
         fn new(max_depth: u32, max_wait_secs: u64) -> Self {
             let mut queue = FairQueue::new(Slots { per_model: 1, models: 2 });
             let max_wait = Nanos::from_secs(max_wait_secs);
-            queue.set_bounds(QueueBounds { max_depth, max_depth_per_client: max_depth, max_wait, batch_max_wait: max_wait });
+            queue.set_bounds(QueueBounds {
+                max_depth,
+                max_depth_per_client: max_depth,
+                max_wait,
+                batch_max_wait: max_wait,
+            });
             let mut scene = Self { queue, runner: runner("m"), last: 0 };
             scene.come();
             scene.queue.release(WaiterId(1), 1_000_000_000, Nanos::from_secs(4));

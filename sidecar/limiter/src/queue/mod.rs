@@ -39,6 +39,16 @@ mod wish;
 
 use hashbrown::HashMap;
 
+use self::{
+    account::{Account, Virtual},
+    bounds::Share,
+    codel::Codel,
+    flows::{FlowId, Flows, GroupId},
+    group::{Group, Ticket},
+    groups::Groups,
+    models::{Models, Use},
+    service::ServiceTimes,
+};
 pub use self::{
     adapt::Strain,
     bounds::{QueueBounds, Slots},
@@ -46,16 +56,6 @@ pub use self::{
     load::QueueLoad,
     priority::{Band, FlowKey, Priority},
     wish::{Arrival, Arrived, Dispatched, Due, Runner, Shed, ShedReason, WaiterId, Wish},
-};
-use self::{
-    account::{Account, Virtual},
-    bounds::Share,
-    codel::Codel,
-    flows::{FlowId, Flows, GroupId},
-    group::Ticket,
-    groups::Groups,
-    models::{Models, Use},
-    service::ServiceTimes,
 };
 use crate::{ModelName, Nanos};
 
@@ -211,7 +211,8 @@ impl FairQueue {
             return None;
         }
         let reserve = self.last_critical.map(|last| last.plus(RESERVE_KEPT)).filter(|end| *end > now);
-        let swap = self.models.next_change(|runner| self.groups.used(runner), now);
+        let strangers = self.groups.iter().any(|(_, group)| self.waits_for_load(group));
+        let swap = self.models.next_change(|runner| self.groups.used(runner), now).filter(|_| strangers);
         [reserve, swap, self.models.next_recovery(now)].into_iter().flatten().min()
     }
 
@@ -244,10 +245,14 @@ impl FairQueue {
     /// Whether a request of this priority may start on this runner.
     fn is_open(&self, runner: &Runner, priority: Priority, now: Nanos) -> bool {
         let slots = self.slots_of(&runner.model);
-        let reserve = if priority == Priority::Critical { 0 } else { self.reserve(slots, now) };
-        let used = |runner: &Runner| self.groups.used(runner);
-        used(runner).running < slots.saturating_sub(reserve)
-            && self.models.admits(runner, self.slots.models, used, now)
+        let kept = self.reserve(slots, now);
+        let has_slot = self.groups.of(runner).is_none_or(|group| group.has_slot(priority, slots, kept));
+        has_slot && self.models.admits(runner, self.slots.models, |runner| self.groups.used(runner), now)
+    }
+
+    /// Whether somebody waits for a runner that is not loaded.
+    fn waits_for_load(&self, group: &Group) -> bool {
+        group.has_waiters() && !self.models.is_resident(&group.runner)
     }
 
     /// Slots that only critical requests may have: one, for a minute after the last of them.
@@ -285,3 +290,6 @@ impl Running {
 impl Use {
     const NONE: Self = Self { running: 0, waited_for: None };
 }
+
+#[cfg(test)]
+mod tests;

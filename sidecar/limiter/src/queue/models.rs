@@ -264,7 +264,8 @@ impl Models {
         if self.resident.len() < usize::try_from(places).unwrap_or(usize::MAX) {
             return InTheWay::Nobody;
         }
-        let idle = self.resident.iter().filter(|resident| goes(resident)).min_by_key(|resident| resident.used);
+        let idle =
+            self.resident.iter().filter(|resident| goes(resident)).min_by_key(|resident| resident.used);
         idle.map_or(InTheWay::Busy, |resident| InTheWay::Idle(resident.runner.clone()))
     }
 
@@ -273,7 +274,13 @@ impl Models {
         self.resident.iter().find(|resident| resident.runner.model == runner.model)
     }
 
-    fn is_due(&self, resident: &Resident, wanted_by: Band, used: &impl Fn(&Runner) -> Use, now: Nanos) -> bool {
+    fn is_due(
+        &self,
+        resident: &Resident,
+        wanted_by: Band,
+        used: &impl Fn(&Runner) -> Use,
+        now: Nanos,
+    ) -> bool {
         let Use { running, waited_for } = used(&resident.runner);
         let is_used = running > 0 || waited_for.is_some();
         let outranked = waited_for.is_none_or(|band| wanted_by < band);

@@ -66,6 +66,7 @@ impl FairQueue {
 }
 
 fn scaled(cost: u64, by: u64, over: u64) -> u64 {
-    let scaled = u128::from(cost).saturating_mul(by.into()).checked_div(over.max(1).into()).unwrap_or_default();
+    let scaled =
+        u128::from(cost).saturating_mul(by.into()).checked_div(over.max(1).into()).unwrap_or_default();
     u64::try_from(scaled).unwrap_or(u64::MAX)
 }

@@ -26,7 +26,7 @@ pub(super) fn plan(max_depth: u32, max_wait_ms: u64, limits: Vec<LimitDoc>) -> P
         pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
         sequence: 1,
         identity: IdentityDoc::default(),
-        queue: QueueDoc { max_depth, max_wait_ms },
+        queue: QueueDoc { max_depth, max_wait_ms, ..QueueDoc::default() },
         limits,
         ..PlanDoc::default()
     }
