@@ -185,8 +185,8 @@ impl Policy for Ours {
         }
     }
 
-    fn time_out(&mut self, request: &Request, now: Nanos) -> bool {
-        let is_out = self.queue.time_out(WaiterId(request.number), now).is_some();
+    fn time_out(&mut self, request: &Request) -> bool {
+        let is_out = self.queue.time_out(WaiterId(request.number)).is_some();
         if is_out {
             self.forget(request.number);
         }

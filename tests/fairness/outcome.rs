@@ -35,6 +35,18 @@ impl Account {
     fn offered(&self) -> u32 {
         self.done + self.failed()
     }
+
+    fn add(&mut self, other: &Self) {
+        self.done += other.done;
+        self.refused += other.refused;
+        self.shed += other.shed;
+        self.left += other.left;
+        self.cut += other.cut;
+        self.waits.extend(&other.waits);
+        self.refused_after.extend(&other.refused_after);
+        self.useful += other.useful;
+        self.wasted += other.wasted;
+    }
 }
 
 /// What came of all.
@@ -67,6 +79,13 @@ impl Outcome {
             loads: 0,
             blocked: 0,
         }
+    }
+
+    /// Adds another run of the same clients: what became of their requests, and when.
+    pub(crate) fn add(&mut self, other: &Self) {
+        self.accounts.iter_mut().zip(&other.accounts).for_each(|(own, other)| own.add(other));
+        self.capacity += other.capacity;
+        self.longest = self.longest.max(other.longest);
     }
 
     /// Of the slots' time, the part that made whole answers.

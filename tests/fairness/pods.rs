@@ -55,8 +55,8 @@ impl Policy for Pods {
         self.of(request).leave(request, waits, generated, now);
     }
 
-    fn time_out(&mut self, request: &Request, now: Nanos) -> bool {
-        self.of(request).time_out(request, now)
+    fn time_out(&mut self, request: &Request) -> bool {
+        self.of(request).time_out(request)
     }
 
     fn loaded(&mut self, request: &Request, now: Nanos) {

@@ -45,7 +45,7 @@ pub(crate) trait Policy {
     fn leave(&mut self, request: &Request, waits: bool, generated: u32, now: Nanos);
 
     /// One waited until its limit. False: it waits no more.
-    fn time_out(&mut self, _request: &Request, _now: Nanos) -> bool {
+    fn time_out(&mut self, _request: &Request) -> bool {
         false
     }
 

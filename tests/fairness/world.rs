@@ -319,7 +319,7 @@ impl<'a, P: Policy + ?Sized> World<'a, P> {
 
     fn time_out(&mut self, number: u64) {
         let Some(request) = self.waiting.get(&number).copied() else { return };
-        if self.policy.time_out(&request, self.now) {
+        if self.policy.time_out(&request) {
             self.shed(number);
         }
     }
