@@ -10,9 +10,10 @@ pub(crate) struct GapMeter {
 impl GapMeter {
     /// Between two calls the difference must be linear.
     pub(crate) fn see(&mut self, both_wait: bool, difference: f64) {
-        let seen = self.range.filter(|_| both_wait).map_or((difference, difference), |(low, high)| {
-            (low.min(difference), high.max(difference))
-        });
+        let seen = self
+            .range
+            .filter(|_| both_wait)
+            .map_or((difference, difference), |(low, high)| (low.min(difference), high.max(difference)));
         self.range = both_wait.then_some(seen);
         self.worst = self.worst.max(seen.1 - seen.0);
     }
@@ -25,7 +26,9 @@ impl GapMeter {
 #[test]
 fn an_interval_ends_where_one_of_them_has_nothing_waiting() {
     let mut meter = GapMeter::default();
-    for (both_wait, difference) in [(true, 1.0), (true, 4.0), (true, 2.0), (false, 50.0), (true, 60.0), (true, 62.0)] {
+    for (both_wait, difference) in
+        [(true, 1.0), (true, 4.0), (true, 2.0), (false, 50.0), (true, 60.0), (true, 62.0)]
+    {
         meter.see(both_wait, difference);
     }
     assert!((meter.worst() - 3.0).abs() < 1e-9, "{}", meter.worst());

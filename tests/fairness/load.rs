@@ -62,7 +62,8 @@ impl Sizes {
     }
 
     fn draw(self, random: &mut Random) -> (u32, u32) {
-        let (input, output) = (random.log_normal(self.input, self.sigma), random.log_normal(self.output, self.sigma));
+        let (input, output) =
+            (random.log_normal(self.input, self.sigma), random.log_normal(self.output, self.sigma));
         let cut = (self.most / (input + 2.0 * output)).min(1.0);
         (tokens(input * cut), tokens(output * cut))
     }
@@ -188,7 +189,10 @@ fn a_request_costs_in_the_end_what_it_has_accrued() {
     let request = client.request(0, 1, Nanos::ZERO, &mut Random::new(3, 0));
     for model in [CostModel::SlotTime, CostModel::Tokens] {
         let (whole, cost) = (request.accrued(request.service(), model), request.cost(model));
-        assert!((whole - f64::from(u32::try_from(cost / 1000).unwrap()) * 1000.0).abs() <= 1000.0, "{whole} {cost}");
+        assert!(
+            (whole - f64::from(u32::try_from(cost / 1000).unwrap()) * 1000.0).abs() <= 1000.0,
+            "{whole} {cost}"
+        );
     }
     assert_eq!(request.generated(request.service()), request.output);
     assert_eq!(request.generated(request.prefill()), 0);

@@ -47,7 +47,11 @@ impl Memory {
         if self.there.len() < self.places {
             return Some(());
         }
-        let idle = self.there.keys().copied().find(|model| self.running.get(model).is_none_or(|count| *count == 0))?;
+        let idle = self
+            .there
+            .keys()
+            .copied()
+            .find(|model| self.running.get(model).is_none_or(|count| *count == 0))?;
         self.there.remove(&idle);
         Some(())
     }

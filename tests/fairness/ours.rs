@@ -161,7 +161,9 @@ impl Policy for Ours {
     fn dispatch(&mut self, now: Nanos) -> Dispatched {
         let dispatched = self.queue.dispatch(now, |_| true);
         let started: Vec<u64> = dispatched.started.iter().map(|id| id.0).collect();
-        started.iter().for_each(|number| self.started(*number, now));
+        for number in &started {
+            self.started(*number, now);
+        }
         Dispatched { started, late: dispatched.late.iter().map(|(id, _)| self.forget(id.0)).collect() }
     }
 

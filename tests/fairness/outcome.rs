@@ -102,7 +102,8 @@ impl Outcome {
 
     pub(crate) fn success(&self, clients: std::ops::Range<usize>) -> f64 {
         let of = &self.accounts[clients];
-        let (done, offered) = of.iter().fold((0, 0), |(done, offered), it| (done + it.done, offered + it.offered()));
+        let (done, offered) =
+            of.iter().fold((0, 0), |(done, offered), it| (done + it.done, offered + it.offered()));
         f64::from(done) / f64::from(offered.max(1))
     }
 

@@ -10,7 +10,7 @@ use crate::random::Random;
 
 /// The pods.
 pub(crate) struct Pods {
-    pods: Vec<Box<dyn Policy>>,
+    each: Vec<Box<dyn Policy>>,
     random: Random,
     /// Where each request is.
     of: BTreeMap<u64, usize>,
@@ -18,24 +18,24 @@ pub(crate) struct Pods {
 
 impl Pods {
     pub(crate) fn new(pods: Vec<Box<dyn Policy>>) -> Self {
-        Self { pods, random: Random::new(11, 11), of: BTreeMap::new() }
+        Self { each: pods, random: Random::new(11, 11), of: BTreeMap::new() }
     }
 
     fn of(&mut self, request: &Request) -> &mut dyn Policy {
-        self.pods[self.of[&request.number]].as_mut()
+        self.each[self.of[&request.number]].as_mut()
     }
 }
 
 impl Policy for Pods {
     fn arrive(&mut self, request: &Request, client: &Client, now: Nanos) -> Arrived {
-        let pod = self.random.below(self.pods.len());
+        let pod = self.random.below(self.each.len());
         self.of.insert(request.number, pod);
-        self.pods[pod].arrive(request, client, now)
+        self.each[pod].arrive(request, client, now)
     }
 
     fn dispatch(&mut self, now: Nanos) -> Dispatched {
         let mut all = Dispatched::default();
-        for pod in &mut self.pods {
+        for pod in &mut self.each {
             let one = pod.dispatch(now);
             all.started.extend(one.started);
             all.late.extend(one.late);
@@ -64,6 +64,6 @@ impl Policy for Pods {
     }
 
     fn next_look(&self, now: Nanos) -> Option<Nanos> {
-        self.pods.iter().filter_map(|pod| pod.next_look(now)).min()
+        self.each.iter().filter_map(|pod| pod.next_look(now)).min()
     }
 }

@@ -44,7 +44,8 @@ impl Random {
 #[test]
 fn draws_have_the_mean_that_they_are_asked_for() {
     let mut random = Random::new(1, 0);
-    let mut mean = |draw: fn(&mut Random) -> f64| (0..20_000).map(|_| draw(&mut random)).sum::<f64>() / 20_000.0;
+    let mut mean =
+        |draw: fn(&mut Random) -> f64| (0..20_000).map(|_| draw(&mut random)).sum::<f64>() / 20_000.0;
     let means = [mean(Random::unit), mean(|it| it.exponential(3.0)), mean(|it| it.log_normal(5.0, 0.8))];
     let near = means.iter().zip([0.5, 3.0, 5.0]).all(|(mean, wanted)| (mean / wanted - 1.0).abs() < 0.03);
     assert!(near, "{means:?}");

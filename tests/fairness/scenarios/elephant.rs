@@ -36,6 +36,7 @@ fn an_elephant_takes_nothing_from_the_mice() {
     Row { number: "5b", what, goal: "<= 0.5", ours: longest, decimals: 2 }.print(&baselines, wait);
     let goodput = least(&ours, Outcome::goodput);
     let what = "elephant and mice: goodput";
-    Row { number: "5c", what, goal: ">= 0.97", ours: goodput, decimals: 2 }.print(&baselines, Outcome::goodput);
+    Row { number: "5c", what, goal: ">= 0.97", ours: goodput, decimals: 2 }
+        .print(&baselines, Outcome::goodput);
     assert!(success >= 99.5 && longest <= 0.5 && goodput >= 0.97, "{success} % {longest} {goodput}");
 }

@@ -11,8 +11,7 @@ use crate::world::Setting;
 pub(super) fn overload(times: f64) -> Setting {
     let harmonic: f64 = (1..=20).map(|rank| 1.0 / f64::from(rank)).sum();
     let sizes = Sizes::new(500.0, 140.0);
-    let client =
-        |rank: u8| Client::open(sizes, 4.0 * times / f64::from(rank) / harmonic).patient_for(30);
+    let client = |rank: u8| Client::open(sizes, 4.0 * times / f64::from(rank) / harmonic).patient_for(30);
     Setting::new(4, 30, (1..=20).map(client).collect())
 }
 

@@ -16,7 +16,8 @@ fn clients_get_the_slots_by_their_weights() {
     let setting = Setting::new(4, 60, sizes.into_iter().zip([1, 2, 4]).map(client).collect());
     let off = |outcome: &Outcome| {
         let shares = outcome.shares(0, 1);
-        let off = shares.iter().zip([1.0, 2.0, 4.0]).map(|(share, weight)| (share * 7.0 / weight - 1.0).abs());
+        let off =
+            shares.iter().zip([1.0, 2.0, 4.0]).map(|(share, weight)| (share * 7.0 / weight - 1.0).abs());
         off.fold(0.0, f64::max) * 100.0
     };
     let ours = most(&outcomes(&setting, Setup::new(4).patient()), off);
@@ -43,8 +44,8 @@ fn twenty_clients_who_ask_for_too_much_all_get_the_same() {
 fn who_comes_after_ten_minutes_gets_half_from_the_first_minute_on() {
     let old = Client::closed(Sizes::new(400.0, 80.0), 16);
     let new = Client { from: Nanos::from_secs(600), ..old.clone() };
-    let marks = vec![Nanos::from_secs(600), Nanos::from_secs(660)];
-    let setting = Setting { marks, ..Setting::new(4, 12, vec![old, new]) };
+    let minute = [Nanos::from_secs(600), Nanos::from_secs(660)];
+    let setting = Setting::exactly(4, minute, vec![old, new]);
     let share = |outcome: &Outcome| outcome.shares(0, 1)[1];
     let (ours, baselines) = (outcomes(&setting, Setup::new(4).patient()), Beside::of(&setting));
     let (least, most) = (least(&ours, share), most(&ours, share));
