@@ -130,7 +130,7 @@ fn plan(sequence: u64, burst: u64) -> PlanDoc {
         pool: pool(),
         sequence,
         identity: IdentityDoc::default(),
-        queue: QueueDoc { max_depth: 4, max_wait_ms: 1000 },
+        queue: QueueDoc { max_depth: 4, max_wait_ms: 1000, ..QueueDoc::default() },
         limits: vec![limit],
         ..PlanDoc::default()
     }

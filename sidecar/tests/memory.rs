@@ -37,7 +37,7 @@ fn limiter() -> Limiter {
         pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
         sequence: 1,
         identity: IdentityDoc::default(),
-        queue: QueueDoc { max_depth: 1, max_wait_ms: 1000 },
+        queue: QueueDoc { max_depth: 1, max_wait_ms: 1000, ..QueueDoc::default() },
         limits: (0..LIMITS).map(limit).collect(),
         ..PlanDoc::default()
     };

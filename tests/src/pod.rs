@@ -51,7 +51,7 @@ pub fn plan(sequence: u64, burst: u64) -> PlanDoc {
         pool: pool(),
         sequence,
         identity: IdentityDoc::default(),
-        queue: QueueDoc { max_depth: 100, max_wait_ms: 30_000 },
+        queue: QueueDoc { max_depth: 100, max_wait_ms: 30_000, ..QueueDoc::default() },
         limits: vec![limit],
         ..PlanDoc::default()
     }

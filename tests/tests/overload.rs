@@ -87,7 +87,11 @@ impl Scene {
 }
 
 fn two_places() -> PlanDoc {
-    PlanDoc { queue: QueueDoc { max_depth: 2, max_wait_ms: 60_000 }, limits: Vec::new(), ..plan(1, 1) }
+    PlanDoc {
+        queue: QueueDoc { max_depth: 2, max_wait_ms: 60_000, ..QueueDoc::default() },
+        limits: Vec::new(),
+        ..plan(1, 1)
+    }
 }
 
 /// A stream that runs, and two that wait.

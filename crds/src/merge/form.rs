@@ -108,6 +108,7 @@ impl Form {
         let tier = |tier: &crate::policy::Tier| TierDoc {
             name: tier.name.clone(),
             scale_milli: scale(tier.scale_milli()),
+            ..TierDoc::default()
         };
         self.tiers = spec.tiers.iter().map(tier).collect();
         self.default_tier.clone_from(&spec.default_tier);

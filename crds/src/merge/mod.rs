@@ -368,6 +368,7 @@ fn empty_plan(pool: &PoolInputs<'_>, sequence: u64) -> PlanDoc {
         queue: QueueDoc {
             max_depth: capacity.queue.max_depth,
             max_wait_ms: u64::from(capacity.queue.max_wait_seconds) * 1000,
+            ..QueueDoc::default()
         },
         tokens: TokensDoc {
             output_cap: tokens.output_cap,

@@ -56,7 +56,7 @@ fn fate(form: &Form, limit: &LimitDoc, ranked: &[&Form]) -> Fate {
 /// Tiers by name, the default one, and who is exempt. What only counts changes no tier that others have.
 fn clients(ranked: &[&Form], doc: &mut PlanDoc) {
     let (counting, enforcing): (Vec<&Form>, Vec<&Form>) = ranked.iter().partition(|form| form.shadow);
-    let mut tiers: BTreeMap<&str, u32> = BTreeMap::new();
+    let mut tiers: BTreeMap<&str, &TierDoc> = BTreeMap::new();
     let mut default_tier = None;
     for form in enforcing.iter().chain(&counting) {
         let known_before =
@@ -67,17 +67,16 @@ fn clients(ranked: &[&Form], doc: &mut PlanDoc) {
         for tier in &form.tiers {
             // One more than a plan has room for is missed by the limits that name it, and so by their author.
             if tiers.len() < MAX_POOL_TIERS || tiers.contains_key(tier.name.as_str()) {
-                tiers.entry(&tier.name).or_insert(tier.scale_milli);
+                tiers.entry(&tier.name).or_insert(tier);
             }
         }
     }
-    doc.tiers =
-        tiers.iter().map(|(name, milli)| TierDoc { name: (*name).to_owned(), scale_milli: *milli }).collect();
+    doc.tiers = tiers.values().map(|tier| (*tier).clone()).collect();
     doc.default_tier = default_tier.filter(|tier| tiers.contains_key(tier.as_str()));
     doc.exempt = ranked.iter().flat_map(|form| form.exempt.clone()).collect();
     doc.exempt.sort_by(|a, b| (&a.policy, &a.cidrs, &a.clients).cmp(&(&b.policy, &b.cidrs, &b.clients)));
 }
 
-fn names(tiers: &BTreeMap<&str, u32>, tier: Option<&str>) -> bool {
+fn names(tiers: &BTreeMap<&str, &TierDoc>, tier: Option<&str>) -> bool {
     tier.is_some_and(|tier| tiers.contains_key(tier))
 }

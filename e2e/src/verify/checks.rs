@@ -42,16 +42,31 @@ pub fn simulation(context: &Context) -> Result<Tally> {
     let of = ["test", "--profile=bench", "--quiet", "--locked", "--package", "corral-limiter"];
     let test = cargo(context, &of).args(["--test", "algorithms", "--", "--ignored"]);
     let output = logged(context, "simulation", &test)?;
+    Ok(all_passed(&output))
+}
+
+/// Threads hand slots over in every order in which they can meet. Built apart, for another sort of locks is compiled in.
+pub fn interleavings(context: &Context) -> Result<Tally> {
+    let of = ["test", "--quiet", "--locked", "--package", "corral-limiter", "--test", "loom"];
+    let test = cargo(context, &of)
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("CARGO_TARGET_DIR", context.target.join("loom"));
+    let output = logged(context, "interleavings", &test)?;
+    Ok(all_passed(&output))
+}
+
+/// What a program of tests counted, of which at least one must have run and none may have failed.
+fn all_passed(output: &Output) -> Tally {
     let tally = Tally::of_tests(&output.out);
     let nothing_ran = !output.status.success() || tally.passed == 0;
-    Ok(Tally { failed: tally.failed + usize::from(nothing_ran && tally.failed == 0), ..tally })
+    Tally { failed: tally.failed + usize::from(nothing_ran && tally.failed == 0), ..tally }
 }
 
 /// The limiter's benchmarks run; what they say is shown, for it is a figure of this machine.
 pub fn benchmarks(context: &Context) -> Result<Tally> {
-    let bench =
-        cargo(context, &["bench", "--quiet", "--locked", "--package", "corral-limiter", "--bench", "decide"]);
-    let output = logged(context, "benchmarks", &bench.args(["--", "--quick", "--noplot"]))?;
+    let of = ["bench", "--quiet", "--locked", "--package", "corral-limiter", "--bench", "decide"];
+    let bench = cargo(context, &of).args(["--", "--quick", "--noplot"]);
+    let output = logged(context, "benchmarks", &bench)?;
     // A name, on the same line or the one before, and its time; not how it compares with some earlier run.
     let compared = |line: &&str| ["change:", "erformance"].iter().any(|word| line.contains(word));
     let shown = output.out.lines().filter(|line| !line.trim().is_empty() && !compared(line));

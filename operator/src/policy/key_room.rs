@@ -87,7 +87,7 @@ mod tests {
         let mut plan = PlanDoc::default();
         plan.identity.api_keys = keys;
         plan.identity.digest_key = Some("old".to_owned());
-        plan.tiers = vec![TierDoc { name: "gold".to_owned(), scale_milli: 1000 }];
+        plan.tiers = vec![TierDoc { name: "gold".to_owned(), scale_milli: 1000, ..TierDoc::default() }];
         plan
     }
 

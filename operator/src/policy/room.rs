@@ -171,7 +171,7 @@ mod tests {
             pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
             sequence: 1,
             identity: IdentityDoc::default(),
-            queue: QueueDoc { max_depth: 64, max_wait_ms: 60_000 },
+            queue: QueueDoc { max_depth: 64, max_wait_ms: 60_000, ..QueueDoc::default() },
             limits: limits.collect(),
             ..PlanDoc::default()
         }

@@ -35,6 +35,11 @@ impl BucketKey {
         self.high
     }
 
+    /// The whole of it, for whoever keeps tables of another kind.
+    pub(crate) fn bits(self) -> u128 {
+        (u128::from(self.high) << 64) | u128::from(self.low)
+    }
+
     /// For anything else that spreads keys: independent of [`Self::hash`].
     pub(crate) fn spread(self) -> u64 {
         self.low

@@ -1,7 +1,7 @@
 //! Decides what a request may do under a plan of limits, and in which order requests get a slot of Ollama.
 //!
 //! Pure and synchronous: no clock, no I/O, no thread of its own. Time is handed in as [`Nanos`]; whoever calls puts
-//! [`Limiter`] and [`queue::SlotQueue`] behind one lock, so that limits and queue decide as one.
+//! [`Limiter`] and [`queue::FairQueue`] behind one lock, so that limits and queue decide as one.
 //!
 //! ```text
 //! PlanDoc ── compile ──▶ Plan ── Limiter::swap ──▶ buckets, carried over by key
@@ -50,6 +50,8 @@ pub mod adaptive;
 pub mod algo;
 pub mod calendar;
 mod decision;
+pub mod fifo;
+pub mod handoff;
 mod judge;
 mod key;
 mod limiter;
@@ -66,7 +68,7 @@ mod time;
 mod timeline;
 
 pub use decision::{Oversized, Refusal, Retry, Unit, Violation};
-pub use limiter::{Explained, LimitStats, Limiter, LimiterSettings, SwapSummary, UnitStats, Would};
+pub use limiter::{Explained, LimitStats, Limiter, LimiterSettings, Place, SwapSummary, UnitStats, Would};
 pub use model_name::{BadModelName, ModelName};
 pub use pattern::{BadPattern, Pattern};
 pub use plan::{

@@ -34,7 +34,7 @@ fn doc(limits: Vec<LimitDoc>) -> PlanDoc {
             trusted_proxies: vec!["10.0.0.0/8".into(), "fd00::/64".into()],
             ..IdentityDoc::default()
         },
-        queue: QueueDoc { max_depth: 0, max_wait_ms: 1 },
+        queue: QueueDoc { max_depth: 0, max_wait_ms: 1, ..QueueDoc::default() },
         limits,
         ..PlanDoc::default()
     }
@@ -110,7 +110,7 @@ fn the_ends_of_every_range_are_inside() {
 fn all_errors_are_told_at_once_and_in_words() {
     let bad = LimitDoc { per: vec![], concurrency: Some(0), ..limit("ok") };
     let mut doc = doc(vec![limit("ok"), bad]);
-    doc.queue = QueueDoc { max_depth: 100_001, max_wait_ms: 0 };
+    doc.queue = QueueDoc { max_depth: 100_001, max_wait_ms: 0, ..QueueDoc::default() };
     doc.identity.trusted_proxies.push("10.0.0.1".into());
     assert_eq!(
         paths(&doc),
@@ -291,7 +291,7 @@ fn every_number_of_a_limit_is_bounded() {
     let fast = RateDoc { count_milli: 600_000_000_000, window_seconds: 1, burst: 1 };
     let mut scaled = doc(vec![LimitDoc { requests: Some(fast), ..limit("l") }]);
     assert!(compile(&scaled).is_ok());
-    scaled.tiers = vec![TierDoc { name: "pro".into(), scale_milli: 2000 }];
+    scaled.tiers = vec![TierDoc { name: "pro".into(), scale_milli: 2000, ..TierDoc::default() }];
     assert_eq!(paths(&scaled), ["limits[0].requests.countMilli"]);
     scaled.limits[0].per = vec![KeyPart::Global];
     assert!(compile(&scaled).is_ok());
@@ -332,7 +332,7 @@ fn clients_must_be_told_apart() {
 
 #[test]
 fn tiers_and_exemptions_must_be_clear() {
-    let tier = |name: &str, scale_milli| TierDoc { name: name.into(), scale_milli };
+    let tier = |name: &str, scale_milli| TierDoc { name: name.into(), scale_milli, ..TierDoc::default() };
     assert_eq!(wrong_plan(|p| p.tiers = vec![tier("a", 1), tier("a", 2)]), ["tiers[1].name"]);
     assert_eq!(wrong_plan(|p| p.tiers = vec![tier("a", 0)]), ["tiers[0].scaleMilli"]);
     assert_eq!(wrong_plan(|p| p.tiers = vec![tier("a", 1_000_001)]), ["tiers[0].scaleMilli"]);
@@ -381,7 +381,7 @@ fn bounds_of_every_algorithm_and_unit_are_printed_in_words() {
          where nobody else wants the slot"
     );
     let mut scaled = doc(vec![limit("l")]);
-    scaled.tiers = vec![TierDoc { name: "pro".into(), scale_milli: 2500 }];
+    scaled.tiers = vec![TierDoc { name: "pro".into(), scale_milli: 2500, ..TierDoc::default() }];
     let plan = compile(&scaled).unwrap();
     let text = plan.bound(&plan.limits()[1], NonZeroU32::MIN).to_string();
     assert_eq!(text, "≤ 70/min pool-wide (1 pod × 60/min, burst 10); up to 2.5 times that by tier");

@@ -66,7 +66,7 @@ fn plan(sequence: u64) -> PlanDoc {
         pool: pool("chat"),
         sequence,
         identity: IdentityDoc::default(),
-        queue: QueueDoc { max_depth: 4, max_wait_ms: 1000 },
+        queue: QueueDoc { max_depth: 4, max_wait_ms: 1000, ..QueueDoc::default() },
         limits: vec![],
         ..PlanDoc::default()
     }

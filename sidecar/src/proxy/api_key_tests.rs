@@ -31,7 +31,7 @@ fn plan(keys: &[(&str, &str)]) -> Plan {
         ..IdentityDoc::default()
     };
     let pool = PoolRef { namespace: "llm".to_owned(), name: "chat".to_owned() };
-    let queue = QueueDoc { max_depth: 1, max_wait_ms: 1000 };
+    let queue = QueueDoc { max_depth: 1, max_wait_ms: 1000, ..QueueDoc::default() };
     let doc = PlanDoc {
         version: corral_wire::PLAN_VERSION,
         pool,

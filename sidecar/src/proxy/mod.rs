@@ -20,6 +20,7 @@ mod inspect;
 mod judge;
 mod limits;
 mod lookout;
+mod patience;
 mod ps;
 mod pulse;
 mod record;
@@ -40,7 +41,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use corral_limiter::{Nanos, Plan};
+use corral_limiter::{HeadFacts, Nanos, Plan};
 use parking_lot::Mutex;
 
 pub(crate) use api_key::NoClient;
@@ -56,7 +57,7 @@ use inspect::{Asked, BodyBudget};
 use residency::Residency;
 use route::Endpoint;
 pub(crate) use tokens::Learned;
-use tokens::Reckoning;
+use tokens::{Reckoning, Whose};
 use trouble::Signs;
 use upstream::Upstream;
 
@@ -84,8 +85,8 @@ impl Proxy {
     }
 
     /// Reckons what a request will probably cost; none where nothing is inferred, which takes no slot.
-    fn reckon(&self, asked: &Asked<'_>, endpoint: &Endpoint) -> Option<Reckoning> {
-        reckon(&self.core, asked, endpoint)
+    fn reckon(&self, asked: &Asked<'_>, endpoint: &Endpoint, whose: &HeadFacts) -> Option<Reckoning> {
+        reckon(&self.core, asked, endpoint, whose)
     }
 
     async fn look_at_the_wall(&self) {
@@ -106,10 +107,11 @@ impl Proxy {
     }
 }
 
-fn reckon(core: &Core, asked: &Asked<'_>, endpoint: &Endpoint) -> Option<Reckoning> {
+fn reckon(core: &Core, asked: &Asked<'_>, endpoint: &Endpoint, whose: &HeadFacts) -> Option<Reckoning> {
     let plan = core.plan();
+    let whose = Whose(core.clients.digest(whose));
     let tokens = plan.as_deref().map(Plan::tokens).cloned().unwrap_or_default();
-    Reckoning::of(asked, endpoint, &tokens, &core.learned.lock())
+    Reckoning::of(asked, endpoint, &tokens, (&core.learned.lock(), whose))
 }
 
 /// What the requests of one connection share.

@@ -10,7 +10,7 @@ mod stall;
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 
-use corral_limiter::queue::SlotBounds;
+use corral_limiter::queue::Slots;
 use corral_limiter::{HeadFacts, LimiterSettings, compile};
 use corral_wire::{
     EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
@@ -53,7 +53,7 @@ fn plan(burst: u64) -> PlanDoc {
         pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
         sequence: 1,
         identity: IdentityDoc::default(),
-        queue: QueueDoc { max_depth: 100, max_wait_ms: 10_000 },
+        queue: QueueDoc { max_depth: 100, max_wait_ms: 10_000, ..QueueDoc::default() },
         limits: vec![limit],
         ..PlanDoc::default()
     }
@@ -75,7 +75,7 @@ async fn world_of(per_model: u32, burst: u64, change: impl FnOnce(&mut ProxySett
     health.upstream_answered();
     let settings = CoreSettings {
         limiter: LimiterSettings { hash_key: [1; 16], keys_per_limit: 100 },
-        slots: SlotBounds { per_model, total: 3 },
+        slots: Slots { per_model, models: 3 },
     };
     let core = Arc::new(Core::new(settings, health, Arc::new(Metrics::new())));
     core.take_plan(Arc::new(compile(&plan(burst)).unwrap()), NonZeroU32::MIN);

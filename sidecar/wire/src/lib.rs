@@ -19,8 +19,8 @@ pub mod signature;
 pub use api_key::KeyDigester;
 pub use exchange::{Counters, Directive, Gauges, OffGpu, PlanState, Relief, Report, ServePermission};
 pub use plan::{
-    Action, AdaptiveDoc, Algorithm, ApiKeyDoc, BadKeyPart, EndpointClass, ExceedDoc, ExemptDoc, HeaderDoc,
-    IdentityDoc, KeyPart, LimitDoc, Mode, Oversize, PLAN_VERSION, PathDoc, PlanDoc, PoolRef, QueueDoc,
-    RateDoc, ResetDoc, Scope, TierDoc, TokensDoc, Unauthenticated,
+    Action, AdaptiveDoc, Algorithm, ApiKeyDoc, BadKeyPart, CostModel, EndpointClass, EndpointPriorityDoc,
+    ExceedDoc, ExemptDoc, HeaderDoc, IdentityDoc, KeyPart, LimitDoc, Mode, Oversize, PLAN_VERSION, PathDoc,
+    PlanDoc, PoolRef, PriorityDoc, QueueDoc, RateDoc, ResetDoc, Scope, TierDoc, TokensDoc, Unauthenticated,
 };
 pub use signature::{BadKey, PoolKeys, Position, Purpose, Signed, VerifyError};

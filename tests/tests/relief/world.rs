@@ -134,7 +134,7 @@ impl Leader {
             pool: pool(),
             sequence: 1,
             identity: IdentityDoc::default(),
-            queue: QueueDoc { max_depth: 10, max_wait_ms: 10_000 },
+            queue: QueueDoc { max_depth: 10, max_wait_ms: 10_000, ..QueueDoc::default() },
             limits: Vec::new(),
             ..PlanDoc::default()
         };

@@ -2,6 +2,7 @@
 
 mod explain;
 mod passage;
+mod place;
 mod slot;
 mod stats;
 mod stranger;
@@ -11,6 +12,7 @@ use std::{mem, num::NonZeroU32, sync::Arc};
 
 pub use self::{
     explain::{Explained, Would},
+    place::Place,
     stats::{LimitStats, UnitStats},
 };
 use crate::{

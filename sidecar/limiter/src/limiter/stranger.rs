@@ -77,7 +77,7 @@ mod tests {
         let doc = PlanDoc {
             version: PLAN_VERSION,
             pool: PoolRef { namespace: "llm".to_owned(), name: "chat".to_owned() },
-            queue: QueueDoc { max_depth: 1, max_wait_ms: 1000 },
+            queue: QueueDoc { max_depth: 1, max_wait_ms: 1000, ..QueueDoc::default() },
             limits: vec![limit("address", KeyPart::ClientIP, 2), limit("all", KeyPart::Global, 1)],
             ..PlanDoc::default()
         };

@@ -180,7 +180,7 @@ impl Plan {
     }
 
     fn scale_of(&self, tier: &str) -> u32 {
-        self.tiers.iter().find(|(name, _)| name == tier).map_or(UNSCALED, |(_, scale)| *scale)
+        self.tier(tier).map_or(UNSCALED, |tier| tier.scale)
     }
 }
 

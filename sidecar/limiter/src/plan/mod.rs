@@ -4,15 +4,15 @@ mod bound;
 mod compile;
 mod limit;
 mod matching;
+mod priority;
 mod rate;
 
 use std::sync::Arc;
 
-use corral_wire::{PoolRef, TokensDoc, Unauthenticated};
+use corral_wire::{CostModel, EndpointClass, PoolRef, TokensDoc, Unauthenticated};
 use hashbrown::HashMap;
 use ipnet::IpNet;
 
-use self::matching::{Exemption, MatchTable};
 pub use self::{
     bound::Bound,
     compile::{CompileError, CompileErrors, compile},
@@ -25,7 +25,11 @@ pub(crate) use self::{
     matching::{Covering, Traits},
     rate::Factor,
 };
-use crate::{KnownClient, QueueBounds};
+use self::{
+    matching::{Exemption, MatchTable},
+    priority::Tier,
+};
+use crate::{KnownClient, QueueBounds, queue::Priority};
 
 /// The policy that the built-in limits are told by. No policy of a pool can have this name: no namespace has a dot.
 pub const BUILT_IN_POLICY: &str = "corral.dev/built-in";
@@ -37,14 +41,16 @@ pub struct Plan {
     digest: String,
     pool: PoolRef,
     queue: QueueBounds,
+    cost_model: CostModel,
     trusted_proxies: Vec<IpNet>,
     clients: HashMap<[u8; 32], Arc<KnownClient>>,
     digest_key: Option<String>,
     unauthenticated: Unauthenticated,
     headers: Vec<String>,
+    priority_header: Option<String>,
+    endpoint_priorities: Vec<(EndpointClass, Priority)>,
     tokens: TokensDoc,
-    /// With their scales in thousandths.
-    tiers: Vec<(String, u32)>,
+    tiers: Vec<Tier>,
     default_tier: Option<String>,
     exemptions: Vec<Exemption>,
     has_shadow: bool,
@@ -74,6 +80,11 @@ impl Plan {
         self.queue
     }
 
+    /// What a request costs in the queue.
+    pub fn cost_model(&self) -> CostModel {
+        self.cost_model
+    }
+
     /// Proxies whose `X-Forwarded-For` is believed. Empty: none is.
     pub fn trusted_proxies(&self) -> &[IpNet] {
         &self.trusted_proxies
@@ -94,7 +105,7 @@ impl Plan {
         self.unauthenticated
     }
 
-    /// The headers that limits go by, in lower case, sorted.
+    /// The headers that limits and priorities go by, in lower case, sorted.
     pub fn headers(&self) -> &[String] {
         &self.headers
     }

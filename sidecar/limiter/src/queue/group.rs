@@ -1,81 +1,262 @@
-//! The requests of one model: those that run, and those that wait, of each rank in the order in which they came.
+//! The requests for one runner: how many of its slots are taken, and who waits for one, flow by flow.
 
-use std::{collections::BTreeMap, ops::Bound};
+use std::collections::{BTreeMap, BTreeSet};
 
-use super::{Rank, SlotBounds, WaiterId};
+use hashbrown::HashMap;
+
+use super::{Band, Priority, Runner, WaiterId, account::Virtual, flows::FlowId};
 use crate::Nanos;
 
-#[derive(Debug, Default)]
-pub(super) struct Group {
-    running: u32,
-    normal: BTreeMap<u64, Waiter>,
-    spare: BTreeMap<u64, Waiter>,
+/// The order in which requests came; those that come again after their first turn are before all others.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Ticket {
+    pub(super) is_new: bool,
+    pub(super) number: u64,
 }
 
+/// Whose turn it is, where several might go: the lowest first.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub(super) struct Turn {
+    pub(super) key: Virtual,
+    pub(super) ticket: Ticket,
+    pub(super) flow: FlowId,
+}
+
+/// One who waits, as its group knows it.
 #[derive(Debug, Clone, Copy)]
-pub(super) struct Waiter {
+pub(super) struct Seat {
     pub(super) id: WaiterId,
+    pub(super) cost: u64,
     pub(super) since: Nanos,
 }
 
+/// Who waits for one runner.
+#[derive(Debug, Clone)]
+pub(super) struct Group {
+    pub(super) runner: Runner,
+    pub(super) running: u32,
+    /// How many of them are critical.
+    critical: u32,
+    lanes: HashMap<FlowId, Lane>,
+    ready: [BTreeSet<Turn>; 5],
+    /// Lanes by how much waits in them over the weight of their client.
+    backlog: [BTreeSet<(Virtual, FlowId)>; 5],
+    waiting: [u32; 5],
+    cost: [u64; 5],
+    /// Of the flows that wait, by band.
+    weights: [u64; 4],
+}
+
+/// Those of one flow that wait for one runner, first come first served.
+#[derive(Debug, Clone)]
+struct Lane {
+    priority: Priority,
+    seats: BTreeMap<Ticket, Seat>,
+    cost: u64,
+    /// Of its flow, as it counts among `weights`.
+    weight: u32,
+    /// Under what it stands among those that are ready, and in the backlog.
+    turn: Option<Turn>,
+    weighed: Option<Virtual>,
+}
+
 impl Group {
-    /// Whether one more of the model may run, as far as the model goes.
-    pub(super) fn has_slot(&self, slots: SlotBounds) -> bool {
-        self.running < slots.per_model
-    }
-
-    pub(super) fn depth(&self) -> usize {
-        self.normal.len().saturating_add(self.spare.len())
-    }
-
-    /// How many wait before one more of a rank.
-    pub(super) fn before(&self, rank: Rank) -> usize {
-        match rank {
-            Rank::Normal => self.normal.len(),
-            Rank::Spare => self.depth(),
+    pub(super) fn new(runner: Runner) -> Self {
+        Self {
+            runner,
+            running: 0,
+            critical: 0,
+            lanes: HashMap::new(),
+            ready: Default::default(),
+            backlog: Default::default(),
+            waiting: [0; 5],
+            cost: [0; 5],
+            weights: [0; 4],
         }
     }
 
     pub(super) fn is_idle(&self) -> bool {
-        self.running == 0 && self.depth() == 0
+        self.running == 0 && self.lanes.is_empty()
     }
 
-    /// Who has waited longest, of either rank.
-    pub(super) fn oldest(&self) -> Option<&Waiter> {
-        let heads = [&self.normal, &self.spare].into_iter().filter_map(BTreeMap::first_key_value);
-        heads.min_by_key(|(ticket, _)| **ticket).map(|(_, waiter)| waiter)
+    /// A request of this priority takes one of the slots.
+    pub(super) fn occupy(&mut self, priority: Priority) {
+        self.running = self.running.saturating_add(1);
+        self.critical = self.critical.saturating_add(u32::from(priority == Priority::Critical));
     }
 
-    /// Who came first of those of a rank after a ticket.
-    pub(super) fn next_after(&self, rank: Rank, ticket: u64) -> Option<(u64, WaiterId)> {
-        let mut after = self.of(rank).range((Bound::Excluded(ticket), Bound::Unbounded));
-        after.next().map(|(ticket, waiter)| (*ticket, waiter.id))
+    /// It gives it back.
+    pub(super) fn vacate(&mut self, priority: Priority) {
+        self.running = self.running.saturating_sub(1);
+        self.critical = self.critical.saturating_sub(u32::from(priority == Priority::Critical));
     }
 
-    pub(super) fn wait(&mut self, rank: Rank, ticket: u64, waiter: Waiter) {
-        match rank {
-            Rank::Normal => self.normal.insert(ticket, waiter),
-            Rank::Spare => self.spare.insert(ticket, waiter),
-        };
+    /// Whether one of so many slots is free for this priority, where some of them are kept for critical requests. Those that
+    /// are critical already fill what is kept first.
+    pub(super) fn has_slot(&self, priority: Priority, slots: u32, kept: u32) -> bool {
+        let others = self.running.saturating_sub(self.critical);
+        self.running < slots && (priority == Priority::Critical || others < slots.saturating_sub(kept))
     }
 
-    pub(super) fn unlink(&mut self, ticket: u64) {
-        self.normal.remove(&ticket);
-        self.spare.remove(&ticket);
+    pub(super) fn has_waiters(&self) -> bool {
+        !self.lanes.is_empty()
     }
 
-    fn of(&self, rank: Rank) -> &BTreeMap<u64, Waiter> {
-        match rank {
-            Rank::Normal => &self.normal,
-            Rank::Spare => &self.spare,
+    /// Whether somebody waits whose limits have not just said no.
+    pub(super) fn has_ready(&self) -> bool {
+        self.ready.iter().any(|ready| !ready.is_empty())
+    }
+
+    /// The most urgent band in which somebody waits.
+    pub(super) fn most_urgent(&self) -> Option<Band> {
+        let some = |priority: &Priority| self.waiting.get(*priority as usize).is_some_and(|count| *count > 0);
+        Priority::ALL.into_iter().find(some).map(Priority::band)
+    }
+
+    /// How many wait in the bands that go before one more of this priority, or beside it.
+    pub(super) fn waiting_before(&self, priority: Priority) -> u32 {
+        let before = |other: &Priority| other.band() <= priority.band();
+        let counts = Priority::ALL.into_iter().filter(before);
+        counts.fold(0, |sum, other| sum.saturating_add(self.waiting_of(other)))
+    }
+
+    fn waiting_of(&self, priority: Priority) -> u32 {
+        self.waiting.get(priority as usize).copied().unwrap_or_default()
+    }
+
+    /// What waits in a band is estimated to cost.
+    pub(super) fn cost_of(&self, band: Band) -> u64 {
+        let of_band = Priority::ALL.into_iter().filter(|priority| priority.band() == band);
+        let costs = of_band.filter_map(|priority| self.cost.get(priority as usize));
+        costs.fold(0, |sum: u64, cost| sum.saturating_add(*cost))
+    }
+
+    /// What of a flow waits here is estimated to cost.
+    pub(super) fn cost_of_flow(&self, flow: FlowId) -> u64 {
+        self.lanes.get(&flow).map_or(0, |lane| lane.cost)
+    }
+
+    /// Who has waited longest.
+    pub(super) fn oldest(&self) -> Option<Nanos> {
+        self.lanes.values().flat_map(|lane| lane.seats.values()).map(|seat| seat.since).min()
+    }
+
+    /// The weights of the other flows of a band that wait here.
+    pub(super) fn weight_of_others(&self, band: Band, flow: Option<FlowId>) -> u64 {
+        let all = self.weights.get(band as usize).copied().unwrap_or_default();
+        let own = flow.and_then(|flow| self.lanes.get(&flow)).map_or(0, |lane| u64::from(lane.weight));
+        all.saturating_sub(own)
+    }
+
+    /// Whose turn it is at a priority.
+    pub(super) fn first(&self, priority: Priority) -> Option<Turn> {
+        self.ready.get(priority as usize)?.first().copied()
+    }
+
+    /// Who goes when it is the turn of a flow: who came first, or last where `newest_first`.
+    pub(super) fn head(&self, flow: FlowId, newest_first: bool) -> Option<(Ticket, Seat)> {
+        let seats = &self.lanes.get(&flow)?.seats;
+        let first = seats.first_key_value()?;
+        let head = if newest_first && first.0.is_new { seats.last_key_value()? } else { first };
+        Some((*head.0, *head.1))
+    }
+
+    /// Sits down; returns whether the flow did not wait here before.
+    pub(super) fn sit(&mut self, (flow, priority): (FlowId, Priority), ticket: Ticket, seat: Seat) -> bool {
+        add(&mut self.waiting, priority, 1);
+        if let Some(cost) = self.cost.get_mut(priority as usize) {
+            *cost = cost.saturating_add(seat.cost);
+        }
+        let is_first = !self.lanes.contains_key(&flow);
+        let lane = self.lanes.entry(flow).or_insert_with(|| Lane::new(priority));
+        lane.cost = lane.cost.saturating_add(seat.cost);
+        lane.seats.insert(ticket, seat);
+        is_first
+    }
+
+    /// Gets up; returns whether that was the last of its flow here.
+    pub(super) fn rise(&mut self, flow: FlowId, ticket: Ticket) -> bool {
+        let Some(lane) = self.lanes.get_mut(&flow) else { return false };
+        let Some(seat) = lane.seats.remove(&ticket) else { return false };
+        let priority = lane.priority;
+        lane.cost = lane.cost.saturating_sub(seat.cost);
+        let is_empty = lane.seats.is_empty();
+        if let Some(count) = self.waiting.get_mut(priority as usize) {
+            *count = count.saturating_sub(1);
+        }
+        if let Some(cost) = self.cost.get_mut(priority as usize) {
+            *cost = cost.saturating_sub(seat.cost);
+        }
+        if is_empty {
+            if let Some(sum) = self.weights.get_mut(priority.band() as usize) {
+                *sum = sum.saturating_sub(lane.weight.into());
+            }
+            self.stand_aside(flow);
+            self.unweigh(flow);
+            self.lanes.remove(&flow);
+        }
+        is_empty
+    }
+
+    /// Puts a flow in line by its key and weight as they are now.
+    pub(super) fn line_up(&mut self, flow: FlowId, key: Virtual, weight: u32) {
+        self.stand_aside(flow);
+        self.unweigh(flow);
+        let Some(lane) = self.lanes.get_mut(&flow) else { return };
+        let Some((ticket, _)) = lane.seats.first_key_value() else { return };
+        let turn = Turn { key, ticket: *ticket, flow };
+        let weighed = Virtual::of(lane.cost, weight);
+        if let Some(sum) = self.weights.get_mut(lane.priority.band() as usize) {
+            *sum = sum.saturating_sub(lane.weight.into()).saturating_add(weight.into());
+        }
+        (lane.turn, lane.weighed, lane.weight) = (Some(turn), Some(weighed), weight);
+        let place = lane.priority as usize;
+        if let Some(ready) = self.ready.get_mut(place) {
+            ready.insert(turn);
+        }
+        if let Some(backlog) = self.backlog.get_mut(place) {
+            backlog.insert((weighed, flow));
         }
     }
 
-    pub(super) fn start(&mut self) {
-        self.running = self.running.saturating_add(1);
+    /// Takes a flow out of the line: it is not asked until it lines up again.
+    pub(super) fn stand_aside(&mut self, flow: FlowId) {
+        if let Some(lane) = self.lanes.get_mut(&flow)
+            && let Some(turn) = lane.turn.take()
+            && let Some(ready) = self.ready.get_mut(lane.priority as usize)
+        {
+            ready.remove(&turn);
+        }
     }
 
-    pub(super) fn stop(&mut self) {
-        self.running = self.running.saturating_sub(1);
+    fn unweigh(&mut self, flow: FlowId) {
+        if let Some(lane) = self.lanes.get_mut(&flow)
+            && let Some(weighed) = lane.weighed.take()
+            && let Some(backlog) = self.backlog.get_mut(lane.priority as usize)
+        {
+            backlog.remove(&(weighed, flow));
+        }
+    }
+
+    /// The newest of the flow of this priority that has the most waiting over its weight, and how much that is. Those
+    /// who have had a turn already are not among them.
+    pub(super) fn largest(&self, priority: Priority) -> Option<(Virtual, Seat)> {
+        let backlog = self.backlog.get(priority as usize)?;
+        backlog.iter().rev().find_map(|(weighed, flow)| {
+            let (ticket, seat) = self.lanes.get(flow)?.seats.last_key_value()?;
+            ticket.is_new.then_some((*weighed, *seat))
+        })
+    }
+}
+
+impl Lane {
+    fn new(priority: Priority) -> Self {
+        Self { priority, seats: BTreeMap::new(), cost: 0, weight: 0, turn: None, weighed: None }
+    }
+}
+
+fn add(counts: &mut [u32; 5], priority: Priority, more: u32) {
+    if let Some(count) = counts.get_mut(priority as usize) {
+        *count = count.saturating_add(more);
     }
 }

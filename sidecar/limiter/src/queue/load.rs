@@ -1,6 +1,6 @@
 //! How near the queue is to refusing, as one number.
 
-use super::{Group, SlotQueue};
+use super::{FairQueue, Priority, group::Group};
 use crate::Nanos;
 
 /// The load of a queue in which nobody waits is at most this, in thousandths: whoever comes next is let in, whatever
@@ -20,12 +20,13 @@ pub struct QueueLoad {
     pub load_permille: u32,
 }
 
-impl SlotQueue {
-    /// How the queue stands to its bounds.
-    pub fn load(&self) -> QueueLoad {
-        let predicted_wait = self.predicted_wait();
+impl FairQueue {
+    /// How the queue stands to its bounds. What waits is measured as if it were served in the order of arrival: a client
+    /// of its own may find its turn sooner.
+    pub fn load(&self, now: Nanos) -> QueueLoad {
+        let predicted_wait = self.predicted_wait(now);
         // Who is held back by a limit would wait in front of any number of free slots.
-        let waiting = self.waiting.len().saturating_sub(self.held_back);
+        let waiting = self.waiting.saturating_sub(self.held_back);
         let filled_permille = share(waiting as u64, u64::from(self.bounds.max_depth));
         let load_permille = match (self.bounds.max_depth, waiting) {
             (0, _) => 0,
@@ -35,12 +36,11 @@ impl SlotQueue {
         QueueLoad { predicted_wait, filled_permille, load_permille }
     }
 
-    /// The longest estimate of those models that have no slot free.
-    fn predicted_wait(&self) -> Nanos {
-        let open = self.has_any_slot();
-        let full = |group: &Group| !open || !group.has_slot(self.slots);
-        let waited_for = self.groups.iter().filter(|(_, group)| full(group));
-        waited_for.filter_map(|(model, _)| self.estimate(model)).max().unwrap_or(Nanos::ZERO)
+    /// The longest estimate of those runners that have no slot free.
+    fn predicted_wait(&self, now: Nanos) -> Nanos {
+        let is_full = |group: &&Group| !self.is_open(&group.runner, Priority::Medium, now);
+        let full = self.groups.iter().map(|(_, group)| group).filter(is_full);
+        full.filter_map(|group| self.time_for_all(group)).max().unwrap_or(Nanos::ZERO)
     }
 }
 
@@ -52,35 +52,46 @@ fn share(used: u64, bound: u64) -> u32 {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{QueueBounds, SlotBounds, WaiterId, Wish};
+    use super::super::{QueueBounds, Runner, Slots, WaiterId, Wish};
     use super::*;
     use crate::ModelName;
 
+    fn runner(name: &str) -> Runner {
+        Runner::of(&ModelName::parse(name).unwrap())
+    }
+
     struct Scene {
-        queue: SlotQueue,
-        model: ModelName,
+        queue: FairQueue,
+        runner: Runner,
         last: u64,
     }
 
     impl Scene {
         /// One slot a model and two in all; each request has taken 4 s so far.
         fn new(max_depth: u32, max_wait_secs: u64) -> Self {
-            let mut queue = SlotQueue::new(SlotBounds { per_model: 1, total: 2 });
-            queue.set_bounds(QueueBounds { max_depth, max_wait: Nanos::from_secs(max_wait_secs) });
-            let mut scene = Self { queue, model: ModelName::parse("m").unwrap(), last: 0 };
+            let mut queue = FairQueue::new(Slots { per_model: 1, models: 2 });
+            let max_wait = Nanos::from_secs(max_wait_secs);
+            queue.set_bounds(QueueBounds {
+                max_depth,
+                max_depth_per_client: max_depth,
+                max_wait,
+                batch_max_wait: max_wait,
+            });
+            let mut scene = Self { queue, runner: runner("m"), last: 0 };
             scene.come();
-            scene.queue.release(WaiterId(1), Nanos::from_secs(4));
+            scene.queue.release(WaiterId(1), 1_000_000_000, Nanos::from_secs(4));
             scene
         }
 
         fn come(&mut self) {
             self.last += 1;
-            let _ = self.queue.arrive(WaiterId(self.last), Wish::slot(&self.model), Nanos::ZERO);
+            let _ = self.queue.arrive(WaiterId(self.last), Wish::slot(&self.runner), Nanos::ZERO);
+            self.queue.loaded(&self.runner, Nanos::ZERO);
         }
 
         fn after(&mut self, arrivals: u64) -> QueueLoad {
             (0..arrivals).for_each(|_| self.come());
-            self.queue.load()
+            self.queue.load(Nanos::ZERO)
         }
     }
 
@@ -122,13 +133,13 @@ mod tests {
     fn a_model_with_a_slot_is_not_waited_for() {
         let mut scene = Scene::new(10, 20);
         scene.come();
-        scene.model = ModelName::parse("other").unwrap();
+        scene.runner = runner("other");
         let load = scene.after(0);
         assert_eq!(load.predicted_wait, Nanos::from_secs(4), "the full model's");
         scene.come();
-        scene.model = ModelName::parse("m").unwrap();
-        scene.queue.release(WaiterId(2), Nanos::from_secs(4));
-        scene.queue.release(WaiterId(3), Nanos::from_secs(4));
-        assert_eq!(scene.queue.load().load_permille, 0);
+        scene.runner = runner("m");
+        scene.queue.release(WaiterId(2), 1_000_000_000, Nanos::from_secs(4));
+        scene.queue.release(WaiterId(3), 1_000_000_000, Nanos::from_secs(4));
+        assert_eq!(scene.queue.load(Nanos::ZERO).load_permille, 0);
     }
 }

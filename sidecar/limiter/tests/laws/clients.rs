@@ -38,7 +38,7 @@ fn passed_for(limiter: &mut Limiter, head: &HeadFacts, model: &str, now: u64) ->
 }
 
 fn tiered(limits: Vec<LimitDoc>) -> PlanDoc {
-    let tier = |name: &str, scale_milli| TierDoc { name: name.into(), scale_milli };
+    let tier = |name: &str, scale_milli| TierDoc { name: name.into(), scale_milli, ..TierDoc::default() };
     let mut doc = doc(limits);
     doc.tiers = vec![tier("free", 1000), tier("pro", 2000), tier("max", 2000), tier("half", 500)];
     doc.identity.trusted_headers = vec!["x-team".into()];

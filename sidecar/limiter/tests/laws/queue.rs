@@ -4,8 +4,8 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use corral_limiter::{
-    ModelName, Nanos, QueueBounds,
-    queue::{Arrival, QueueFull, QueueGauges, Rank, SlotBounds, SlotQueue, WaiterId, Wish},
+    ModelName, Nanos,
+    fifo::{Arrival, QueueBounds, QueueFull, QueueGauges, Rank, SlotBounds, SlotQueue, WaiterId, Wish},
 };
 use proptest::prelude::*;
 
@@ -234,7 +234,7 @@ proptest! {
     fn every_request_has_one_outcome_and_no_eligible_waiter_stays_beside_a_free_slot(
         per_model in 1..3u32, total in 1..5u32, max_depth in 0..6u32, max_wait in 1..20u64, events in events(),
     ) {
-        let bounds = QueueBounds { max_depth, max_wait: Nanos::from_secs(max_wait) };
+        let bounds = bounds(max_depth, max_wait);
         let mut watch = Watch::new(SlotBounds { per_model, total }, bounds);
         for (after, event) in events {
             watch.now = watch.now.plus(Nanos(after));
@@ -251,9 +251,14 @@ proptest! {
     }
 }
 
+fn bounds(max_depth: u32, max_wait: u64) -> QueueBounds {
+    let max_wait = Nanos::from_secs(max_wait);
+    QueueBounds { max_depth, max_wait }
+}
+
 fn queue(max_depth: u32, max_wait: u64) -> (SlotQueue, ModelName) {
     let mut queue = SlotQueue::new(SlotBounds { per_model: 1, total: 2 });
-    queue.set_bounds(QueueBounds { max_depth, max_wait: Nanos::from_secs(max_wait) });
+    queue.set_bounds(bounds(max_depth, max_wait));
     (queue, model(0))
 }
 

@@ -20,7 +20,7 @@ pub(crate) fn doc(limits: Vec<LimitDoc>) -> PlanDoc {
         pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
         sequence: 1,
         identity: IdentityDoc::default(),
-        queue: QueueDoc { max_depth: 100, max_wait_ms: 30_000 },
+        queue: QueueDoc { max_depth: 100, max_wait_ms: 30_000, ..QueueDoc::default() },
         limits,
         ..PlanDoc::default()
     }

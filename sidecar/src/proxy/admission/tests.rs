@@ -2,7 +2,7 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use corral_limiter::queue::SlotBounds;
+use corral_limiter::queue::Slots;
 use corral_limiter::{LimiterSettings, QueueBounds, compile};
 use corral_wire::{
     EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
@@ -26,7 +26,7 @@ pub(super) fn plan(max_depth: u32, max_wait_ms: u64, limits: Vec<LimitDoc>) -> P
         pool: PoolRef { namespace: "llm".into(), name: "chat".into() },
         sequence: 1,
         identity: IdentityDoc::default(),
-        queue: QueueDoc { max_depth, max_wait_ms },
+        queue: QueueDoc { max_depth, max_wait_ms, ..QueueDoc::default() },
         limits,
         ..PlanDoc::default()
     }
@@ -50,7 +50,7 @@ fn limit(burst: u64, concurrency: u32) -> LimitDoc {
 pub(super) fn core(per_model: u32, doc: &PlanDoc) -> Arc<Core> {
     let settings = CoreSettings {
         limiter: LimiterSettings { hash_key: [7; 16], keys_per_limit: 1000 },
-        slots: SlotBounds { per_model, total: per_model * 2 },
+        slots: Slots { per_model, total: per_model * 2 },
     };
     let core = Core::new(settings, Arc::new(Health::new()), Arc::new(Metrics::new()));
     core.take_plan(Arc::new(compile(doc).unwrap()), NonZeroU32::MIN);
@@ -154,7 +154,12 @@ async fn who_waited_in_vain_is_told_how_long_it_would_wait_again() {
     let first = place(&core, "m").unwrap().slot().await.unwrap();
     assert_eq!(waits_in_vain(&core).await, (60, 60), "nothing is known of the model");
     drop(first);
-    core.lock().queue.set_bounds(QueueBounds { max_depth: 10, max_wait: Nanos::from_secs(5) });
+    core.lock().queue.set_bounds(QueueBounds {
+        max_depth: 10,
+        max_depth_per_client: 10,
+        max_wait: Nanos::from_secs(5),
+        batch_max_wait: Nanos::from_secs(5),
+    });
     let _second = place(&core, "m").unwrap().slot().await.unwrap();
     assert_eq!(waits_in_vain(&core).await, (5, 60), "it does not wait behind itself");
 }

@@ -2,6 +2,8 @@
 
 use serde::{Deserialize, Serialize};
 
+use super::PriorityDoc;
+
 /// How the client behind a request is known.
 #[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
@@ -20,6 +22,10 @@ pub struct IdentityDoc {
     /// Headers that limits may go by, in lower case: somebody in front of the pool sets them.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub trusted_headers: Vec<String>,
+    /// The header that says how urgent a request is, in lower case: somebody in front of the pool sets it. None: no header
+    /// does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority_header: Option<String>,
 }
 
 /// One API key. Several of one client are one client.
@@ -61,6 +67,27 @@ pub struct TierDoc {
     /// What rates, bursts and concurrency are multiplied by, in thousandths, in limits that tell clients or tiers apart;
     /// 1 to 1,000,000.
     pub scale_milli: u32,
+    /// The share of each of its clients in the queue, against other clients of the same priority; 1 to 1000.
+    #[serde(default = "one", skip_serializing_if = "is_one")]
+    pub weight: u32,
+    /// How urgent the requests of its clients are; none: as their endpoints say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub priority: Option<PriorityDoc>,
+}
+
+impl Default for TierDoc {
+    fn default() -> Self {
+        Self { name: String::new(), scale_milli: 1000, weight: 1, priority: None }
+    }
+}
+
+fn one() -> u32 {
+    1
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde calls it by reference")]
+fn is_one(weight: &u32) -> bool {
+    *weight == 1
 }
 
 /// Whom some limits do not apply to.

@@ -5,6 +5,7 @@
 
 mod identity;
 mod limit;
+mod queue;
 mod tokens;
 
 use serde::{Deserialize, Serialize};
@@ -16,6 +17,7 @@ pub use self::{
         Action, AdaptiveDoc, Algorithm, BadKeyPart, EndpointClass, ExceedDoc, HeaderDoc, KeyPart, LimitDoc,
         Mode, Oversize, PathDoc, RateDoc, ResetDoc, Scope,
     },
+    queue::{CostModel, EndpointPriorityDoc, PriorityDoc, QueueDoc},
     tokens::TokensDoc,
 };
 
@@ -34,7 +36,7 @@ pub struct PlanDoc {
     pub sequence: u64,
     /// Whom a request is charged to.
     pub identity: IdentityDoc,
-    /// The bounds of the queue in front of Ollama.
+    /// The queue in front of Ollama.
     pub queue: QueueDoc,
     /// How tokens are counted.
     #[serde(default, skip_serializing_if = "TokensDoc::is_default")]
@@ -45,6 +47,9 @@ pub struct PlanDoc {
     /// The tier of whoever has no other; none: such clients are in no tier.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub default_tier: Option<String>,
+    /// The priorities of classes of endpoints, each class once.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub endpoint_priorities: Vec<EndpointPriorityDoc>,
     /// Whom limits do not apply to.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub exempt: Vec<ExemptDoc>,
@@ -69,14 +74,4 @@ pub struct PoolRef {
     pub namespace: String,
     /// The pool's name.
     pub name: String,
-}
-
-/// The bounds of the queue in front of Ollama. It is per pod.
-#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "camelCase", deny_unknown_fields)]
-pub struct QueueDoc {
-    /// The most requests that wait, all models together. 0: none waits, a busy pod refuses at once.
-    pub max_depth: u32,
-    /// The longest that one waits, in milliseconds; at least 1.
-    pub max_wait_ms: u64,
 }

@@ -7,7 +7,10 @@ use hashbrown::HashMap;
 use ipnet::IpNet;
 
 use super::{errors::Errors, sorted};
-use crate::{KnownClient, plan::matching::Exemption};
+use crate::{
+    KnownClient,
+    plan::{Tier, matching::Exemption},
+};
 
 /// The most trusted proxies, exemptions, addresses and clients of one exemption.
 const MOST: usize = 256;
@@ -17,22 +20,24 @@ const MOST_KEYS: usize = 4096;
 const MOST_HEADERS: usize = 16;
 /// The largest scale of a tier, in thousandths.
 const LARGEST_SCALE: u32 = 1_000_000;
+/// The largest weight of a tier.
+const LARGEST_WEIGHT: u32 = 1000;
 
 /// What a plan knows of clients.
 pub(super) struct Identity {
     pub(super) trusted_proxies: Vec<IpNet>,
     pub(super) clients: HashMap<[u8; 32], Arc<KnownClient>>,
-    pub(super) tiers: Vec<(String, u32)>,
+    pub(super) tiers: Vec<Tier>,
     pub(super) exemptions: Vec<Exemption>,
 }
 
 pub(super) fn read(doc: &PlanDoc, errors: &mut Errors) -> Identity {
     let trusted_proxies = read_cidrs("identity.trustedProxies", &doc.identity.trusted_proxies, errors);
     let clients = read_keys(&doc.identity, errors);
-    check_headers(&doc.identity.trusted_headers, errors);
+    check_headers(&doc.identity, errors);
     let tiers = read_tiers(&doc.tiers, errors);
     if let Some(name) = &doc.default_tier {
-        let known = tiers.iter().any(|(tier, _)| tier == name);
+        let known = tiers.iter().any(|tier| tier.name == *name);
         errors.check(known, "defaultTier", || format!("there is no tier {name:?}"));
     }
     let exemptions = read_exemptions(&doc.exempt, errors);
@@ -96,20 +101,26 @@ fn read_digest(key: &ApiKeyDoc) -> Option<[u8; 32]> {
     bytes?.try_into().ok().filter(|_| rest.is_empty())
 }
 
-fn check_headers(names: &[String], errors: &mut Errors) {
+fn check_headers(doc: &IdentityDoc, errors: &mut Errors) {
     let path = "identity.trustedHeaders";
+    let names = &doc.trusted_headers;
     errors.check(names.len() <= MOST_HEADERS, path, || format!("has at most {MOST_HEADERS} entries"));
     for (place, name) in names.iter().enumerate().take(MOST_HEADERS) {
-        let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
-        errors.check(
-            (1..=64).contains(&name.len()) && name.bytes().all(plain),
-            format!("{path}[{place}]"),
-            || "is no header name in lower case, 1 to 64 of letters, digits, - and _".to_owned(),
-        );
+        check_header(&format!("{path}[{place}]"), name, errors);
+    }
+    if let Some(name) = &doc.priority_header {
+        check_header("identity.priorityHeader", name, errors);
     }
 }
 
-fn read_tiers(docs: &[TierDoc], errors: &mut Errors) -> Vec<(String, u32)> {
+fn check_header(path: &str, name: &str, errors: &mut Errors) {
+    let plain = |byte: u8| byte.is_ascii_lowercase() || byte.is_ascii_digit() || b"-_".contains(&byte);
+    errors.check((1..=64).contains(&name.len()) && name.bytes().all(plain), path, || {
+        "is no header name in lower case, 1 to 64 of letters, digits, - and _".to_owned()
+    });
+}
+
+fn read_tiers(docs: &[TierDoc], errors: &mut Errors) -> Vec<Tier> {
     errors.check(docs.len() <= MOST, "tiers", || format!("has at most {MOST} entries"));
     let mut seen = HashSet::new();
     let mut tiers = Vec::new();
@@ -122,7 +133,15 @@ fn read_tiers(docs: &[TierDoc], errors: &mut Errors) -> Vec<(String, u32)> {
         errors.check((1..=LARGEST_SCALE).contains(&tier.scale_milli), format!("{path}.scaleMilli"), || {
             format!("is 1 to {LARGEST_SCALE}")
         });
-        tiers.push((tier.name.clone(), tier.scale_milli));
+        errors.check((1..=LARGEST_WEIGHT).contains(&tier.weight), format!("{path}.weight"), || {
+            format!("is 1 to {LARGEST_WEIGHT}; 0 does not mean that its clients wait for all others")
+        });
+        tiers.push(Tier {
+            name: tier.name.clone(),
+            scale: tier.scale_milli,
+            weight: tier.weight,
+            priority: tier.priority.map(Into::into),
+        });
     }
     tiers
 }

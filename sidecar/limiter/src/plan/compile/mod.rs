@@ -3,11 +3,12 @@
 mod errors;
 mod identity;
 mod limits;
+mod queue;
 mod rates;
 
 use std::sync::Arc;
 
-use corral_wire::{Action, Algorithm, EndpointClass, KeyPart, Mode, PLAN_VERSION, PlanDoc, QueueDoc, Scope};
+use corral_wire::{Action, Algorithm, EndpointClass, KeyPart, Mode, PLAN_VERSION, PlanDoc, Scope};
 
 use self::errors::Errors;
 pub use self::errors::{CompileError, CompileErrors};
@@ -15,12 +16,7 @@ use super::{
     BUILT_IN_POLICY, Exceed, Limit, LimitInfo, Plan, Rate, Scaled, UNSCALED,
     matching::{Cover, MatchTable},
 };
-use crate::{Nanos, QueueBounds};
-
-/// The most requests that may wait.
-const MOST_WAITING: u32 = 100_000;
-/// The longest that a request may wait, in milliseconds: one hour.
-const LONGEST_WAIT_MS: u64 = 3_600_000;
+use crate::Nanos;
 
 /// Compiles a plan. The operator runs it before it sends one, the sidecar before it obeys one: the same function, so
 /// that what is accepted there is enforced here.
@@ -35,8 +31,9 @@ pub fn compile(doc: &PlanDoc) -> Result<Plan, CompileErrors> {
 }
 
 fn read(doc: &PlanDoc, errors: &mut Errors) -> Option<Plan> {
-    let queue = read_queue(&doc.queue, errors);
+    let queue = queue::read(&doc.queue, errors);
     let identity = identity::read(doc, errors);
+    let endpoint_priorities = queue::read_endpoints(&doc.endpoint_priorities, errors);
     let mut limits = limits::read(doc, errors);
     if !errors.is_empty() {
         return None;
@@ -49,11 +46,14 @@ fn read(doc: &PlanDoc, errors: &mut Errors) -> Option<Plan> {
         digest: doc.digest(),
         pool: doc.pool.clone(),
         queue,
+        cost_model: doc.queue.cost_model,
         trusted_proxies: identity.trusted_proxies,
         clients: identity.clients,
         digest_key: doc.identity.digest_key.clone(),
         unauthenticated: doc.identity.unauthenticated,
-        headers: headers_of(&limits),
+        headers: headers_of(&limits, doc.identity.priority_header.as_ref()),
+        priority_header: doc.identity.priority_header.clone(),
+        endpoint_priorities,
         tokens: doc.tokens.clone(),
         tiers: identity.tiers,
         default_tier: doc.default_tier.clone(),
@@ -74,15 +74,15 @@ fn number_pers(limits: &mut [Limit]) {
     }
 }
 
-/// The headers that limits go by.
-fn headers_of(limits: &[Limit]) -> Vec<String> {
+/// The headers that limits and priorities go by.
+fn headers_of(limits: &[Limit], priority: Option<&String>) -> Vec<String> {
     let kept = limits.iter().flat_map(|limit| limit.per.iter()).filter_map(|part| match part {
         KeyPart::Header(name) => Some(name.to_string()),
         _ => None,
     });
     let matched =
         limits.iter().flat_map(|limit| limit.cover.headers.iter().map(|(name, _)| name.to_string()));
-    sorted(kept.chain(matched).collect())
+    sorted(kept.chain(matched).chain(priority.cloned()).collect())
 }
 
 /// Metadata costs Ollama little, but not nothing: 20 a second for each client IP, 20 of them at one instant.
@@ -102,14 +102,6 @@ fn metadata_limit() -> Limit {
         scales: vec![Scaled { milli: UNSCALED, tiers: Vec::new() }],
         exemptions: Vec::new(),
     }
-}
-
-fn read_queue(doc: &QueueDoc, errors: &mut Errors) -> QueueBounds {
-    errors.check(doc.max_depth <= MOST_WAITING, "queue.maxDepth", || format!("is at most {MOST_WAITING}"));
-    errors.check((1..=LONGEST_WAIT_MS).contains(&doc.max_wait_ms), "queue.maxWaitMs", || {
-        format!("is 1 to {LONGEST_WAIT_MS}, one hour")
-    });
-    QueueBounds { max_depth: doc.max_depth, max_wait: Nanos::from_millis(doc.max_wait_ms) }
 }
 
 fn sorted<T: Ord>(mut list: Vec<T>) -> Vec<T> {
