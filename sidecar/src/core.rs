@@ -209,7 +209,7 @@ impl Core {
         let now = self.clock.now();
         let (gauges, slots, load, work) = {
             let State { queue, hall, .. } = &*self.lock();
-            (queue.gauges(now), queue.slots(), queue.load(), hall.work())
+            (queue.gauges(now), queue.slots(), queue.load(now), hall.work())
         };
         Gauges {
             slots: slots.per_model,
@@ -230,7 +230,8 @@ impl Core {
 
     /// How the queue stands to its bounds now.
     pub fn load(&self) -> QueueLoad {
-        self.lock().queue.load()
+        let now = self.clock.now();
+        self.lock().queue.load(now)
     }
 
     /// How often Ollama said that too many wait in it already, since this core was made: a sign of load, never of death.

@@ -51,6 +51,15 @@ impl Hold {
         }
     }
 
+    /// The head of an answer with this status has come.
+    fn answered(&self, status: StatusCode) {
+        if let Self::Slot { permit, .. } = self
+            && status.is_success()
+        {
+            permit.loaded();
+        }
+    }
+
     /// An answer begins. Says whether bytes may be taken out of it.
     fn begin(&mut self, stream: bool) -> bool {
         match self {
@@ -259,6 +268,7 @@ async fn deliver(
     if let Some(flight) = &exchange.flight {
         flight.answered(kind_of(&head));
     }
+    exchange.hold.answered(head.status);
     let (frames, receiver) = mpsc::channel(FRAMES_AHEAD);
     let stream = is_stream(&head);
     let shrinks = exchange.hold.begin(stream);

@@ -631,10 +631,6 @@ fn counted(world: &World, endpoint: &str, outcome: &str) -> bool {
 #[tokio::test]
 async fn every_request_has_exactly_one_outcome() {
     let world = world_with(3, |_| ()).await;
-    let never = world.send(&post("/api/chat", "", r#"{"model":"never"}"#)).await;
-    world.until(|world| world.core.gauges().in_flight == 1).await;
-    drop(never);
-    world.until(|world| counted(world, "chat", "client_gone")).await;
     world.post("/api/generate", r#"{"model":"tiny"}"#).await;
     world.until(|world| counted(world, "generate", "served")).await;
     world.post("/v1/completions", r#"{"model":"cut"}"#).await;
@@ -642,6 +638,10 @@ async fn every_request_has_exactly_one_outcome() {
     // What was cut before it said a word was given back.
     world.post("/v1/chat/completions", r#"{"model":"tiny"}"#).await;
     world.until(|world| counted(world, "chat", "served")).await;
+    let never = world.send(&post("/api/chat", "", r#"{"model":"never"}"#)).await;
+    world.until(|world| world.core.gauges().in_flight == 1).await;
+    drop(never);
+    world.until(|world| counted(world, "chat", "client_gone")).await;
     world.post("/api/embed", r#"{"model":"tiny"}"#).await;
     world.until(|world| counted(world, "embed", "limited")).await;
     world.raw("GET /api/nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;

@@ -214,9 +214,9 @@ impl Permit {
         self.held_before.plus(self.slot.held(self.slot.core.clock().now()))
     }
 
-    /// What it is a slot of.
-    pub(crate) fn runner(&self) -> &corral_limiter::queue::Runner {
-        &self.want.runner
+    /// Its answer has begun: what it is a slot of is loaded.
+    pub(crate) fn loaded(&self) {
+        self.slot.core.loaded(&self.want.runner);
     }
 
     /// Ollama has worked on so many tokens by now, of the prompt and of the answer.
