@@ -35,7 +35,11 @@ fn crowd(core: &Core, requests: u64) {
     let runner = Runner::of(&ModelName::parse("m").unwrap());
     let now = core.clock().now();
     for id in 0..requests {
-        let refused = core.lock().queue.arrive(WaiterId(id), Wish { flow: FlowKey(id.into()), ..Wish::slot(&runner) }, now).is_err();
+        let refused = core
+            .lock()
+            .queue
+            .arrive(WaiterId(id), Wish { flow: FlowKey(id.into()), ..Wish::slot(&runner) }, now)
+            .is_err();
         if refused {
             core.tally().capacity_rejected();
         }

@@ -199,7 +199,8 @@ mod tests {
 
     #[test]
     fn no_number_of_models_makes_more_than_so_many_series() {
-        let models: Vec<_> = (0..100).map(|n| gauges(&format!("m{n:02}"), u32::from(n >= 90), n % 2 == 0)).collect();
+        let models: Vec<_> =
+            (0..100).map(|n| gauges(&format!("m{n:02}"), u32::from(n >= 90), n % 2 == 0)).collect();
         let told = told(&models);
         assert_eq!(told.len(), MOST_NAMED + 1);
         assert!(told.contains_key("m90:latest"), "the busy ones have names");

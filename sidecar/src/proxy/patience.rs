@@ -39,7 +39,8 @@ pub(crate) fn of(headers: &HeaderMap) -> Option<Nanos> {
 fn millis(text: &str, unit: u64) -> Option<Nanos> {
     let (whole, fraction) = text.split_once('.').unwrap_or((text, "0"));
     let part = |digits: &str| {
-        let is_number = (1..=MAX_DIGITS).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
+        let is_number =
+            (1..=MAX_DIGITS).contains(&digits.len()) && digits.bytes().all(|byte| byte.is_ascii_digit());
         is_number.then(|| digits.parse::<u64>().ok()).flatten()
     };
     let (whole, numerator) = (part(whole)?, part(fraction)?);
@@ -86,8 +87,24 @@ mod tests {
     #[test]
     fn nonsense_says_nothing() {
         for nonsense in [
-            "", "0", "0.0", "00", "-1", "+1", "1e3", "1.", ".5", "1.5.5", "0x10", "NaN", "inf", "10s", "1 0", "1,5",
-            "12345678901234567", "0.12345678901234567",
+            "",
+            "0",
+            "0.0",
+            "00",
+            "-1",
+            "+1",
+            "1e3",
+            "1.",
+            ".5",
+            "1.5.5",
+            "0x10",
+            "NaN",
+            "inf",
+            "10s",
+            "1 0",
+            "1,5",
+            "12345678901234567",
+            "0.12345678901234567",
         ] {
             assert_eq!(told(&[("x-stainless-read-timeout", nonsense)]), None, "{nonsense}");
         }

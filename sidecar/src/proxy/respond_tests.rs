@@ -251,7 +251,10 @@ fn a_bound_of_the_queue_is_told_and_counted_under_its_own_name() {
 
     for (reason, word) in REASONS {
         let refused = shed(reason, 12_340);
-        assert_eq!((refused.reason(), refused.outcome()), (Some(RefusedBy::Shed(reason)), Outcome::Shed(reason)));
+        assert_eq!(
+            (refused.reason(), refused.outcome()),
+            (Some(RefusedBy::Shed(reason)), Outcome::Shed(reason))
+        );
         for family in [Family::Ollama, Family::OpenAi, Family::Anthropic] {
             let (status, headers, _) = answer(&refused, family);
             assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
@@ -272,7 +275,10 @@ fn estimates_are_spread_and_never_told_short_and_above_two_minutes_nobody_is_to_
             let (_, headers, _) = answer(&shed(ShedReason::QueueFull, estimate), Family::Ollama);
             let millis: u64 = header(&headers, "retry-after-ms").unwrap().parse().unwrap();
             let seconds: u64 = header(&headers, "retry-after").unwrap().parse().unwrap();
-            assert!((estimate..=most).contains(&millis) && seconds == millis.div_ceil(1000).max(1), "{millis}");
+            assert!(
+                (estimate..=most).contains(&millis) && seconds == millis.div_ceil(1000).max(1),
+                "{millis}"
+            );
             assert_eq!(header(&headers, "x-should-retry"), None);
             seen.push(millis);
         }

@@ -124,7 +124,10 @@ fn bounded(bound: WaitBound, max_wait: &str) -> String {
             "the {max_wait} that this pool lets one of low priority wait (spec.capacity.queue.batchMaxWaitSeconds)"
         ),
         WaitBound::OwnTimeout(quarter) => {
-            format!("the {} that are a quarter of the timeout it came with; give it more time", seconds(quarter))
+            format!(
+                "the {} that are a quarter of the timeout it came with; give it more time",
+                seconds(quarter)
+            )
         }
         WaitBound::Overload => "what anybody waits while this pod is overloaded; send less".to_owned(),
     }
@@ -238,7 +241,11 @@ mod tests {
             (PushedOut, WaitBound::MaxWait, "Send fewer at one time."),
             (WaitTooLong, WaitBound::MaxWait, "about 40s, longer than the 30s that this pool lets it wait"),
             (WaitTooLong, WaitBound::BatchMaxWait, "spec.capacity.queue.batchMaxWaitSeconds"),
-            (WaitTooLong, WaitBound::OwnTimeout(Nanos::from_secs(5)), "than the 5s that are a quarter of the timeout"),
+            (
+                WaitTooLong,
+                WaitBound::OwnTimeout(Nanos::from_secs(5)),
+                "than the 5s that are a quarter of the timeout",
+            ),
             (TimedOut, WaitBound::MaxWait, "within 30.01s: the 30s that this pool lets it wait (spec."),
             (TimedOut, WaitBound::Overload, "while this pod is overloaded"),
             (DeadlineMissed, WaitBound::MaxWait, "Give it more time."),

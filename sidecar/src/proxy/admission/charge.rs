@@ -3,9 +3,7 @@
 use std::sync::Arc;
 
 use corral_limiter::queue::{FairQueue, Runner, WaiterId};
-use corral_limiter::{
-    BodyFacts, CommitError, Limiter, Nanos, Place as Claim, Refusal, Terms, Ticket, Usage,
-};
+use corral_limiter::{BodyFacts, CommitError, Limiter, Nanos, Place as Claim, Refusal, Terms, Ticket, Usage};
 use tokio::time::sleep_until;
 
 use super::hall::{Arrived, Hall, SOONEST};

@@ -7,11 +7,11 @@ use corral_limiter::{Nanos, Place as Claim, Terms, Usage};
 use corral_wire::CostModel;
 use tokio::time::{sleep_until, timeout_at};
 
+use super::Denied;
 use super::charge::Charge;
 use super::hall::{Arrived, Given, Wait};
 use super::shedding::{Came, Shedding};
 use super::want::{self, Want};
-use super::Denied;
 use crate::core::{Core, State};
 use crate::metrics::WaitEnd;
 use crate::proxy::tokens;
@@ -188,7 +188,8 @@ impl Place {
         }
         let waited = self.slot.waited(WaitEnd::Shed(shed.reason), now);
         self.slot.core.tally().capacity_rejected();
-        let came = Came { at: self.arrived_at, band: want::band(self.claim, &self.terms), due: self.want.due };
+        let came =
+            Came { at: self.arrived_at, band: want::band(self.claim, &self.terms), due: self.want.due };
         Denied::Shed(Shedding::new(shed, waited, &came))
     }
 }

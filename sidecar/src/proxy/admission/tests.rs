@@ -5,8 +5,8 @@ use std::time::Duration;
 use corral_limiter::queue::{Runner, ShedReason, Slots};
 use corral_limiter::{LimiterSettings, QueueBounds, compile};
 use corral_wire::{
-    CostModel, EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
-    Scope,
+    CostModel, EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc,
+    RateDoc, Scope,
 };
 use proptest::prelude::*;
 use tokio::task::JoinSet;

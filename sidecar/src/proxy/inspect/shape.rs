@@ -75,7 +75,11 @@ impl Shape {
 
     /// Stands for it; 0 for the model's own values. Two that are told apart by chance alone share one.
     pub(crate) fn digest(&self) -> u64 {
-        if *self == Self::default() { 0 } else { BuildHasherDefault::<DefaultHasher>::default().hash_one(self) }
+        if *self == Self::default() {
+            0
+        } else {
+            BuildHasherDefault::<DefaultHasher>::default().hash_one(self)
+        }
     }
 
     /// Whether only `/api/chat` and `/api/generate` can ask for it.
@@ -177,7 +181,9 @@ mod tests {
         assert_eq!(digest("{}"), 0);
         let one = r#"{"options":{"num_ctx":7}}"#;
         assert_eq!(digest(one), digest(r#"{"options":{"num_ctx":7,"seed":1}}"#));
-        for other in ["{}", r#"{"options":{"num_ctx":8}}"#, r#"{"options":{"num_gpu":7}}"#, r#"{"shift":true}"#] {
+        for other in
+            ["{}", r#"{"options":{"num_ctx":8}}"#, r#"{"options":{"num_gpu":7}}"#, r#"{"shift":true}"#]
+        {
             assert_ne!(digest(one), digest(other), "{other}");
         }
     }

@@ -208,10 +208,7 @@ impl Account {
 /// How long Ollama says it took. What it had in its cache it did not read.
 fn spell(heard: &Heard) -> Spell {
     let uncached = heard.input.map(|input| input.saturating_sub(heard.cached));
-    Spell {
-        read: heard.read_in.map(Nanos).zip(uncached),
-        wrote: heard.made_in.map(Nanos).zip(heard.output),
-    }
+    Spell { read: heard.read_in.map(Nanos).zip(uncached), wrote: heard.made_in.map(Nanos).zip(heard.output) }
 }
 
 #[cfg(test)]
@@ -232,7 +229,8 @@ mod tests {
         let endpoint = route::find(&Method::POST, &uri).unwrap().endpoint;
         let asked = inspect::scan_body(body.as_bytes(), endpoint.action).unwrap();
         let tokens = TokensDoc { cached_weight_milli, ..TokensDoc::default() };
-        let reckoning = Reckoning::of(&asked, endpoint, &tokens, (&super::super::Learned::default(), Whose::default()));
+        let reckoning =
+            Reckoning::of(&asked, endpoint, &tokens, (&super::super::Learned::default(), Whose::default()));
         Account::new(reckoning.unwrap(), Arc::default())
     }
 

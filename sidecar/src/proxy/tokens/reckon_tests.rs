@@ -99,8 +99,16 @@ fn the_queue_goes_by_the_time_that_a_slot_is_held_or_by_tokens_of_which_an_answe
     let text = "x".repeat(3500);
     let generate = |more: &str| format!(r#"{{"model":"a","prompt":"{text}"{more}}}"#);
     // At 0.5 ms a token of a prompt and 20 ms a token of an answer.
-    assert_eq!(costs("/api/generate", &generate("")), (500 + 5120, 1000 + 512, 500), "a stream is of use with its first token");
-    assert_eq!(costs("/api/generate", &generate(r#","stream":false"#)), (5620, 1512, 5620), "a whole is of use when it is there");
+    assert_eq!(
+        costs("/api/generate", &generate("")),
+        (500 + 5120, 1000 + 512, 500),
+        "a stream is of use with its first token"
+    );
+    assert_eq!(
+        costs("/api/generate", &generate(r#","stream":false"#)),
+        (5620, 1512, 5620),
+        "a whole is of use when it is there"
+    );
     assert_eq!(costs("/api/generate", &generate(r#","options":{"num_predict":10}"#)), (700, 1020, 500));
     assert_eq!(costs("/api/embed", &format!(r#"{{"model":"a","input":"{text}"}}"#)), (500, 1000, 500));
 }

@@ -66,7 +66,11 @@ mod tests {
         lengths.learn(Whose(7), 1000, 200);
         assert_eq!(lengths.of(Whose(7)), Some(600), "between what is usual and what it had");
         (0..50).for_each(|_| lengths.learn(Whose(7), 40, 200));
-        assert!(lengths.of(Whose(7)).is_some_and(|mean| (40..=50).contains(&mean)), "{:?}", lengths.of(Whose(7)));
+        assert!(
+            lengths.of(Whose(7)).is_some_and(|mean| (40..=50).contains(&mean)),
+            "{:?}",
+            lengths.of(Whose(7))
+        );
         assert_eq!(lengths.of(Whose(8)), None);
         (0..50).for_each(|_| lengths.learn(Whose(8), 0, 200));
         assert_eq!(lengths.of(Whose(8)), Some(1), "never nothing");

@@ -178,7 +178,9 @@ mod tests {
 
     #[test]
     fn no_answer_teaches_nonsense() {
-        for spell in [told((u64::MAX, 1), (u64::MAX, 1)), told((0, u64::MAX), (0, u64::MAX)), told((1, 0), (1, 0))] {
+        for spell in
+            [told((u64::MAX, 1), (u64::MAX, 1)), told((0, u64::MAX), (0, u64::MAX)), told((1, 0), (1, 0))]
+        {
             let pace = after(vec![spell; 100]);
             for one in [pace.prefill, pace.decode] {
                 assert!((BELIEVED.0..=BELIEVED.1).contains(&one), "{pace:?}");
