@@ -131,8 +131,10 @@ impl FairQueue {
         let Some(waiting) = self.rise(id) else { return false };
         let Waiting { client, flow, group, cost, since, .. } = waiting;
         let Some(band) = self.flows.get(flow).map(|flow| flow.priority.band()) else { return false };
-        let service = self.times.overall();
-        self.band_mut(band).codel.started(now.since(since), service, now);
+        if band.is_waited_for() {
+            let service = self.times.overall();
+            self.band_mut(band).codel.started(now.since(since), service, now);
+        }
         self.start(id, (flow, group), (client, cost), now);
         true
     }
