@@ -20,6 +20,7 @@ mod inspect;
 mod judge;
 mod limits;
 mod lookout;
+mod models;
 mod patience;
 mod ps;
 mod pulse;
@@ -49,11 +50,13 @@ pub(crate) use dice::Dice;
 pub(crate) use explain::explain;
 pub(crate) use framing::{Fault, Framing, MAX_HEAD};
 pub(crate) use request::handle;
+pub(crate) use settings::LOOK_INTERVAL;
 pub use settings::{ProxySettings, StallBounds};
 pub(crate) use wording::seconds;
 
 use crate::core::Core;
 use inspect::{Asked, BodyBudget};
+use models::Models;
 use residency::Residency;
 use route::Endpoint;
 pub(crate) use tokens::Learned;
@@ -73,6 +76,7 @@ pub(crate) struct Proxy {
     budget: BodyBudget,
     residency: Mutex<Residency>,
     signs: Mutex<Signs>,
+    models: Models,
 }
 
 impl Proxy {
@@ -80,8 +84,8 @@ impl Proxy {
         let upstream = Upstream::new(settings.upstream, settings.connect_timeout);
         let budget = BodyBudget::new(settings.body_budget_bytes);
         let residency = Mutex::new(Residency::new(settings.hold_loaded));
-        let signs = Mutex::default();
-        Self { core, settings, dice: Dice::new(), upstream, budget, residency, signs }
+        let (signs, models) = (Mutex::default(), Models::default());
+        Self { core, settings, dice: Dice::new(), upstream, budget, residency, signs, models }
     }
 
     /// Reckons what a request will probably cost; none where nothing is inferred, which takes no slot.
@@ -101,6 +105,7 @@ impl Proxy {
         tokio::join!(
             lookout::watch(self),
             vigil::watch(self),
+            models::watch(self),
             admission::recall(&self.core),
             self.look_at_the_wall()
         );
