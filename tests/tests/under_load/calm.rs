@@ -8,13 +8,14 @@ use corral_tests::ollama::{Outcome, Pace};
 use corral_tests::sidecar::PolicyFile;
 
 use super::table::line;
-use super::{TOKEN, World, tokens};
+use super::{TOKEN, World, all_are, tokens};
 
 /// From one request to the next: no two meet.
 const APART: Duration = Duration::from_millis(10);
 const SLOTS: usize = 4;
-/// Of the throughput: waves of as many requests as there are slots, and their length in tokens.
-const WAVES: usize = 10;
+/// Of the throughput: waves of as many requests as there are slots, all of which one client may have waiting; and their
+/// length in tokens.
+const WAVES: usize = 8;
 const LENGTH: u32 = 50;
 
 #[tokio::test]
@@ -46,7 +47,7 @@ async fn first_tokens(pairs: u32) {
     let ways = [world.ollama.address(), world.sidecar.address()];
     fire(in_turns(ways, 10)).await.unwrap();
     let heard = fire(in_turns(ways, pairs)).await.unwrap();
-    assert!(heard.iter().all(|one| one.is(200)), "{heard:?}");
+    all_are(&heard, 200);
     world.comes_to_rest().await;
     let record = world.ollama.record();
     assert_eq!((record.load().max_running, record.load().max_waiting), (1, 0));
@@ -92,7 +93,7 @@ async fn throughput() {
         let body = tokens("tiny", "work", LENGTH);
         let shots = (0..SLOTS * WAVES).map(|_| Shot::post(Duration::ZERO, to, "/api/generate", &body));
         let heard = fire(shots.collect()).await.unwrap();
-        assert!(heard.iter().all(|one| one.is(200)), "{heard:?}");
+        all_are(&heard, 200);
         took.push(heard.iter().map(|one| one.ended).max().unwrap_or_default());
         let load = world.ollama.record().load();
         assert_eq!(load.max_running, SLOTS);

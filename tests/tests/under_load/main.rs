@@ -20,6 +20,7 @@ mod table;
 use std::time::Duration;
 
 use corral_tests::alone::Alone;
+use corral_tests::load::Heard;
 use corral_tests::ollama::{Pace, ScriptedOllama, Settings};
 use corral_tests::sidecar::PolicyFile;
 use serde_json::{Value, json};
@@ -69,6 +70,17 @@ impl World {
         })
         .await;
     }
+}
+
+/// Everybody is answered in full with this status.
+fn all_are(heard: &[Heard], status: u16) {
+    let other = heard.iter().find(|one| !one.is(status));
+    assert!(
+        other.is_none(),
+        "{:?} {}",
+        other.map(|one| one.end),
+        other.map_or_else(String::new, |one| String::from_utf8_lossy(&one.raw).into_owned())
+    );
 }
 
 fn tokens(model: &str, prompt: &str, count: u32) -> Value {

@@ -10,7 +10,7 @@ use tokio::net::TcpStream;
 use tokio::task::JoinHandle;
 
 use super::table::line;
-use super::{World, tokens};
+use super::{World, all_are, tokens};
 
 const PLACES: u32 = 8;
 /// What a connection may take of the sidecar's memory, as `--max-connections` reckons.
@@ -99,9 +99,9 @@ fn too_many(world: &World, size: &Size) -> Vec<Shot> {
 
 /// Each is, in full, and is told when to come back; each counts once.
 async fn all_are_refused(world: &World, heard: &[Heard]) {
+    all_are(heard, 429);
     for one in heard {
         let text = String::from_utf8_lossy(&one.raw).to_ascii_lowercase();
-        assert!(one.is(429), "{one:?}");
         assert!(text.contains("\r\nretry-after: "), "{text}");
     }
     let mut counted = 0;
