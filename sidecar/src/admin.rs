@@ -159,6 +159,7 @@ impl Admin {
 
     fn standing(&self) -> Standing {
         let core = &self.core;
+        let (bands, models) = core.queue_gauges();
         Standing {
             gauges: core.gauges(),
             counters: core.counters(),
@@ -168,6 +169,8 @@ impl Admin {
             transitions: core.health.transitions().collect(),
             models_off_gpu: core.health.off_gpu().len(),
             limits: core.limit_stats(),
+            bands: bands.to_vec(),
+            models,
         }
     }
 

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use corral_limiter::fifo::SlotBounds;
+use corral_limiter::queue::Slots;
 use corral_limiter::{LimiterSettings, compile};
 use corral_sidecar::core::{Core, CoreSettings};
 use corral_sidecar::health::Health;
@@ -119,7 +119,7 @@ async fn a_running_sidecar_answers_over_its_socket() {
     let digester = api_keys::random().unwrap();
     let settings = CoreSettings {
         limiter: LimiterSettings { hash_key: [0; 16], keys_per_limit: 10 },
-        slots: SlotBounds { per_model: 1, total: 1 },
+        slots: Slots { per_model: 1, models: 1 },
     };
     let core = Arc::new(Core::new(settings, Arc::new(Health::new()), Arc::new(Metrics::new())));
     let standalone = files::from_text(POLICY, &digester).unwrap();

@@ -44,9 +44,24 @@ pub fn simulation(context: &Context) -> Result<Tally> {
     let of = ["test", "--profile=bench", "--quiet", "--locked", "--package", "corral-limiter"];
     let test = cargo(context, &of).args(["--test", "algorithms", "--", "--ignored"]);
     let output = logged(context, "simulation", &test)?;
+    Ok(all_passed(&output))
+}
+
+/// Threads hand slots over in every order in which they can meet. Built apart, for another sort of locks is compiled in.
+pub fn interleavings(context: &Context) -> Result<Tally> {
+    let of = ["test", "--quiet", "--locked", "--package", "corral-limiter", "--test", "loom"];
+    let test = cargo(context, &of)
+        .env("RUSTFLAGS", "--cfg loom")
+        .env("CARGO_TARGET_DIR", context.target.join("loom"));
+    let output = logged(context, "interleavings", &test)?;
+    Ok(all_passed(&output))
+}
+
+/// What a program of tests counted, of which at least one must have run and none may have failed.
+fn all_passed(output: &Output) -> Tally {
     let tally = Tally::of_tests(&output.out);
     let nothing_ran = !output.status.success() || tally.passed == 0;
-    Ok(Tally { failed: tally.failed + usize::from(nothing_ran && tally.failed == 0), ..tally })
+    Tally { failed: tally.failed + usize::from(nothing_ran && tally.failed == 0), ..tally }
 }
 
 /// The queue beside what others do, in virtual time: every target holds, and the table of them is shown.
@@ -61,9 +76,8 @@ pub fn fairness(context: &Context) -> Result<Tally> {
     for line in table {
         say(format!("  {line}"));
     }
-    let tally = Tally::of_tests(&output.out);
-    let nothing_ran = !output.status.success() || !relief.status.success() || tally.passed == 0;
-    Ok(Tally { failed: tally.failed + usize::from(nothing_ran && tally.failed == 0), ..tally })
+    let tally = all_passed(&output);
+    Ok(Tally { failed: tally.failed + all_passed(&relief).failed, ..tally })
 }
 
 /// A line of the table; the test harness may have written a dot before it.
@@ -74,9 +88,9 @@ fn table_line(line: &str) -> Option<&str> {
 
 /// The limiter's benchmarks run; what they say is shown, for it is a figure of this machine.
 pub fn benchmarks(context: &Context) -> Result<Tally> {
-    let bench =
-        cargo(context, &["bench", "--quiet", "--locked", "--package", "corral-limiter", "--bench", "decide"]);
-    let output = logged(context, "benchmarks", &bench.args(["--", "--quick", "--noplot"]))?;
+    let of = ["bench", "--quiet", "--locked", "--package", "corral-limiter", "--bench", "decide"];
+    let bench = cargo(context, &of).args(["--", "--quick", "--noplot"]);
+    let output = logged(context, "benchmarks", &bench)?;
     // A name, on the same line or the one before, and its time; not how it compares with some earlier run.
     let compared = |line: &&str| ["change:", "erformance"].iter().any(|word| line.contains(word));
     let shown = output.out.lines().filter(|line| !line.trim().is_empty() && !compared(line));

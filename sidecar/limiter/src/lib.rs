@@ -51,6 +51,7 @@ pub mod algo;
 pub mod calendar;
 mod decision;
 pub mod fifo;
+pub mod handoff;
 mod judge;
 mod key;
 mod limiter;

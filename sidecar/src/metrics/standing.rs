@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use corral_limiter::LimitStats;
+use corral_limiter::queue::{BandGauges, ModelGauges};
 use corral_wire::{Counters, Gauges};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -11,6 +12,7 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
+use super::models;
 use crate::health::Reason;
 
 /// How things stand at the moment of a scrape.
@@ -32,6 +34,10 @@ pub struct Standing {
     pub models_off_gpu: usize,
     /// What each limit in force has done.
     pub limits: Vec<LimitStats>,
+    /// The queue by band.
+    pub bands: Vec<BandGauges>,
+    /// Models that are loaded, run or are waited for.
+    pub models: Vec<ModelGauges>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -69,6 +75,8 @@ impl Standing {
     pub(super) fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("corral");
         self.add_load(&mut registry);
+        models::add_bands(&mut registry, &self.bands);
+        models::add_models(&mut registry, &self.models);
         self.add_plan(&mut registry);
         self.add_limits(&mut registry);
         self.add_readiness(&mut registry);
@@ -81,7 +89,7 @@ impl Standing {
     }
 
     fn add_load(&self, registry: &mut Registry) {
-        let Gauges { slots, in_flight, queued, oldest_wait_ms, predicted_wait_ms, load_permille } =
+        let Gauges { slots, in_flight, queued, oldest_wait_ms, predicted_wait_ms, load_permille, .. } =
             self.gauges;
         registry.register("slots", "Slots per loaded model", ConstGauge::new(i64::from(slots)));
         registry.register("in_flight", "Requests inside Ollama", ConstGauge::new(i64::from(in_flight)));
@@ -242,6 +250,7 @@ mod tests {
                 slots: 4,
                 in_flight: 3,
                 queued: 2,
+                queued_cost_ms: 9000,
                 oldest_wait_ms: 1500,
                 predicted_wait_ms: 2500,
                 load_permille: 1250,
@@ -252,7 +261,7 @@ mod tests {
             reason: Some(Reason::OllamaDown),
             transitions: vec![(Reason::Ready, 3), (Reason::Overloaded, 2)],
             models_off_gpu: 2,
-            limits: Vec::new(),
+            ..Standing::default()
         };
         let text = Metrics::new().render(&standing);
         for line in [

@@ -45,7 +45,7 @@ fn judge(
     let route = route::find(method, uri)?;
     let plan = core.plan().ok_or(Refused::Unavailable(Unavailable::NoPlan))?;
     let facts = identify(core, ask, &route, &plan, explained)?;
-    let wanted = Wanted::read(core, &route, &ask.body)?;
+    let wanted = Wanted::read(core, &route, (&ask.body, &facts))?;
     explained.model = wanted.model.as_ref().map(ToString::to_string);
     explained.estimate = wanted.estimate.map(Estimate::from);
     let (limits, winner) = limits(core, &plan, &facts, &wanted);
@@ -96,11 +96,11 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(core: &Core, route: &Route<'_>, body: &str) -> Result<Self, Refused> {
+    fn read(core: &Core, route: &Route<'_>, (body, facts): (&str, &HeadFacts)) -> Result<Self, Refused> {
         let action = route.endpoint.action;
         if !matches!(action, Action::Look | Action::Limits) {
             let asked = inspect::scan_body(body.as_bytes(), action)?;
-            let estimate = reckon(core, &asked, route.endpoint).map(|reckoning| reckoning.estimate());
+            let estimate = reckon(core, &asked, route.endpoint, facts).map(|reckoning| reckoning.estimate());
             return Ok(Self { model: Some(asked.model), estimate });
         }
         if !body.is_empty() {

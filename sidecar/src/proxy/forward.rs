@@ -11,6 +11,7 @@ use std::sync::{Arc, OnceLock};
 use std::time::Duration;
 
 use bytes::Bytes;
+use corral_limiter::queue::Strain;
 use http::header::CONTENT_TYPE;
 use http::{HeaderMap, Request, StatusCode, response};
 use http_body::Body;
@@ -48,6 +49,15 @@ impl Hold {
         match self {
             Self::Slot { account, .. } => account.edits(),
             Self::Passed(_) => &[],
+        }
+    }
+
+    /// The head of an answer with this status has come.
+    fn answered(&self, status: StatusCode) {
+        if let Self::Slot { permit, .. } = self
+            && status.is_success()
+        {
+            permit.loaded();
         }
     }
 
@@ -135,7 +145,7 @@ async fn run(proxy: Arc<Proxy>, job: Job, reply: Reply) {
     let Job { request, body, mut hold, ending } = job;
     let dispatched = Instant::now();
     let flight = match &hold {
-        Hold::Slot { need, .. } => Some(Flight::begin(&proxy.residency, need.clone())),
+        Hold::Slot { need, .. } => Some(Flight::begin(&proxy, need.clone())),
         Hold::Passed(_) => None,
     };
     let mut reply = Some(reply);
@@ -149,7 +159,7 @@ async fn run(proxy: Arc<Proxy>, job: Job, reply: Reply) {
         }
     };
     drop(body);
-    note(&proxy, begun.as_ref(), dispatched);
+    note(&proxy, flight.as_ref(), begun.as_ref(), dispatched);
     // One that was told of a stall is charged for nothing.
     let Some(reply) = reply else { return };
     match begun {
@@ -200,7 +210,7 @@ async fn stopped(proxy: &Proxy, flight: Option<&Flight<'_>>) {
 type Begun = Result<(response::Response<Incoming>, Lease), NoAnswer>;
 
 /// Learns from how an exchange began.
-fn note(proxy: &Proxy, begun: Option<&Begun>, dispatched: Instant) {
+fn note(proxy: &Proxy, flight: Option<&Flight<'_>>, begun: Option<&Begun>, dispatched: Instant) {
     let (health, metrics) = (&proxy.core.health, &proxy.core.metrics);
     match begun {
         None => {}
@@ -209,7 +219,7 @@ fn note(proxy: &Proxy, begun: Option<&Begun>, dispatched: Instant) {
             metrics.upstream_first_byte(Instant::now().saturating_duration_since(dispatched));
             if response.status() == StatusCode::SERVICE_UNAVAILABLE {
                 proxy.core.tally().upstream_busy();
-                proxy.core.trouble();
+                fares_badly(proxy, flight, Strain::Busy);
                 metrics.upstream_failed(UpstreamFailure::Busy);
             }
         }
@@ -224,6 +234,14 @@ fn note(proxy: &Proxy, begun: Option<&Begun>, dispatched: Instant) {
         Some(Err(NoAnswer::Ended(_) | NoAnswer::NotFinal(_))) => {
             metrics.upstream_failed(UpstreamFailure::NoAnswer);
         }
+    }
+}
+
+/// Ollama fares badly, and so does the model, if the exchange is about one.
+fn fares_badly(proxy: &Proxy, flight: Option<&Flight<'_>>, sign: Strain) {
+    proxy.core.trouble();
+    if let Some(flight) = flight {
+        flight.strained(sign);
     }
 }
 
@@ -242,6 +260,15 @@ impl Exchange<'_> {
         let aboard = self.flight.as_ref().is_some_and(Flight::is_aboard);
         matches!(&self.hold, Hold::Slot { account, .. } if aboard && account.began_late(took, proxy))
     }
+
+    /// Its answer is complete: it may tell for how long it waited inside Ollama.
+    fn tell_times(&self) {
+        if let (Some(flight), Hold::Slot { account, .. }) = (&self.flight, &self.hold)
+            && let Some(times) = account.times()
+        {
+            flight.took(times);
+        }
+    }
 }
 
 /// Hands the answer to the client as it comes. Returning drops the lease unless it was given back: that cuts it.
@@ -254,11 +281,12 @@ async fn deliver(
 ) {
     let (head, body) = response.into_parts();
     if exchange.began_late(dispatched.elapsed(), proxy) {
-        proxy.core.trouble();
+        fares_badly(proxy, exchange.flight.as_ref(), Strain::Late);
     }
     if let Some(flight) = &exchange.flight {
         flight.answered(kind_of(&head));
     }
+    exchange.hold.answered(head.status);
     let (frames, receiver) = mpsc::channel(FRAMES_AHEAD);
     let stream = is_stream(&head);
     let shrinks = exchange.hold.begin(stream);
@@ -312,7 +340,10 @@ fn settle(proxy: &Proxy, mut exchange: Exchange<'_>, status: StatusCode, complet
         // Ollama itself has failed: whatever was charged is given back.
         (500.., _) => return,
         (400.., _) => How::Refused,
-        (_, true) => How::Complete,
+        (_, true) => {
+            exchange.tell_times();
+            How::Complete
+        }
         (_, false) => How::Broken,
     };
     exchange.hold.settle(how, proxy);
@@ -366,7 +397,7 @@ async fn pump(
                 health.upstream_answered();
                 let data = frame.into_data().unwrap_or_default();
                 if trouble::tells_of_full_memory(&data) {
-                    proxy.core.trouble();
+                    fares_badly(proxy, flight, Strain::OutOfMemory);
                 }
                 watch.see(&data);
                 let data = hold.see(data);

@@ -20,6 +20,8 @@ mod inspect;
 mod judge;
 mod limits;
 mod lookout;
+mod models;
+mod patience;
 mod ps;
 mod pulse;
 mod record;
@@ -40,7 +42,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use corral_limiter::{Nanos, Plan};
+use corral_limiter::{HeadFacts, Nanos, Plan};
 use parking_lot::Mutex;
 
 pub(crate) use api_key::NoClient;
@@ -48,15 +50,17 @@ pub(crate) use dice::Dice;
 pub(crate) use explain::explain;
 pub(crate) use framing::{Fault, Framing, MAX_HEAD};
 pub(crate) use request::handle;
+pub(crate) use settings::LOOK_INTERVAL;
 pub use settings::{ProxySettings, StallBounds};
 pub(crate) use wording::seconds;
 
 use crate::core::Core;
 use inspect::{Asked, BodyBudget};
+use models::Models;
 use residency::Residency;
 use route::Endpoint;
 pub(crate) use tokens::Learned;
-use tokens::Reckoning;
+use tokens::{Reckoning, Whose};
 use trouble::Signs;
 use upstream::Upstream;
 
@@ -72,6 +76,7 @@ pub(crate) struct Proxy {
     budget: BodyBudget,
     residency: Mutex<Residency>,
     signs: Mutex<Signs>,
+    models: Models,
 }
 
 impl Proxy {
@@ -79,13 +84,13 @@ impl Proxy {
         let upstream = Upstream::new(settings.upstream, settings.connect_timeout);
         let budget = BodyBudget::new(settings.body_budget_bytes);
         let residency = Mutex::new(Residency::new(settings.hold_loaded));
-        let signs = Mutex::default();
-        Self { core, settings, dice: Dice::new(), upstream, budget, residency, signs }
+        let (signs, models) = (Mutex::default(), Models::default());
+        Self { core, settings, dice: Dice::new(), upstream, budget, residency, signs, models }
     }
 
     /// Reckons what a request will probably cost; none where nothing is inferred, which takes no slot.
-    fn reckon(&self, asked: &Asked<'_>, endpoint: &Endpoint) -> Option<Reckoning> {
-        reckon(&self.core, asked, endpoint)
+    fn reckon(&self, asked: &Asked<'_>, endpoint: &Endpoint, whose: &HeadFacts) -> Option<Reckoning> {
+        reckon(&self.core, asked, endpoint, whose)
     }
 
     async fn look_at_the_wall(&self) {
@@ -100,16 +105,18 @@ impl Proxy {
         tokio::join!(
             lookout::watch(self),
             vigil::watch(self),
+            models::watch(self),
             admission::recall(&self.core),
             self.look_at_the_wall()
         );
     }
 }
 
-fn reckon(core: &Core, asked: &Asked<'_>, endpoint: &Endpoint) -> Option<Reckoning> {
+fn reckon(core: &Core, asked: &Asked<'_>, endpoint: &Endpoint, whose: &HeadFacts) -> Option<Reckoning> {
     let plan = core.plan();
+    let whose = Whose(core.clients.digest(whose));
     let tokens = plan.as_deref().map(Plan::tokens).cloned().unwrap_or_default();
-    Reckoning::of(asked, endpoint, &tokens, &core.learned.lock())
+    Reckoning::of(asked, endpoint, &tokens, (&core.learned.lock(), whose))
 }
 
 /// What the requests of one connection share.

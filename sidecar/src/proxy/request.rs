@@ -12,14 +12,15 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use corral_limiter::{HeadFacts, Plan, Standing};
+use corral_limiter::queue::{Due, Runner};
+use corral_limiter::{HeadFacts, Nanos, Plan, Standing};
 use corral_wire::Unauthenticated;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 
-use super::admission::Entered;
+use super::admission::{Entered, Want};
 use super::api_key::{self, Caller, NoClient};
 use super::body::ReplyBody;
 use super::cross_site::{self, Page};
@@ -33,7 +34,7 @@ use super::respond::{self, Context};
 use super::route::{self, Action, Endpoint, Family, Route};
 use super::tokens::{Account, Reckoning};
 use super::upstream::Pieces;
-use super::{Connection, Proxy, cors, head, headers, identify, limits, upstream};
+use super::{Connection, Proxy, cors, head, headers, identify, limits, patience, upstream};
 use crate::clients::Had;
 use crate::core::Core;
 use crate::health::Unavailable;
@@ -66,6 +67,8 @@ where
         page: Page::of(&parts.headers),
         plan,
         facts: None,
+        patience: None,
+        body_bytes: 0,
         body_read: false,
         shape: Shape::default(),
         reckoning: None,
@@ -96,6 +99,10 @@ struct Life<'a> {
     plan: Option<Arc<Plan>>,
     /// Once its limits are looked at.
     facts: Option<HeadFacts>,
+    /// For how long its client waits, if it says so.
+    patience: Option<Nanos>,
+    /// The length of its body.
+    body_bytes: u64,
     /// Nothing of the body is left on the connection.
     body_read: bool,
     /// What it asks of its model's runner.
@@ -153,6 +160,7 @@ impl Life<'_> {
         self.record.endpoint = Some(endpoint);
         self.available(endpoint.action)?;
         let entered = self.enter(endpoint, headers)?;
+        self.patience = patience::of(headers);
         let read = match self.read(&route, headers, body).await {
             Ok(read) => read,
             Err(refused) => {
@@ -228,10 +236,12 @@ impl Life<'_> {
         }
         let held = inspect::read(body, &self.proxy.budget, &self.proxy.settings).await?;
         self.body_read = true;
+        self.body_bytes = held.bytes().len() as u64;
         let asked = inspect::scan_body(held.bytes(), action)?;
         self.shape = asked.tuning.shape(route.endpoint.reads());
         self.record.stream = asked.stream.unwrap_or(route.endpoint.streams_by_default);
-        self.reckoning = self.proxy.reckon(&asked, route.endpoint);
+        let facts = self.facts.as_ref();
+        self.reckoning = facts.and_then(|facts| self.proxy.reckon(&asked, route.endpoint, facts));
         self.record.model = Some(asked.model);
         Ok(Some(held))
     }
@@ -242,22 +252,43 @@ impl Life<'_> {
             let passed = entered.pass(self.record.model.as_ref()).await;
             return passed.map(Hold::Passed).map_err(Refused::from);
         };
-        let (model, estimate) = (reckoning.model(), reckoning.estimate());
-        let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
+        let need = Need { model: reckoning.model().clone(), shape: std::mem::take(&mut self.shape) };
+        let (want, estimate) = (self.want(&reckoning, &need), reckoning.estimate());
+        self.proxy.models.used(&self.proxy.core, &need.model);
         let health = &self.proxy.core.health;
+        self.record.queues = true;
         let permit = tokio::select! {
             // First, so that no slot that comes back is taken by one who would be sent to what has stopped.
             biased;
             () = health.until_stopped() => {
                 let why = health.unavailable().unwrap_or(Unavailable::Stalled);
-                return Err(Refused::Unavailable(why));
+                Err(Refused::Unavailable(why))
             }
-            permit = entered.queue(model, estimate)?.slot() => permit?,
+            permit = entered.slot(want, estimate) => permit.map_err(Refused::from),
         };
-        self.record.waited = permit.waited();
-        self.proxy.core.metrics.queue_wait(permit.waited().into());
+        self.record.queues = false;
+        self.record.waited = match &permit {
+            Ok(permit) => Some(permit.waited()),
+            Err(Refused::Shed(shedding)) => Some(shedding.waited),
+            Err(_) => None,
+        };
+        let permit = permit?;
         let account = Box::new(Account::new(reckoning, Arc::clone(&self.record.spent)));
         Ok(Hold::Slot { permit, need, account })
+    }
+
+    /// What it asks of the queue.
+    fn want(&self, reckoning: &Reckoning, need: &Need) -> Want {
+        let cost_model = self.plan.as_deref().map(Plan::cost_model).unwrap_or_default();
+        let needs = reckoning.needs();
+        Want {
+            runner: Runner { model: need.model.clone(), shape: need.shape.digest() },
+            cost: reckoning.cost(cost_model),
+            cost_model,
+            slot_time: reckoning.slot_time(),
+            bytes: self.body_bytes,
+            due: self.patience.map(|patience| Due { at: self.record.begun.plus(patience), needs }),
+        }
     }
 
     /// Has the exchange with Ollama, up to the head of its answer.
@@ -355,6 +386,9 @@ impl Life<'_> {
     fn seal(&self, out: &mut HeaderMap, closes: bool) {
         if let Ok(id) = HeaderValue::try_from(&self.record.id) {
             out.insert(REQUEST_ID, id);
+        }
+        if let Some(waited) = self.record.waited {
+            respond::insert_queue_time(out, waited);
         }
         cors::insert(out, &self.page);
         if closes {

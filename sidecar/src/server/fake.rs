@@ -69,6 +69,14 @@ async fn converse(mut stream: TcpStream, seen: Arc<Seen>) {
             write(&mut stream, "HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{\"embeddings\":[]}").await;
             continue;
         }
+        if request.starts_with("POST /api/show")
+            && !request.contains("\"kind\"")
+            && !request.contains("\"name\"")
+        {
+            // That a model is not described is no trouble.
+            write(&mut stream, "HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}").await;
+            continue;
+        }
         seen.requests.lock().push(request.clone());
         let running = seen.running.fetch_add(1, Ordering::SeqCst) + 1;
         seen.most.fetch_max(running, Ordering::SeqCst);

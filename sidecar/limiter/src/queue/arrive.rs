@@ -95,7 +95,7 @@ impl FairQueue {
         }
         let band = wish.priority.band();
         let others = self.band(band).time;
-        let flow = self.flows.find_or_make((wish.flow, wish.priority), wish.weight, others);
+        let flow = self.flows.find_or_make((wish.flow, wish.priority), wish.weight(), others);
         let group = self.groups.find_or_make(wish.runner);
         self.ask(flow, band);
         if starts {
@@ -141,6 +141,7 @@ impl FairQueue {
         state.waiting = state.waiting.saturating_add(1);
         if let (Some(known), Some(place)) = (self.flows.get_mut(flow), self.groups.get_mut(group)) {
             known.waiting = known.waiting.saturating_add(1);
+            known.cost = known.cost.saturating_add(waiting.cost);
             if place.sit((flow, known.priority), waiting.ticket, seat) {
                 known.lanes.push(group);
             }

@@ -49,7 +49,7 @@ impl FairQueue {
         let known = flow.and_then(|flow| self.flows.get(flow));
         let ahead = known.map_or(0, |flow| flow.account.ahead_of(state.time));
         let of_others = group.weight_of_others(band, flow);
-        let others = scaled(own.saturating_add(ahead), of_others, u64::from(wish.weight.max(1)));
+        let others = scaled(own.saturating_add(ahead), of_others, u64::from(wish.weight()));
         let in_band = own.saturating_add(others.min(group.cost_of(band).saturating_sub(own)));
         let of_band = in_band.saturating_add(state.account.ahead_of(self.time));
         let other_bands = Band::ALL.into_iter().filter(|other| *other != band);
