@@ -9,6 +9,8 @@
 //!                             policy: ours (`FairQueue`) | baselines
 //! ```
 //!
+//! Ours goes by slot time, LAS and VTC by tokens as they were published; line 1e has all of them by tokens.
+//!
 //! Slots do not slow each other down, and nobody retries. All seeds are fixed. Without optimization runs are shorter, and
 //! fewer. How pods leave their Service under load is simulated where the real automatons are: `tests/tests/relief`.
 #![cfg(test)]

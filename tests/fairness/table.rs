@@ -71,7 +71,9 @@ impl Row<'_> {
     /// Prints it, with the same figure of each baseline.
     pub(crate) fn print(&self, baselines: &Beside, figure: impl Fn(&Outcome) -> f64) {
         let Self { number, what, goal, ours, decimals } = self;
-        let mut line = format!("| {number:>3} | {what:<54} | {goal:<11} | {ours:>7.decimals$} |");
+        let digits = number.trim_end_matches(char::is_alphabetic);
+        let letter = &number[digits.len()..];
+        let mut line = format!("| {digits:>2}{letter:<1} | {what:<54} | {goal:<11} | {ours:>7.decimals$} |");
         for at in 0..BASELINES.len() {
             let figure = baselines.0.get(at).and_then(Option::as_ref).map(&figure);
             let shown = figure.map(|figure| format!("{figure:.decimals$}")).unwrap_or_default();
@@ -85,6 +87,6 @@ impl Row<'_> {
 fn the_table_says_what_its_columns_are() {
     let columns = ["ours", "fcfs", "fifo512", "fifo16", "rr", "las", "vtc"];
     let columns = columns.map(|column| format!("{column:>7}"));
-    println!("| {:>3} | {:<54} | {:<11} | {} |", "#", "scenario", "goal", columns.join(" | "));
+    println!("| {:<3} | {:<54} | {:<11} | {} |", " #", "scenario", "goal", columns.join(" | "));
     assert_eq!(BASELINES.len() + 1, columns.len());
 }
