@@ -7,6 +7,7 @@ use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
+use corral_limiter::queue::Strain;
 use http::{Request, StatusCode, response};
 use http_body::Body;
 use http_body_util::{BodyExt, Either, Full};
@@ -72,7 +73,7 @@ pub(super) async fn send<'a>(
     let Some(pass) = proxy.core.health.let_pass(proxy.core.clock()) else {
         return Sent::Failed(NoAnswer::Shut);
     };
-    let flight = need.map(|need| Flight::begin(&proxy.residency, need.clone()));
+    let flight = need.map(|need| Flight::begin(proxy, need.clone()));
     let dispatched = Instant::now();
     let sending = proxy.upstream.send(request);
     tokio::pin!(sending);
@@ -82,7 +83,7 @@ pub(super) async fn send<'a>(
         sent = unwanted(proxy, flight.as_ref(), dispatched, listener) => return sent,
     };
     let took = dispatched.elapsed();
-    note(proxy, pass, &answer, took);
+    note(proxy, (pass, flight.as_ref()), &answer, took);
     let (response, lease) = match answer {
         Ok(answer) => answer,
         Err(error) => return Sent::Failed(error),
@@ -123,10 +124,18 @@ pub(super) async fn stopped(proxy: &Proxy, flight: Option<&Flight<'_>>) {
     }
 }
 
+/// Ollama fares badly, and so does the model, if the exchange is about one.
+pub(super) fn fares_badly(proxy: &Proxy, flight: Option<&Flight<'_>>, sign: Strain) {
+    proxy.core.trouble();
+    if let Some(flight) = flight {
+        flight.strained(sign);
+    }
+}
+
 /// Learns from how an exchange began.
 fn note<T>(
     proxy: &Proxy,
-    pass: Pass<'_>,
+    (pass, flight): (Pass<'_>, Option<&Flight<'_>>),
     begun: &Result<(response::Response<T>, Lease), NoAnswer>,
     took: Duration,
 ) {
@@ -137,7 +146,7 @@ fn note<T>(
             metrics.upstream_first_byte(took);
             if response.status() == StatusCode::SERVICE_UNAVAILABLE {
                 proxy.core.tally().upstream_busy();
-                proxy.core.trouble();
+                fares_badly(proxy, flight, Strain::Busy);
                 metrics.upstream_failed(UpstreamFailure::Busy);
             }
             return pass.answered();

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use corral_limiter::queue::Strain;
 use http::header::CONTENT_TYPE;
 use http::{StatusCode, response};
 use http_body::Body as _;
@@ -20,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Proxy;
 use super::admission::{Denied, Passed, Permit};
 use super::departed::Flight;
-use super::dispatch::{self, Begun, Incoming, Sent, stopped};
+use super::dispatch::{self, Begun, Incoming, Sent, fares_badly, stopped};
 use super::ending::{End, Verdict, Watch};
 use super::listener::{Answer, Cut, Listener};
 use super::residency::{Head, Need};
@@ -195,6 +196,15 @@ impl Exchange<'_> {
         let aboard = self.flight.as_ref().is_some_and(Flight::is_aboard);
         matches!(&self.hold, Hold::Slot { account, .. } if aboard && account.began_late(took, proxy))
     }
+
+    /// Its answer is complete: it may tell for how long it waited inside Ollama.
+    fn tell_times(&self) {
+        if let (Some(flight), Hold::Slot { account, .. }) = (&self.flight, &self.hold)
+            && let Some(times) = account.times()
+        {
+            flight.took(times);
+        }
+    }
 }
 
 /// Hands the answer to the client as it comes. Returning drops the lease unless it was given back: that cuts it.
@@ -212,7 +222,7 @@ pub(super) async fn deliver(
     let stream = is_stream(&head);
     let mut exchange = Exchange { flight, hold, ending: if stream { ending } else { Ending::Whole } };
     if exchange.began_late(took, proxy) {
-        proxy.core.trouble();
+        fares_badly(proxy, exchange.flight.as_ref(), Strain::Late);
     }
     if let Some(flight) = &exchange.flight {
         flight.answered(kind_of(&head));
@@ -267,7 +277,10 @@ fn settle(proxy: &Proxy, mut exchange: Exchange<'_>, status: StatusCode, complet
         // Ollama itself has failed: whatever was charged is given back.
         (500.., _) => return,
         (400.., _) => How::Refused,
-        (_, true) => How::Complete,
+        (_, true) => {
+            exchange.tell_times();
+            How::Complete
+        }
         (_, false) => How::Broken,
     };
     exchange.hold.settle(how, proxy);
@@ -321,7 +334,7 @@ async fn pump(
                 health.upstream_answered();
                 let data = frame.into_data().unwrap_or_default();
                 if trouble::tells_of_full_memory(&data) {
-                    proxy.core.trouble();
+                    fares_badly(proxy, flight, Strain::OutOfMemory);
                 }
                 watch.see(&data);
                 let data = hold.see(data);

@@ -23,6 +23,7 @@ mod judge;
 mod limits;
 mod listener;
 mod lookout;
+mod models;
 mod patience;
 mod ps;
 mod pulse;
@@ -54,11 +55,13 @@ pub(crate) use dice::Dice;
 pub(crate) use explain::explain;
 pub(crate) use framing::{Fault, Framing, MAX_HEAD};
 pub(crate) use request::handle;
+pub(crate) use settings::LOOK_INTERVAL;
 pub use settings::{ProxySettings, StallBounds};
 pub(crate) use wording::seconds;
 
 use crate::core::Core;
 use inspect::{Asked, BodyBudget};
+use models::Models;
 use residency::Residency;
 use route::Endpoint;
 pub(crate) use tokens::Learned;
@@ -78,6 +81,7 @@ pub(crate) struct Proxy {
     budget: BodyBudget,
     residency: Mutex<Residency>,
     signs: Mutex<Signs>,
+    models: Models,
     retries: Mutex<retry::Budget>,
 }
 
@@ -86,8 +90,8 @@ impl Proxy {
         let upstream = Upstream::new(settings.upstream, settings.connect_timeout, Arc::clone(&core.metrics));
         let budget = BodyBudget::new(settings.body_budget_bytes);
         let residency = Mutex::new(Residency::new(settings.hold_loaded));
-        let (signs, retries) = (Mutex::default(), Mutex::default());
-        Self { core, settings, dice: Dice::new(), upstream, budget, residency, signs, retries }
+        let (signs, models, retries) = (Mutex::default(), Models::default(), Mutex::default());
+        Self { core, settings, dice: Dice::new(), upstream, budget, residency, signs, models, retries }
     }
 
     /// Reckons what a request will probably cost; none where nothing is inferred, which takes no slot.
@@ -112,6 +116,7 @@ impl Proxy {
         tokio::join!(
             lookout::watch(self),
             vigil::watch(self),
+            models::watch(self),
             admission::recall(&self.core),
             self.core.health.watch_breaker(self.core.clock()),
             self.look_at_the_wall()

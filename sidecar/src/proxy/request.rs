@@ -276,6 +276,7 @@ impl Life<'_> {
         };
         let need = Need { model: reckoning.model().clone(), shape: std::mem::take(&mut self.shape) };
         let (want, estimate) = (self.want(&reckoning, &need), reckoning.estimate());
+        self.proxy.models.used(&self.proxy.core, &need.model);
         let health = &self.proxy.core.health;
         self.record.queues = true;
         let permit = tokio::select! {

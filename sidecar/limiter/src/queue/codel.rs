@@ -1,7 +1,8 @@
 //! Tells a queue that only absorbs bursts from one that stands (CoDel): while one stands, waiting longer helps nobody.
 //!
 //! A good queue is empty now and then: somebody starts who waited hardly at all. Where nobody has for a whole interval,
-//! those who come from then on may wait for less, and whoever came last goes first where somebody looks at a screen.
+//! those who come from then on may wait for less, and whoever came last goes first where somebody looks at a screen. It is
+//! for bands that somebody waits for: jobs are there to queue.
 
 use crate::Nanos;
 

@@ -22,7 +22,7 @@ impl FairQueue {
     /// for each; `false` holds its flow back for this time, without blocking others.
     pub fn dispatch(&mut self, now: Nanos, mut try_commit: impl FnMut(WaiterId) -> bool) -> Dispatched {
         let mut done = Dispatched::default();
-        let mut held_back: SmallVec<[FlowId; 8]> = SmallVec::new();
+        let mut held_back: SmallVec<[(GroupId, FlowId); 8]> = SmallVec::new();
         self.recover(now);
         self.look_at_models(now);
         while let Some(Choice { turn, priority, group }) = self.next(now) {
@@ -35,15 +35,15 @@ impl FairQueue {
             } else if !try_commit(seat.id) {
                 self.hold_back(seat.id);
                 self.stand_aside(group, turn.flow);
-                held_back.push(turn.flow);
+                held_back.push((group, turn.flow));
                 continue;
             } else if self.seat_to_slot(seat.id, now) {
                 done.started.push(seat.id);
             }
             self.look_at_models(now);
         }
-        for flow in held_back {
-            self.line_up(flow);
+        for (group, flow) in held_back {
+            self.come_back(group, flow);
         }
         done
     }
@@ -126,13 +126,22 @@ impl FairQueue {
         }
     }
 
+    fn come_back(&mut self, group: GroupId, flow: FlowId) {
+        if let Some(group) = self.groups.get_mut(group) {
+            group.come_back(flow);
+        }
+        self.line_up(flow);
+    }
+
     /// Whoever waits gets a slot.
     fn seat_to_slot(&mut self, id: WaiterId, now: Nanos) -> bool {
         let Some(waiting) = self.rise(id) else { return false };
         let Waiting { client, flow, group, cost, since, .. } = waiting;
         let Some(band) = self.flows.get(flow).map(|flow| flow.priority.band()) else { return false };
-        let service = self.times.overall();
-        self.band_mut(band).codel.started(now.since(since), service, now);
+        if band.is_waited_for() {
+            let service = self.times.overall();
+            self.band_mut(band).codel.started(now.since(since), service, now);
+        }
         self.start(id, (flow, group), (client, cost), now);
         true
     }

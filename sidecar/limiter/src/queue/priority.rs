@@ -74,4 +74,9 @@ impl Band {
             Self::Batch | Self::Spare => 1_053,
         }
     }
+
+    /// Whether somebody waits for the answers. Of jobs it is no sign of anything that their queue is never empty.
+    pub(super) const fn is_waited_for(self) -> bool {
+        matches!(self, Self::Interactive | Self::Standard)
+    }
 }

@@ -109,7 +109,7 @@ pub(crate) struct Place {
     // Dropped in this order: first the slot finds its next owner.
     slot: Slot,
     charge: Charge,
-    want: Want,
+    want: Box<Want>,
     claim: Claim,
     terms: Terms,
     arrived_at: Nanos,
@@ -125,7 +125,7 @@ pub(super) struct Decided {
 }
 
 impl Place {
-    pub(super) fn new(charge: Charge, want: Want, decided: Decided, now: Nanos) -> Self {
+    pub(super) fn new(charge: Charge, want: Box<Want>, decided: Decided, now: Nanos) -> Self {
         let Decided { id, claim, terms, arrived } = decided;
         let slot = Slot {
             core: Arc::clone(&charge.core),
@@ -198,7 +198,7 @@ impl Place {
 pub(crate) struct Permit {
     slot: Slot,
     charge: Charge,
-    want: Want,
+    want: Box<Want>,
     waited: Nanos,
     /// For how long slots were held that were given back since.
     held_before: Nanos,

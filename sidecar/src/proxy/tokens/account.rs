@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corral_limiter::Nanos;
+use corral_limiter::queue::Strain;
 use corral_wire::CostModel;
 
 use super::edit::Edit;
@@ -15,6 +16,7 @@ use super::reckon::{Reckoning, share};
 use super::strip::Strip;
 use crate::proxy::Proxy;
 use crate::proxy::admission::Permit;
+use crate::proxy::models::Times;
 
 /// After so many tokens of an answer, what goes beyond its reservation is charged.
 const STEP: u64 = 256;
@@ -226,7 +228,13 @@ impl Account {
         let beside = proxy.core.in_flight();
         if proxy.signs.lock().answered(model, beside, pace) {
             proxy.core.trouble();
+            proxy.core.strain(model, Strain::Slow);
         }
+    }
+
+    /// How long its answer took, and with what, if Ollama has told.
+    pub(crate) fn times(&self) -> Option<Times> {
+        self.meter.as_ref().and_then(|meter| meter.heard().times())
     }
 
     /// An answer that is surely being worked on has begun after so long. Whether that is far longer than its prompt takes.
