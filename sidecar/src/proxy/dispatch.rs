@@ -67,10 +67,12 @@ pub(super) async fn send<'a>(
     need: Option<&Need>,
     listener: &mut Listener,
 ) -> Sent<'a> {
-    if listener.has_left() {
-        return Sent::Unsent;
-    }
-    let Some(pass) = proxy.core.health.let_pass(proxy.core.clock()) else {
+    let pass = tokio::select! {
+        biased;
+        () = listener.gone() => return Sent::Unsent,
+        pass = proxy.core.health.let_pass(proxy.core.clock()) => pass,
+    };
+    let Some(pass) = pass else {
         return Sent::Failed(NoAnswer::Shut);
     };
     let flight = need.map(|need| Flight::begin(proxy, need.clone()));
@@ -83,7 +85,7 @@ pub(super) async fn send<'a>(
         sent = unwanted(proxy, flight.as_ref(), dispatched, listener) => return sent,
     };
     let took = dispatched.elapsed();
-    note(proxy, pass, &answer, took);
+    note(proxy, (pass, flight.as_ref()), &answer, took);
     let (response, lease) = match answer {
         Ok(answer) => answer,
         Err(error) => return Sent::Failed(error),
@@ -124,10 +126,18 @@ pub(super) async fn stopped(proxy: &Proxy, flight: Option<&Flight<'_>>) {
     }
 }
 
+/// Ollama fares badly, and so does the model, if the exchange is about one.
+pub(super) fn fares_badly(proxy: &Proxy, flight: Option<&Flight<'_>>, sign: Strain) {
+    proxy.core.trouble();
+    if let Some(flight) = flight {
+        flight.strained(sign);
+    }
+}
+
 /// Learns from how an exchange began.
 fn note<T>(
     proxy: &Proxy,
-    pass: Pass<'_>,
+    (pass, flight): (Pass<'_>, Option<&Flight<'_>>),
     begun: &Result<(response::Response<T>, Lease), NoAnswer>,
     took: Duration,
 ) {
@@ -138,7 +148,7 @@ fn note<T>(
             metrics.upstream_first_byte(took);
             if response.status() == StatusCode::SERVICE_UNAVAILABLE {
                 proxy.core.tally().upstream_busy();
-                proxy.core.trouble();
+                fares_badly(proxy, flight, Strain::Busy);
                 metrics.upstream_failed(UpstreamFailure::Busy);
             }
             return pass.answered();

@@ -21,7 +21,7 @@ use tokio::sync::{mpsc, oneshot};
 use super::Proxy;
 use super::admission::{Denied, Passed, Permit};
 use super::departed::Flight;
-use super::dispatch::{self, Begun, Incoming, Sent, stopped};
+use super::dispatch::{self, Begun, Incoming, Sent, fares_badly, stopped};
 use super::ending::{End, Verdict, Watch};
 use super::listener::{Answer, Cut, Listener};
 use super::residency::{Head, Need};
@@ -178,14 +178,6 @@ async fn conclude(proxy: &Proxy, sent: Sent<'_>, mut hold: Hold, ending: Ending,
         Sent::Unwanted => hold.settle(How::Left, proxy),
         // Who had left before it was sent, and who was told of a stall, is charged for nothing.
         Sent::Unsent | Sent::Stalled => {}
-    }
-}
-
-/// Ollama fares badly, and so does the model, if the exchange is about one.
-fn fares_badly(proxy: &Proxy, flight: Option<&Flight<'_>>, sign: Strain) {
-    proxy.core.trouble();
-    if let Some(flight) = flight {
-        flight.strained(sign);
     }
 }
 

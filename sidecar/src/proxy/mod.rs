@@ -90,7 +90,7 @@ impl Proxy {
         let upstream = Upstream::new(settings.upstream, settings.connect_timeout, Arc::clone(&core.metrics));
         let budget = BodyBudget::new(settings.body_budget_bytes);
         let residency = Mutex::new(Residency::new(settings.hold_loaded));
-        let (signs, retries, models) = (Mutex::default(), Mutex::default(), Models::default());
+        let (signs, models, retries) = (Mutex::default(), Models::default(), Mutex::default());
         Self { core, settings, dice: Dice::new(), upstream, budget, residency, signs, models, retries }
     }
 

@@ -268,6 +268,7 @@ impl FairQueue {
 
     /// Puts a flow in line again wherever it waits: its key has changed, or somebody of it has come or gone.
     fn line_up(&mut self, flow: FlowId) {
+        self.flows.weigh(flow);
         let Some(known) = self.flows.get(flow) else { return };
         let (key, weight) = (known.account.key(), known.account.weight());
         for group in &known.lanes {
