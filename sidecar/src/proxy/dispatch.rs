@@ -192,9 +192,6 @@ async fn look_into<'a>(proxy: &'a Proxy, begun: Begun<'a>, listener: &mut Listen
         proxy.upstream.give_back(lease);
     }
     let busy = memmem::find(&text, BUSY).is_some();
-    if let Some(flight) = flight.as_ref().filter(|_| busy) {
-        flight.strained(Strain::Busy);
-    }
     let body = Either::Right(Full::new(text));
     Sent::Begun(Box::new(Begun { flight, head, body, lease: None, took, busy }))
 }
