@@ -17,7 +17,7 @@ async fn world() -> (ScriptedOllama, Sidecar) {
     let settings = Settings { num_parallel: 64, max_queue: 512, ..Settings::default() };
     let ollama = ScriptedOllama::start(settings).await.unwrap();
     // No probe comes in between.
-    let policy = PolicyFile::open().slots(64);
+    let policy = PolicyFile::open().slots(64).queue(400, 30);
     let sidecar = Sidecar::tuned(&ollama, &policy, |settings| {
         settings.health.probe_interval = Duration::from_mins(1);
     });
