@@ -99,7 +99,7 @@ async fn the_first_request_does_not_wait_until_ollama_has_said_what_its_model_is
     let (ollama, sidecar) = world(Settings { num_parallel: 4, ..Settings::default() }, 3).await;
     ollama.fault_at(
         corral_tests::ollama::Endpoint::Show,
-        corral_tests::ollama::Fault::Stall { after: 0, lasts: Duration::from_secs(60) },
+        corral_tests::ollama::Fault::Stall { after: 0, lasts: Duration::from_mins(1) },
     );
     let client = sidecar.client();
     let started = Instant::now();
@@ -130,7 +130,7 @@ async fn requests_that_wait_inside_ollama_bring_its_slots_down_and_they_come_bac
     sleep(Duration::from_secs(30)).await;
     assert_eq!((inside(), ollama.record().model("tiny:latest").max_waiting), (4, 0));
     ollama.set_parallel(2);
-    sleep(Duration::from_secs(60)).await;
+    sleep(Duration::from_mins(1)).await;
     let before = crowd.answers();
     let mut samples = Vec::new();
     for _ in 0..120 {
@@ -160,7 +160,7 @@ async fn who_wants_another_context_neither_starves_nor_starves_the_others() {
     body["options"]["num_ctx"] = 8192.into();
     let one = Crowd::of(1, &sidecar.client(), (path, body));
     let (loads, before) = (ollama.record().loads(), many.answers());
-    sleep(Duration::from_secs(300)).await;
+    sleep(Duration::from_mins(5)).await;
     let (loads, many) = (ollama.record().loads() - loads, many.answers() - before);
     let load = ollama.record().model("tiny:latest");
     println!("in 300 s: {many} answers of twelve clients, {} of the other one, {loads} loads", one.answers());
@@ -201,9 +201,9 @@ async fn models_that_do_not_fit_together_are_loaded_in_turn() {
     let (ollama, sidecar) = world(settings, 3).await;
     let client = sidecar.client();
     let crowds = ["a", "b", "c"].map(|model| Crowd::of(6, &client, generate(model, 9)));
-    sleep(Duration::from_secs(120)).await;
+    sleep(Duration::from_mins(2)).await;
     let before = crowds.each_ref().map(Crowd::answers);
-    sleep(Duration::from_secs(300)).await;
+    sleep(Duration::from_mins(5)).await;
     let served: Vec<usize> =
         crowds.iter().zip(before).map(|(crowd, before)| crowd.answers() - before).collect();
     println!(

@@ -12,7 +12,7 @@ use super::refused::Refused;
 use super::route::{self, Action, Route};
 use super::{head, identify, reckon, wording};
 use crate::core::Core;
-use crate::explain::{self as words, Ask, Bucket, Charged, Estimate, Explained, Judged, Outcome};
+use crate::explain::{self as words, Ask, Bucket, Charged, Estimate, Explained, Judged, Outcome, Placed};
 use crate::health::Unavailable;
 
 /// What would become of a request now. The error is for whoever typed it.
@@ -22,6 +22,7 @@ pub(crate) fn explain(core: &Core, ask: &Ask) -> Result<Explained, String> {
     let mut explained = Explained {
         request: format!("{method} {uri}"),
         client: None,
+        place: None,
         model: None,
         estimate: None,
         limits: Vec::new(),
@@ -45,6 +46,7 @@ fn judge(
     let route = route::find(method, uri)?;
     let plan = core.plan().ok_or(Refused::Unavailable(Unavailable::NoPlan))?;
     let facts = identify(core, ask, &route, &plan, explained)?;
+    explained.place = (route.endpoint.action == Action::Infer).then(|| placed(&facts, &plan));
     let wanted = Wanted::read(core, &route, (&ask.body, &facts))?;
     explained.model = wanted.model.as_ref().map(ToString::to_string);
     explained.estimate = wanted.estimate.map(Estimate::from);
@@ -87,6 +89,10 @@ fn charged(facts: &HeadFacts, plan: &Plan) -> Charged {
         address: facts.client_ip,
         tier: plan.tier_of(facts).map(str::to_owned),
     }
+}
+
+fn placed(facts: &HeadFacts, plan: &Plan) -> Placed {
+    Placed { priority: words::urgency(plan.priority_of(facts)).to_owned(), weight: plan.weight_of(facts) }
 }
 
 /// What the request asks for, by its path or its body.

@@ -19,6 +19,9 @@ pub(crate) async fn watch(proxy: &Proxy) {
     let every = proxy.settings.hold_loaded.max(SHORTEST);
     let mut earlier = None;
     let mut due = Instant::now();
+    if !proxy.settings.expect_gpu {
+        due += proxy.settings.look_interval;
+    }
     loop {
         sleep(every).await;
         let doubtful = provable(proxy, every);

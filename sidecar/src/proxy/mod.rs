@@ -9,6 +9,8 @@ mod cross_site;
 mod departed;
 mod dice;
 mod discard;
+mod dispatch;
+mod embed;
 mod ending;
 mod explain;
 mod forward;
@@ -19,6 +21,7 @@ mod identify;
 mod inspect;
 mod judge;
 mod limits;
+mod listener;
 mod lookout;
 mod models;
 mod patience;
@@ -29,6 +32,7 @@ mod refused;
 mod request;
 mod residency;
 mod respond;
+mod retry;
 mod route;
 mod settings;
 mod tokens;
@@ -43,6 +47,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
 use corral_limiter::{HeadFacts, Nanos, Plan};
+use corral_wire::CostModel;
 use parking_lot::Mutex;
 
 pub(crate) use api_key::NoClient;
@@ -77,20 +82,26 @@ pub(crate) struct Proxy {
     residency: Mutex<Residency>,
     signs: Mutex<Signs>,
     models: Models,
+    retries: Mutex<retry::Budget>,
 }
 
 impl Proxy {
     pub(crate) fn new(core: Arc<Core>, settings: ProxySettings) -> Self {
-        let upstream = Upstream::new(settings.upstream, settings.connect_timeout);
+        let upstream = Upstream::new(settings.upstream, settings.connect_timeout, Arc::clone(&core.metrics));
         let budget = BodyBudget::new(settings.body_budget_bytes);
         let residency = Mutex::new(Residency::new(settings.hold_loaded));
-        let (signs, models) = (Mutex::default(), Models::default());
-        Self { core, settings, dice: Dice::new(), upstream, budget, residency, signs, models }
+        let (signs, models, retries) = (Mutex::default(), Models::default(), Mutex::default());
+        Self { core, settings, dice: Dice::new(), upstream, budget, residency, signs, models, retries }
     }
 
     /// Reckons what a request will probably cost; none where nothing is inferred, which takes no slot.
     fn reckon(&self, asked: &Asked<'_>, endpoint: &Endpoint, whose: &HeadFacts) -> Option<Reckoning> {
         reckon(&self.core, asked, endpoint, whose)
+    }
+
+    /// By what the queue reckons, as the plan has it.
+    fn cost_model(&self) -> CostModel {
+        self.core.plan().map(|plan| plan.cost_model()).unwrap_or_default()
     }
 
     async fn look_at_the_wall(&self) {
@@ -107,6 +118,7 @@ impl Proxy {
             vigil::watch(self),
             models::watch(self),
             admission::recall(&self.core),
+            self.core.health.watch_breaker(self.core.clock()),
             self.look_at_the_wall()
         );
     }

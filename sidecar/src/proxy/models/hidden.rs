@@ -177,7 +177,7 @@ mod tests {
     #[tokio::test]
     async fn what_a_request_alone_does_not_explain_is_overhead() {
         let mut scene = Scene::new();
-        assert!(!(0..20).map(|_| scene.hear(times(0, 1000, 800), true)).any(|sign| sign));
+        assert!(!(0..20).any(|_| scene.hear(times(0, 1000, 800), true)));
         assert_eq!(scene.sign_after(times(0, 1000, 900)), None);
         let mut scene = Scene::new();
         (0..8).for_each(|_| assert!(!scene.hear(times(0, 1000, 100), true)));
