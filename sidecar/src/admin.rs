@@ -166,6 +166,7 @@ impl Admin {
             plan_sequence: core.plan().map_or(0, |plan| plan.sequence()),
             divisor: core.divisor().get(),
             reason: Some(core.health.readiness().reason),
+            circuit: core.health.circuit(),
             transitions: core.health.transitions().collect(),
             models_off_gpu: core.health.off_gpu().len(),
             limits: core.limit_stats(),

@@ -5,7 +5,7 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
 use corral_limiter::queue::{BandGauges, FairQueue, ModelGauges, QueueLoad, Runner, Slots, Strain};
@@ -36,6 +36,8 @@ pub struct CoreSettings {
 /// Limits, queue, health and metrics of one sidecar. Shared as `Arc<Core>`.
 pub struct Core {
     state: Mutex<State>,
+    /// How many models Ollama may hold at one time, however few fit.
+    most_models: AtomicU32,
     /// Read without the lock, by those who only look.
     plan: ArcSwapOption<Plan>,
     tally: Tally,
@@ -71,6 +73,7 @@ impl Core {
         };
         Self {
             state: Mutex::new(state),
+            most_models: AtomicU32::new(settings.slots.models),
             plan: ArcSwapOption::empty(),
             tally: Tally::default(),
             clock: Clock::start(),
@@ -103,6 +106,7 @@ impl Core {
         let summary = state.limiter.swap(Arc::clone(&plan), divisor, now);
         state.queue.set_bounds(plan.queue());
         if let Some(slots) = slots {
+            self.most_models.store(slots.models, Ordering::Relaxed);
             state.queue.set_slots(slots);
         }
         state.dispatch(now);
@@ -140,6 +144,17 @@ impl Core {
     /// What Ollama says it has loaded, of all models.
     pub(crate) fn seen_loaded(&self, models: &[ModelName]) {
         self.change_queue(|queue, _| queue.seen_loaded(models));
+    }
+
+    /// How many models fit into Ollama at one time, of as many as it may hold.
+    pub(crate) fn fit_models(&self, fit: impl FnOnce(u32) -> u32) {
+        let models = fit(self.most_models.load(Ordering::Relaxed));
+        self.change_queue(|queue, _| queue.set_slots(Slots { models, ..queue.slots() }));
+    }
+
+    /// Whether any model is loaded, as far as is known, or being loaded.
+    pub(crate) fn has_loaded(&self) -> bool {
+        !self.lock().queue.models().is_empty()
     }
 
     /// Whoever may have a slot for it gets it at once.

@@ -32,6 +32,8 @@
 //! | `corral_slot_seconds_total` | time slots were held | |
 //! | `corral_upstream_first_byte_seconds` | from dispatch to Ollama's first byte | |
 //! | `corral_upstream_failures_total` | failed exchanges with Ollama | `kind`: connect, `no_answer`, cut (ended before its end), busy (Ollama had no room for it), stalled (ended here: its runner, or Ollama, had stopped) |
+//! | `corral_upstream_retries_total` | requests sent to Ollama once more | `kind`: connect (no connection), stale (a kept connection had ended before the request was written), busy (Ollama had no room for it) |
+//! | `corral_breaker_state` | 1 for the state that holds, 0 for all others | `state`: closed, open (Ollama is sent nothing), `half_open` (one request, to see how it fares) |
 //! | `corral_engine_stalls_total` | runners found to have stopped | `found`: unanswering, silent (streams said nothing for far too long) |
 //! | `corral_models_off_gpu` | models loaded and not wholly on the GPU, where they belong there | |
 //! | `corral_clients_gone_total` | clients that left before the end of their answer | |
@@ -69,7 +71,7 @@ pub use queue::QueueMetrics;
 pub use standing::Standing;
 pub use tokens::TokenMetrics;
 pub(crate) use words::shed_word;
-pub use words::{DirectiveResult, Outcome, PlanSource, RefusedBy, Stall, UpstreamFailure, WaitEnd};
+pub use words::{DirectiveResult, Outcome, PlanSource, RefusedBy, Retried, Stall, UpstreamFailure, WaitEnd};
 
 use words::Word;
 
@@ -103,6 +105,7 @@ pub struct Metrics {
     limit_wait: Histogram,
     first_byte: Histogram,
     upstream_failures: Family<ByKind, Counter>,
+    upstream_retries: Family<ByKind, Counter>,
     clients_gone: Counter,
     connections: Gauge,
     plan_errors: Family<BySource, Counter>,
@@ -139,6 +142,7 @@ impl Metrics {
             limit_wait: long_times(),
             first_byte: long_times(),
             upstream_failures: Family::default(),
+            upstream_retries: Family::default(),
             clients_gone: Counter::default(),
             connections: Gauge::default(),
             plan_errors: Family::default(),
@@ -191,6 +195,11 @@ impl Metrics {
             "upstream_failures",
             "Exchanges with Ollama that failed",
             self.upstream_failures.clone(),
+        );
+        registry.register(
+            "upstream_retries",
+            "Requests sent to Ollama once more, which cannot have begun to work on them",
+            self.upstream_retries.clone(),
         );
         registry.register(
             "clients_gone",
@@ -277,6 +286,16 @@ impl Metrics {
             UpstreamFailure::Stalled => "stalled",
         };
         self.upstream_failures.get_or_create(&ByKind { kind }).inc();
+    }
+
+    /// A request is sent to Ollama once more.
+    pub fn upstream_retried(&self, why: Retried) {
+        let kind = match why {
+            Retried::Connect => "connect",
+            Retried::Stale => "stale",
+            Retried::Busy => "busy",
+        };
+        self.upstream_retries.get_or_create(&ByKind { kind }).inc();
     }
 
     /// A runner was found to have stopped.

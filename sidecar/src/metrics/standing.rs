@@ -13,7 +13,7 @@ use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
 use super::models;
-use crate::health::Reason;
+use crate::health::{Circuit, Reason};
 
 /// How things stand at the moment of a scrape.
 #[derive(Debug, Clone, Default)]
@@ -28,6 +28,8 @@ pub struct Standing {
     pub divisor: u32,
     /// Why the sidecar is not ready.
     pub reason: Option<Reason>,
+    /// Whether Ollama is sent anything.
+    pub circuit: Circuit,
     /// How often readiness has changed to each reason.
     pub transitions: Vec<(Reason, u64)>,
     /// Models that are loaded and not wholly on the GPU that they belong on.
@@ -58,6 +60,11 @@ struct OfUnit {
     policy: String,
     limit: String,
     unit: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfState {
+    state: &'static str,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -184,6 +191,12 @@ impl Standing {
             "Models that are loaded and not wholly on the GPU, in a pod that has one",
             ConstGauge::new(off_gpu),
         );
+        let breaker = Family::<OfState, Gauge>::default();
+        for circuit in Circuit::ALL {
+            let state = OfState { state: circuit.word() };
+            breaker.get_or_create(&state).set(i64::from(circuit == self.circuit));
+        }
+        registry.register("breaker_state", "1 for the state that the breaker before Ollama is in", breaker);
         registry.register("readiness", "1 for the reason that holds; Ready is the one to want", readiness);
         let transitions = Family::<OfReason, Counter>::default();
         for (reason, count) in &self.transitions {
@@ -259,6 +272,7 @@ mod tests {
             plan_sequence: 7,
             divisor: 2,
             reason: Some(Reason::OllamaDown),
+            circuit: Circuit::HalfOpen,
             transitions: vec![(Reason::Ready, 3), (Reason::Overloaded, 2)],
             models_off_gpu: 2,
             ..Standing::default()
@@ -277,6 +291,8 @@ mod tests {
             "corral_readiness_transitions_total{reason=\"Overloaded\"} 2",
             "corral_readiness_transitions_total{reason=\"Ready\"} 3",
             "corral_models_off_gpu 2",
+            "corral_breaker_state{state=\"half_open\"} 1",
+            "corral_breaker_state{state=\"closed\"} 0",
             "corral_readiness{reason=\"OllamaDown\"} 1",
             "corral_readiness{reason=\"Ready\"} 0",
             concat!("corral_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),

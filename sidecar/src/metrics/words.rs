@@ -137,6 +137,17 @@ pub enum UpstreamFailure {
     Stalled,
 }
 
+/// Why a request is sent to Ollama once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Retried {
+    /// There was no connection.
+    Connect,
+    /// A kept connection had ended before the request was written.
+    Stale,
+    /// Ollama had no room for it.
+    Busy,
+}
+
 /// How it was found that a runner has stopped.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Stall {

@@ -40,6 +40,9 @@ pub(crate) enum Refused {
     Shed(Shedding),
     #[error("{}", super::wording::unavailable(*.0))]
     Unavailable(Unavailable),
+    /// The breaker is open, for so long still; 0: it may be tried just now, by somebody else.
+    #[error("{}", super::wording::unavailable(Unavailable::BreakerOpen))]
+    Shut { wait: Nanos },
     #[error("Ollama did not answer.")]
     NoAnswer,
 }
@@ -109,7 +112,7 @@ impl Refused {
             Self::Body(BodyFault::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyFault::TooSlow) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(BodyFault::NoRoom) | Self::Limit(_) | Self::Shed(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable(_) | Self::NoAnswer => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
@@ -117,7 +120,7 @@ impl Refused {
         match self {
             Self::Limit(refusal) => Kind::RateLimited { tokens: super::wording::is_of_tokens(refusal) },
             Self::Shed(_) | Self::Body(BodyFault::NoRoom) => Kind::Overloaded,
-            Self::Unavailable(_) | Self::NoAnswer => Kind::Unavailable,
+            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer => Kind::Unavailable,
             Self::Unauthenticated(_) => Kind::Unauthenticated,
             Self::Body(BodyFault::TooLarge { .. }) => Kind::TooLarge,
             _ => match self.status() {
@@ -139,6 +142,7 @@ impl Refused {
             }
             Self::Unavailable(_) => about(Nanos::from_secs(5)),
             Self::NoAnswer => about(Nanos::from_secs(2)),
+            Self::Shut { wait } => about((*wait).max(Nanos::from_secs(1))),
             _ => None,
         }
     }
@@ -181,7 +185,7 @@ impl Refused {
             Self::Limit(_) | Self::Oversized(_) => None,
             Self::Shed(shedding) => Some(RefusedBy::Shed(shedding.reason())),
             Self::Body(BodyFault::NoRoom) => Some(RefusedBy::Shed(ShedReason::QueueFull)),
-            Self::Unavailable(_) | Self::NoAnswer => Some(RefusedBy::Unavailable),
+            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer => Some(RefusedBy::Unavailable),
             Self::Unauthenticated(_) => Some(RefusedBy::Unauthenticated),
             _ => Some(RefusedBy::BadRequest),
         }

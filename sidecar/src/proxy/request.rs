@@ -25,16 +25,18 @@ use super::api_key::{self, Caller, NoClient};
 use super::body::ReplyBody;
 use super::cross_site::{self, Page};
 use super::discard::discard;
-use super::forward::{self, Answer, Failed, Hold, Job};
+use super::embed::{self, Split};
+use super::forward::{self, Failed, Hold, Job};
 use super::inspect::{self, Held, Shape};
+use super::listener::Answer;
 use super::record::Record;
 use super::refused::Refused;
 use super::residency::Need;
 use super::respond::{self, Context};
 use super::route::{self, Action, Endpoint, Family, Route};
 use super::tokens::{Account, Reckoning};
-use super::upstream::Pieces;
-use super::{Connection, Proxy, cors, head, headers, identify, limits, patience, upstream};
+use super::upstream::{NoAnswer, Order};
+use super::{Connection, Proxy, cors, head, headers, identify, limits, patience};
 use crate::clients::Had;
 use crate::core::Core;
 use crate::health::Unavailable;
@@ -71,6 +73,7 @@ where
         body_bytes: 0,
         body_read: false,
         shape: Shape::default(),
+        split: None,
         reckoning: None,
         record,
     };
@@ -107,6 +110,8 @@ struct Life<'a> {
     body_read: bool,
     /// What it asks of its model's runner.
     shape: Shape,
+    /// In which parts it is sent, if it is too long to be sent as a whole.
+    split: Option<Split>,
     /// What its tokens will probably come to.
     reckoning: Option<Reckoning>,
     record: Record,
@@ -202,7 +207,20 @@ impl Life<'_> {
             _ if core.plan().is_none() => Some(core.health.unavailable().unwrap_or(Unavailable::NoPlan)),
             _ => self.unavailable(),
         };
-        why.map_or(Ok(()), |why| Err(Refused::Unavailable(why)))
+        why.map_or(Ok(()), |why| Err(self.turned_away(why)))
+    }
+
+    /// A breaker says for how long it is open.
+    fn turned_away(&self, why: Unavailable) -> Refused {
+        match why {
+            Unavailable::BreakerOpen => self.shut(),
+            why => Refused::Unavailable(why),
+        }
+    }
+
+    fn shut(&self) -> Refused {
+        let core = &self.proxy.core;
+        Refused::Shut { wait: core.health.shut_for(core.clock().now()).unwrap_or(Nanos::ZERO) }
     }
 
     /// An answer that began before a drain has not said that its connection closes, so its client comes again on it and
@@ -242,6 +260,10 @@ impl Life<'_> {
         self.record.stream = asked.stream.unwrap_or(route.endpoint.streams_by_default);
         let facts = self.facts.as_ref();
         self.reckoning = facts.and_then(|facts| self.proxy.reckon(&asked, route.endpoint, facts));
+        self.split = Split::of(&asked.knobs, route.endpoint);
+        if let (Some(split), Some(reckoning)) = (&self.split, &mut self.reckoning) {
+            reckoning.in_parts(embed::MOST, split.count());
+        }
         self.record.model = Some(asked.model);
         Ok(Some(held))
     }
@@ -254,6 +276,7 @@ impl Life<'_> {
         };
         let need = Need { model: reckoning.model().clone(), shape: std::mem::take(&mut self.shape) };
         let (want, estimate) = (self.want(&reckoning, &need), reckoning.estimate());
+        self.proxy.models.used(&self.proxy.core, &need.model);
         let health = &self.proxy.core.health;
         self.record.queues = true;
         let permit = tokio::select! {
@@ -299,12 +322,17 @@ impl Life<'_> {
         body: Option<Held>,
         hold: Hold,
     ) -> Result<Answer, Refused> {
-        let bytes = body.as_ref().map_or_else(Bytes::new, |held| held.bytes().clone());
-        let request = upstream::build(route, method.clone(), headers, Pieces::edited(&bytes, hold.edits()));
-        let job = Job { request, body, hold, ending: route.endpoint.ending };
-        match forward::start(self.proxy, job).await {
+        let order = Order::new(route, method.clone(), headers, body);
+        let answer = match self.split {
+            Some(split) => embed::start(self.proxy, embed::Job { order, split, hold }),
+            None => forward::start(self.proxy, Job { order, hold, ending: route.endpoint.ending }),
+        };
+        match answer.await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Failed::Stalled)) => Err(Refused::Unavailable(Unavailable::Stalled)),
+            Ok(Err(Failed::Drained)) => Err(Refused::Unavailable(Unavailable::Draining)),
+            Ok(Err(Failed::NoAnswer(NoAnswer::Shut))) => Err(self.shut()),
+            Ok(Err(Failed::Denied(denied))) => Err(denied.into()),
             Ok(Err(error)) => {
                 tracing::warn!(id = %self.record.id, %error, "no answer from Ollama");
                 Err(Refused::NoAnswer)

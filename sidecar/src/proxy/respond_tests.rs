@@ -82,6 +82,8 @@ fn every_refusal() -> Vec<(Refused, u16, [&'static str; 3])> {
         (Refused::Unavailable(Unavailable::NoPlan), 503, UNAVAILABLE),
         (Refused::Unavailable(Unavailable::OllamaDown), 503, UNAVAILABLE),
         (Refused::Unavailable(Unavailable::Stalled), 503, UNAVAILABLE),
+        (Refused::Unavailable(Unavailable::BreakerOpen), 503, UNAVAILABLE),
+        (Refused::Shut { wait: Nanos::from_secs(7) }, 503, UNAVAILABLE),
         (Refused::Unavailable(Unavailable::Draining), 503, UNAVAILABLE),
         (Refused::NoAnswer, 503, UNAVAILABLE),
         (Refused::Unauthenticated(NoClient::Keyless), 401, NO_KEY),

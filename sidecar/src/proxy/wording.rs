@@ -149,6 +149,7 @@ pub(crate) fn unavailable(why: Unavailable) -> &'static str {
         Unavailable::NoPlan => "No plan of limits has been received yet.",
         Unavailable::OllamaDown => "Ollama is down.",
         Unavailable::Stalled => "The model has stopped working.",
+        Unavailable::BreakerOpen => "Ollama fails what it is sent, and is left alone for a moment.",
         Unavailable::Draining => "This pod is shutting down.",
     }
 }

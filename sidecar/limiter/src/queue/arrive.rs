@@ -79,13 +79,13 @@ impl FairQueue {
         self.make_room(wish)
     }
 
-    /// How long it waits at most.
+    /// How long it waits at most. Of the time that its client has, half is for the answer.
     fn patience(&self, wish: &Wish<'_>, now: Nanos) -> Nanos {
         let band = wish.priority.band();
         let longest = self.bounds.max_wait_of(band);
         let longest = self.band(band).codel.patience(longest, self.times.overall());
-        let quarter = wish.due.map(|due| Nanos(due.at.since(now).0.checked_div(4).unwrap_or_default()));
-        [wish.max_wait, quarter].into_iter().flatten().fold(longest, Nanos::min)
+        let half = wish.due.map(|due| Nanos(due.at.since(now).0.checked_div(2).unwrap_or_default()));
+        [wish.max_wait, half].into_iter().flatten().fold(longest, Nanos::min)
     }
 
     fn enter(&mut self, id: WaiterId, wish: &Wish<'_>, starts: bool, now: Nanos) -> Arrival {
@@ -95,7 +95,7 @@ impl FairQueue {
         }
         let band = wish.priority.band();
         let others = self.band(band).time;
-        let flow = self.flows.find_or_make((wish.flow, wish.priority), wish.weight, others);
+        let flow = self.flows.find_or_make((wish.flow, wish.priority), wish.weight(), others);
         let group = self.groups.find_or_make(wish.runner);
         self.ask(flow, band);
         if starts {
@@ -141,6 +141,7 @@ impl FairQueue {
         state.waiting = state.waiting.saturating_add(1);
         if let (Some(known), Some(place)) = (self.flows.get_mut(flow), self.groups.get_mut(group)) {
             known.waiting = known.waiting.saturating_add(1);
+            known.cost = known.cost.saturating_add(waiting.cost);
             if place.sit((flow, known.priority), waiting.ticket, seat) {
                 known.lanes.push(group);
             }

@@ -3,7 +3,9 @@
 use smallvec::SmallVec;
 
 use super::{
-    Band, FairQueue, FlowKey, Priority, Shed, ShedReason, WaiterId, Wish, account::Virtual, flows::FlowId,
+    Band, FairQueue, FlowKey, Priority, Shed, ShedReason, WaiterId, Wish,
+    account::Virtual,
+    flows::{Flow, FlowId},
 };
 use crate::Nanos;
 
@@ -120,17 +122,30 @@ impl FairQueue {
         if self.has_room(wish.bytes, &victims) { Ok(victims) } else { Err(ShedReason::QueueFull) }
     }
 
-    /// Who has the most waiting of those with the least claim, if that is not the one who comes.
+    /// The newest of the client with the most waiting, whatever for, of those with the least claim, if that is not the one
+    /// who comes.
     fn least_claim(&self, wish: &Wish<'_>) -> Result<WaiterId, ShedReason> {
         for priority in Priority::ALL.into_iter().rev().take_while(|priority| *priority >= wish.priority) {
-            let largest = self.groups.iter().filter_map(|(_, group)| group.largest(priority));
-            let Some((weighed, seat)) = largest.max_by_key(|(weighed, seat)| (*weighed, seat.id)) else {
-                continue;
-            };
-            let own = priority == wish.priority && self.weighed(wish) >= weighed;
-            return if own { Err(ShedReason::QueueFull) } else { Ok(seat.id) };
+            let mut largest = self.flows.by_backlog(priority);
+            let largest = largest.find_map(|(weighed, flow, id)| Some((weighed, self.newest(flow, id)?)));
+            let Some((weighed, victim)) = largest else { continue };
+            let own = || Virtual::of(self.waits_of(wish).saturating_add(wish.cost), wish.weight());
+            let is_own = priority == wish.priority && own() >= weighed;
+            return if is_own { Err(ShedReason::QueueFull) } else { Ok(victim) };
         }
         Err(ShedReason::QueueFull)
+    }
+
+    /// What of the flow of one who comes waits, for whatever runner.
+    fn waits_of(&self, wish: &Wish<'_>) -> u64 {
+        let flow = self.flows.find(wish.flow, wish.priority).and_then(|flow| self.flows.get(flow));
+        flow.map_or(0, |flow| flow.cost)
+    }
+
+    /// The last of a flow to come, of those who have had no turn yet.
+    fn newest(&self, flow: &Flow, id: FlowId) -> Option<WaiterId> {
+        let lanes = flow.lanes.iter().filter_map(|lane| self.groups.get(*lane)?.newest(id));
+        lanes.max_by_key(|(ticket, _)| *ticket).map(|(_, id)| id)
     }
 
     /// The same where what waits for a runner in a band is more work than may wait there: somebody of that band goes.
@@ -161,7 +176,7 @@ impl FairQueue {
         let flow = self.flows.find(wish.flow, wish.priority);
         let own = |flow: FlowId| self.groups.of(wish.runner).map_or(0, |group| group.cost_of_flow(flow));
         let waiting = flow.map_or(0, own).saturating_add(wish.cost);
-        Virtual::of(waiting, wish.weight)
+        Virtual::of(waiting, wish.weight())
     }
 
     pub(super) fn shed(&self, reason: ShedReason, wish: &Wish<'_>) -> Shed {

@@ -22,7 +22,7 @@ impl FairQueue {
     /// for each; `false` holds its flow back for this time, without blocking others.
     pub fn dispatch(&mut self, now: Nanos, mut try_commit: impl FnMut(WaiterId) -> bool) -> Dispatched {
         let mut done = Dispatched::default();
-        let mut held_back: SmallVec<[FlowId; 8]> = SmallVec::new();
+        let mut held_back: SmallVec<[(GroupId, FlowId); 8]> = SmallVec::new();
         self.recover(now);
         self.look_at_models(now);
         while let Some(Choice { turn, priority, group }) = self.next(now) {
@@ -35,15 +35,15 @@ impl FairQueue {
             } else if !try_commit(seat.id) {
                 self.hold_back(seat.id);
                 self.stand_aside(group, turn.flow);
-                held_back.push(turn.flow);
+                held_back.push((group, turn.flow));
                 continue;
             } else if self.seat_to_slot(seat.id, now) {
                 done.started.push(seat.id);
             }
             self.look_at_models(now);
         }
-        for flow in held_back {
-            self.line_up(flow);
+        for (group, flow) in held_back {
+            self.come_back(group, flow);
         }
         done
     }
@@ -124,6 +124,13 @@ impl FairQueue {
         if let Some(group) = self.groups.get_mut(group) {
             group.stand_aside(flow);
         }
+    }
+
+    fn come_back(&mut self, group: GroupId, flow: FlowId) {
+        if let Some(group) = self.groups.get_mut(group) {
+            group.come_back(flow);
+        }
+        self.line_up(flow);
     }
 
     /// Whoever waits gets a slot.

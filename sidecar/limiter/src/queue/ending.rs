@@ -108,6 +108,7 @@ impl FairQueue {
         let (flow, group) = (waiting.flow, waiting.group);
         if let (Some(known), Some(place)) = (self.flows.get_mut(flow), self.groups.get_mut(group)) {
             known.waiting = known.waiting.saturating_sub(1);
+            known.cost = known.cost.saturating_sub(waiting.cost);
             if place.rise(flow, waiting.ticket) {
                 known.lanes.retain(|lane| *lane != group);
             }

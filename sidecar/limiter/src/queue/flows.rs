@@ -4,7 +4,7 @@
 //! there on a new one would be no different. Their number is bounded: beyond it idle ones are forgotten, and where none is
 //! idle clients share 256 flows by chance.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, mem};
 
 use hashbrown::HashMap;
 use slab::Slab;
@@ -33,6 +33,9 @@ pub(super) struct Flow {
     pub(super) account: Account,
     pub(super) waiting: u32,
     pub(super) running: u32,
+    /// What of it waits is estimated to cost, and under what it stands in the backlog.
+    pub(super) cost: u64,
+    weighed: Option<Virtual>,
     /// The groups in which it waits.
     pub(super) lanes: SmallVec<[GroupId; 2]>,
     /// Where it stands among the idle ones of its band.
@@ -50,6 +53,8 @@ impl Flow {
 pub(super) struct Flows {
     all: Slab<Flow>,
     by_client: HashMap<(Priority, FlowKey), FlowId>,
+    /// Those that wait, by priority: by how much, over the weight of the client.
+    backlog: [BTreeSet<(Virtual, FlowId)>; 5],
     /// Those with nothing in the queue, by band; the first are forgotten first.
     idle: [BTreeSet<(Virtual, FlowId)>; 4],
 }
@@ -84,9 +89,17 @@ impl Flows {
             return id;
         }
         let account = Account::new(weight, others);
-        let lanes = SmallVec::new();
-        let id =
-            self.all.insert(Flow { client, priority, account, waiting: 0, running: 0, lanes, idle_at: None });
+        let id = self.all.insert(Flow {
+            client,
+            priority,
+            account,
+            waiting: 0,
+            running: 0,
+            cost: 0,
+            weighed: None,
+            lanes: SmallVec::new(),
+            idle_at: None,
+        });
         self.by_client.insert((priority, client), id);
         id
     }
@@ -154,6 +167,26 @@ impl Flows {
         {
             self.forget(id);
         }
+    }
+
+    /// What waits of a flow, or its weight, is another.
+    pub(super) fn weigh(&mut self, id: FlowId) {
+        let Some(flow) = self.all.get_mut(id) else { return };
+        let weighed = (flow.waiting > 0).then(|| Virtual::of(flow.cost, flow.account.weight()));
+        let before = mem::replace(&mut flow.weighed, weighed);
+        let Some(backlog) = self.backlog.get_mut(flow.priority as usize).filter(|_| before != weighed) else {
+            return;
+        };
+        if let Some(before) = before {
+            backlog.remove(&(before, id));
+        }
+        backlog.extend(weighed.map(|weighed| (weighed, id)));
+    }
+
+    /// The flows of a priority that wait, those with the most over their weight first.
+    pub(super) fn by_backlog(&self, priority: Priority) -> impl Iterator<Item = (Virtual, &Flow, FlowId)> {
+        let all = self.backlog.get(priority as usize).into_iter().flat_map(|backlog| backlog.iter().rev());
+        all.filter_map(|(weighed, id)| Some((*weighed, self.all.get(*id)?, *id)))
     }
 
     /// How far the furthest of the idle flows of a band has come.

@@ -58,6 +58,8 @@ struct Lane {
     /// Under what it stands among those that are ready, and in the backlog.
     turn: Option<Turn>,
     weighed: Option<Virtual>,
+    /// Its limits have just said no: it is not asked again before the next dispatch.
+    is_aside: bool,
 }
 
 impl Group {
@@ -191,7 +193,7 @@ impl Group {
             if let Some(sum) = self.weights.get_mut(priority.band() as usize) {
                 *sum = sum.saturating_sub(lane.weight.into());
             }
-            self.stand_aside(flow);
+            self.leave_line(flow);
             self.unweigh(flow);
             self.lanes.remove(&flow);
         }
@@ -200,27 +202,41 @@ impl Group {
 
     /// Puts a flow in line by its key and weight as they are now.
     pub(super) fn line_up(&mut self, flow: FlowId, key: Virtual, weight: u32) {
-        self.stand_aside(flow);
+        self.leave_line(flow);
         self.unweigh(flow);
         let Some(lane) = self.lanes.get_mut(&flow) else { return };
         let Some((ticket, _)) = lane.seats.first_key_value() else { return };
-        let turn = Turn { key, ticket: *ticket, flow };
+        let turn = (!lane.is_aside).then_some(Turn { key, ticket: *ticket, flow });
         let weighed = Virtual::of(lane.cost, weight);
         if let Some(sum) = self.weights.get_mut(lane.priority.band() as usize) {
             *sum = sum.saturating_sub(lane.weight.into()).saturating_add(weight.into());
         }
-        (lane.turn, lane.weighed, lane.weight) = (Some(turn), Some(weighed), weight);
+        (lane.turn, lane.weighed, lane.weight) = (turn, Some(weighed), weight);
         let place = lane.priority as usize;
         if let Some(ready) = self.ready.get_mut(place) {
-            ready.insert(turn);
+            ready.extend(turn);
         }
         if let Some(backlog) = self.backlog.get_mut(place) {
             backlog.insert((weighed, flow));
         }
     }
 
-    /// Takes a flow out of the line: it is not asked until it lines up again.
+    /// Takes a flow out of the line, however often it lines up, until it comes back.
     pub(super) fn stand_aside(&mut self, flow: FlowId) {
+        self.leave_line(flow);
+        if let Some(lane) = self.lanes.get_mut(&flow) {
+            lane.is_aside = true;
+        }
+    }
+
+    /// It may line up again.
+    pub(super) fn come_back(&mut self, flow: FlowId) {
+        if let Some(lane) = self.lanes.get_mut(&flow) {
+            lane.is_aside = false;
+        }
+    }
+
+    fn leave_line(&mut self, flow: FlowId) {
         if let Some(lane) = self.lanes.get_mut(&flow)
             && let Some(turn) = lane.turn.take()
             && let Some(ready) = self.ready.get_mut(lane.priority as usize)
@@ -238,6 +254,12 @@ impl Group {
         }
     }
 
+    /// The last of a flow to come, of those who have had no turn yet.
+    pub(super) fn newest(&self, flow: FlowId) -> Option<(Ticket, WaiterId)> {
+        let (ticket, seat) = self.lanes.get(&flow)?.seats.last_key_value()?;
+        ticket.is_new.then_some((*ticket, seat.id))
+    }
+
     /// The newest of the flow of this priority that has the most waiting over its weight, and how much that is. Those
     /// who have had a turn already are not among them.
     pub(super) fn largest(&self, priority: Priority) -> Option<(Virtual, Seat)> {
@@ -251,7 +273,15 @@ impl Group {
 
 impl Lane {
     fn new(priority: Priority) -> Self {
-        Self { priority, seats: BTreeMap::new(), cost: 0, weight: 0, turn: None, weighed: None }
+        Self {
+            priority,
+            seats: BTreeMap::new(),
+            cost: 0,
+            weight: 0,
+            turn: None,
+            weighed: None,
+            is_aside: false,
+        }
     }
 }
 

@@ -56,7 +56,7 @@ impl ServiceTimes {
     /// How long a slot is held for what is estimated to cost so much; none before the first sample.
     pub(super) fn time_of(&self, model: &ModelName, cost: u64) -> Option<Nanos> {
         let (took, estimates, _) = self.models.get(model)?.sums()?;
-        let time = u128::from(cost).saturating_mul(took).checked_div(estimates.max(1))?;
+        let time = u128::from(cost).saturating_mul(took).checked_div(estimates)?;
         Some(Nanos(u64::try_from(time).unwrap_or(u64::MAX)))
     }
 

@@ -5,6 +5,9 @@ use smallvec::SmallVec;
 use super::{FlowKey, Priority};
 use crate::{ModelName, Nanos};
 
+/// The most that a weight counts for.
+const MOST_WEIGHT: u32 = 1000;
+
 /// Names a request for as long as it waits or runs. The caller never gives one number to two that live together.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub struct WaiterId(pub u64);
@@ -41,7 +44,7 @@ pub struct Wish<'a> {
     pub runner: &'a Runner,
     /// Whose it is.
     pub flow: FlowKey,
-    /// What its client gets beside others of its band; 1 to 1000 (0 counts as 1).
+    /// What its client gets beside others of its band; 1 to 1000 (0 counts as 1, more as 1000).
     pub weight: u32,
     /// Its band, and more.
     pub priority: Priority,
@@ -71,6 +74,11 @@ impl<'a> Wish<'a> {
             max_wait: None,
             due: None,
         }
+    }
+
+    /// Its weight, within the bounds.
+    pub(super) fn weight(&self) -> u32 {
+        self.weight.clamp(1, MOST_WEIGHT)
     }
 }
 

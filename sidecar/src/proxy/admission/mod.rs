@@ -105,7 +105,7 @@ impl Entered {
             denied(&core, error, |shed| Shedding::new(shed, Nanos::ZERO, &came))
         })?;
         self.charge.reserve(estimate);
-        Ok(Place::new(self.charge, want, decided, now))
+        Ok(Place::new(self.charge, Box::new(want), decided, now))
     }
 }
 
@@ -152,5 +152,7 @@ pub(crate) struct Passed {
 
 #[cfg(test)]
 mod action_tests;
+#[cfg(test)]
+mod fair_tests;
 #[cfg(test)]
 mod tests;

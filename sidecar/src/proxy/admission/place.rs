@@ -109,7 +109,7 @@ pub(crate) struct Place {
     // Dropped in this order: first the slot finds its next owner.
     slot: Slot,
     charge: Charge,
-    want: Want,
+    want: Box<Want>,
     claim: Claim,
     terms: Terms,
     arrived_at: Nanos,
@@ -125,7 +125,7 @@ pub(super) struct Decided {
 }
 
 impl Place {
-    pub(super) fn new(charge: Charge, want: Want, decided: Decided, now: Nanos) -> Self {
+    pub(super) fn new(charge: Charge, want: Box<Want>, decided: Decided, now: Nanos) -> Self {
         let Decided { id, claim, terms, arrived } = decided;
         let slot = Slot {
             core: Arc::clone(&charge.core),
@@ -159,7 +159,7 @@ impl Place {
             self.slot.core.metrics.limit_wait(waited.into());
         }
         let Self { slot, charge, want, .. } = self;
-        Ok(Permit { slot, charge, want, waited, held_before: Nanos::ZERO })
+        Ok(Permit { slot, charge, want, waited, held_before: Nanos::ZERO, tokens_before: (0, 0) })
     }
 
     /// The delay is over: it comes to the queue.
@@ -198,10 +198,12 @@ impl Place {
 pub(crate) struct Permit {
     slot: Slot,
     charge: Charge,
-    want: Want,
+    want: Box<Want>,
     waited: Nanos,
     /// For how long slots were held that were given back since.
     held_before: Nanos,
+    /// The tokens worked on in those.
+    tokens_before: (u64, u64),
 }
 
 impl Permit {
@@ -222,16 +224,22 @@ impl Permit {
 
     /// Ollama has worked on so many tokens by now, of the prompt and of the answer.
     pub(crate) fn progress(&mut self, input: u64, output: u64) {
-        self.slot.tokens = (input, output);
+        self.slot.tokens = self.since_then(input, output);
         let now = self.slot.core.clock().now();
         let mut state = self.slot.core.lock();
         state.queue.progress(self.slot.id, self.slot.cost(now));
         self.charge.progress(&mut state.limiter, output, now);
     }
 
+    /// Of all tokens so far, those of the slot that is held.
+    fn since_then(&self, input: u64, output: u64) -> (u64, u64) {
+        let (input_before, output_before) = self.tokens_before;
+        (input.saturating_sub(input_before), output.saturating_sub(output_before))
+    }
+
     /// Ollama has worked on the request, and on so many tokens: that is what it is charged.
     pub(crate) fn settle(&mut self, input: u64, output: u64) {
-        self.slot.tokens = (input, output);
+        self.slot.tokens = self.since_then(input, output);
         self.charge.settle(Usage { input, output, slot: self.held() });
     }
 
@@ -249,6 +257,8 @@ impl Permit {
             arrived
         };
         self.held_before = self.held_before.plus(held);
+        let (input, output) = self.tokens_before;
+        self.tokens_before = (input.saturating_add(spent.0), output.saturating_add(spent.1));
         self.slot.core.tally().slot_held(held);
         self.slot.tokens = (0, 0);
         self.slot.held_since = None;

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corral_limiter::Nanos;
+use corral_limiter::queue::Strain;
+use corral_wire::CostModel;
 
 use super::edit::Edit;
 use super::learned::{Lesson, Spell, to_f64, to_u64};
 use super::meter::{Heard, Meter};
-use super::reckon::Reckoning;
+use super::reckon::{Reckoning, share};
 use super::strip::Strip;
 use crate::proxy::Proxy;
 use crate::proxy::admission::Permit;
+use crate::proxy::models::Times;
 
 /// After so many tokens of an answer, what goes beyond its reservation is charged.
 const STEP: u64 = 256;
@@ -60,17 +63,45 @@ pub(crate) struct Account {
     strip: Option<Strip>,
     /// Tokens of the answer that the limits know of.
     told: u64,
+    /// Of a request in parts: tokens of those that are done.
+    done: Option<u64>,
 }
 
 impl Account {
     /// Opens one.
     pub(crate) fn new(reckoning: Reckoning, spent: Arc<Spent>) -> Self {
-        Self { reckoning, spent, meter: None, strip: None, told: 0 }
+        Self { reckoning, spent, meter: None, strip: None, told: 0, done: None }
     }
 
     /// What is to be changed in the body.
     pub(crate) fn edits(&self) -> &[Edit] {
         self.reckoning.edits()
+    }
+
+    /// What the request will probably cost the queue.
+    pub(crate) fn queue_cost(&self, model: CostModel) -> u64 {
+        self.reckoning.cost(model)
+    }
+
+    /// What some of its inputs will probably cost the queue.
+    pub(crate) fn cost_of(&self, inputs: usize, of: usize, model: CostModel) -> u64 {
+        self.reckoning.cost_of(inputs, of, model)
+    }
+
+    /// How many tokens some of its inputs probably have.
+    pub(crate) fn estimate_of(&self, inputs: usize, of: usize) -> u64 {
+        share(self.reckoning.estimate().input, inputs, of)
+    }
+
+    /// Of a request in parts: so many tokens are done. They are what it is charged, unless it is completed.
+    pub(crate) fn part(&mut self, tokens: u64) {
+        self.done = Some(tokens);
+        self.spent.set(tokens, 0);
+    }
+
+    /// Settles what is done so far.
+    pub(crate) fn settle_part(&self, permit: &mut Permit) {
+        permit.settle(self.done.unwrap_or_default(), 0);
     }
 
     /// An answer begins, as a stream or not. Says whether bytes may be taken out of it.
@@ -128,6 +159,9 @@ impl Account {
 
     /// Tokens of prompt and answer; none if nothing was worked on.
     fn cost(&self, how: How, heard: Option<&Heard>) -> Option<(u64, u64)> {
+        if let (Some(done), true) = (self.done, how != How::Complete) {
+            return Some((done, 0));
+        }
         let estimate = self.reckoning.estimate();
         let Some(heard) = heard else {
             return match how {
@@ -194,7 +228,13 @@ impl Account {
         let beside = proxy.core.in_flight();
         if proxy.signs.lock().answered(model, beside, pace) {
             proxy.core.trouble();
+            proxy.core.strain(model, Strain::Slow);
         }
+    }
+
+    /// How long its answer took, and with what, if Ollama has told.
+    pub(crate) fn times(&self) -> Option<Times> {
+        self.meter.as_ref().and_then(|meter| meter.heard().times())
     }
 
     /// An answer that is surely being worked on has begun after so long. Whether that is far longer than its prompt takes.

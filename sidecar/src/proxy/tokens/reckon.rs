@@ -30,6 +30,8 @@ pub(crate) struct Reckoning {
     estimate: Usage,
     /// How many tokens its answer has, on the average: what the queue goes by.
     mean_output: u64,
+    /// How much of it is sent first.
+    first: (usize, usize),
     /// How long a token of its model takes.
     pace: Pace,
     /// Whose request it is.
@@ -65,6 +67,7 @@ impl Reckoning {
             edits,
             estimate: Usage::default(),
             mean_output: 0,
+            first: (1, 1),
             pace: habits.pace,
             whose,
         };
@@ -86,6 +89,21 @@ impl Reckoning {
 
     /// What it will probably cost the queue.
     pub(crate) fn cost(&self, model: CostModel) -> u64 {
+        let (inputs, of) = self.first;
+        self.cost_of(inputs, of, model)
+    }
+
+    /// What some of its inputs will probably cost the queue.
+    pub(super) fn cost_of(&self, inputs: usize, of: usize, model: CostModel) -> u64 {
+        share(self.whole_cost(model), inputs, of).max(1)
+    }
+
+    /// It is sent in parts, and this is the first one.
+    pub(crate) fn in_parts(&mut self, inputs: usize, of: usize) {
+        self.first = (inputs, of);
+    }
+
+    fn whole_cost(&self, model: CostModel) -> u64 {
         match model {
             CostModel::SlotTime => self.slot_time().0.max(1),
             CostModel::Tokens => tokens_cost(self.estimate.input, self.mean_output),
@@ -143,6 +161,12 @@ impl Reckoning {
         });
         usual.min(self.cap.unwrap_or(u64::MAX)).min(room)
     }
+}
+
+/// A part of an amount, rounded down.
+pub(super) fn share(amount: u64, part: usize, of: usize) -> u64 {
+    let exact = u128::from(amount) * part as u128 / (of as u128).max(1);
+    u64::try_from(exact).unwrap_or(u64::MAX)
 }
 
 /// What tokens cost the queue where the pool's cost model goes by them: one of an answer as much as two of a prompt.
