@@ -3,6 +3,7 @@
 
 mod canonical;
 mod events;
+mod exhaustive;
 mod machine;
 mod oracle;
 mod world;
