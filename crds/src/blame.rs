@@ -100,6 +100,8 @@ fn pool_path(path: &str, doc: &PlanDoc, secrets: &[ApiKeySecret]) -> String {
     match path {
         "queue.maxDepth" => "spec.capacity.queue.maxDepth".to_owned(),
         "queue.maxWaitMs" => "spec.capacity.queue.maxWaitSeconds".to_owned(),
+        "queue.batchMaxWaitMs" => "spec.capacity.queue.batchMaxWaitSeconds".to_owned(),
+        "queue.maxDepthPerClient" => "spec.capacity.queue.maxDepthPerClient".to_owned(),
         "tokens.cachedWeightMilli" => "spec.tokens.cachedTokenPercent".to_owned(),
         "tokens.contextLength" => "spec.ollama.contextLength".to_owned(),
         _ if path.starts_with("identity.") || path.starts_with("tokens.") => format!("spec.{path}"),
@@ -143,6 +145,9 @@ mod tests {
         for (plan, pool) in [
             ("identity.trustedProxies[1]", "spec.identity.trustedProxies[1]"),
             ("queue.maxWaitMs", "spec.capacity.queue.maxWaitSeconds"),
+            ("queue.batchMaxWaitMs", "spec.capacity.queue.batchMaxWaitSeconds"),
+            ("queue.maxDepthPerClient", "spec.capacity.queue.maxDepthPerClient"),
+            ("identity.priorityHeader", "spec.identity.priorityHeader"),
             ("tokens.outputCap", "spec.tokens.outputCap"),
             ("tokens.contextLength", "spec.ollama.contextLength"),
             ("identity.apiKeys[7].digest", "spec.identity.apiKeys"),

@@ -40,6 +40,8 @@ pub const MAX_NAME: usize = 253;
 pub const MAX_QUANTITY: usize = 32;
 /// Requests in the queue.
 pub const MAX_QUEUE_DEPTH: u32 = 10_000;
+/// Requests of one client in the queue.
+pub const MAX_QUEUE_DEPTH_PER_CLIENT: u32 = 10_000;
 /// Seconds in the queue.
 pub const MAX_QUEUE_WAIT: u32 = 3600;
 /// Networks in one list: the trusted ones of a pool, those that a limit covers, those that a policy exempts.
@@ -98,6 +100,10 @@ pub const MAX_PATHS: usize = 16;
 pub const MAX_REQUEST_PATH: usize = 256;
 /// Tiers of one policy.
 pub const MAX_TIERS: usize = 16;
+/// The weight of a tier.
+pub const MAX_WEIGHT: u32 = 1000;
+/// Classes of endpoints that a policy gives priorities: all that wait.
+pub const MAX_PRIORITIES: usize = 3;
 /// Clients that one policy exempts.
 pub const MAX_EXEMPT_CLIENTS: usize = 64;
 /// Labels, and requirements on labels, of one selector.

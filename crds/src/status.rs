@@ -60,6 +60,11 @@ pub struct RateLimitPolicyStatus {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[schemars(length(max = 1024))]
     pub targets: Option<String>,
+    /// The priorities that are in force because of it, by tier or class of endpoints, for people: as in `premium=high,Embed=low`,
+    /// the first six, and how many more. What another policy says instead is not among them, nor what only counts.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[schemars(length(max = 1024))]
+    pub priorities: Option<String>,
     /// How many limits it has.
     #[serde(default)]
     pub limit_count: i32,

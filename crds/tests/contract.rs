@@ -18,6 +18,9 @@ spec:
     trustedProxies: [10.0.0.0/8]
     unauthenticated: Reject
     trustedHeaders: [x-team]
+    priorityHeader: x-priority
+  capacity:
+    queue: { maxDepth: 200, maxWaitSeconds: 30, batchMaxWaitSeconds: 600, maxDepthPerClient: 40, costModel: Tokens }
   tokens: { outputCap: 4096, cachedTokenPercent: 25 }
 ";
 
@@ -27,8 +30,9 @@ kind: RateLimitPolicy
 metadata: { name: whole, namespace: llm }
 spec:
   targetSelector: {}
-  tiers: [{ name: premium, scale: "2.5" }, { name: basic }]
+  tiers: [{ name: premium, scale: "2.5", weight: 5, priority: high }, { name: basic }]
   defaultTier: basic
+  endpointPriorities: [{ endpoint: Embed, priority: low }, { endpoint: Chat, priority: critical }]
   exempt: { cidrs: [10.1.0.0/16], apiKeys: [ci-bot] }
   limits:
   - name: bucket
@@ -113,14 +117,26 @@ fn all_that_can_be_written_of_clients_and_tokens_is_in_the_plan() {
     let plan = written();
     assert_eq!(
         plan["identity"],
-        json!({"trustedProxies": ["10.0.0.0/8"], "unauthenticated": "Reject", "trustedHeaders": ["x-team"]})
+        json!({"trustedProxies": ["10.0.0.0/8"], "unauthenticated": "Reject", "trustedHeaders": ["x-team"],
+            "priorityHeader": "x-priority"})
+    );
+    assert_eq!(
+        plan["queue"],
+        json!({"maxDepth": 200, "maxWaitMs": 30_000, "batchMaxWaitMs": 600_000, "maxDepthPerClient": 40,
+            "costModel": "Tokens"})
     );
     assert_eq!(plan["tokens"], json!({"outputCap": 4096, "cachedWeightMilli": 250, "contextLength": 8192}));
     assert_eq!(
         plan["tiers"],
-        json!([{"name": "basic", "scaleMilli": 1000}, {"name": "premium", "scaleMilli": 2500}])
+        json!([{"name": "basic", "scaleMilli": 1000}, {"name": "premium", "scaleMilli": 2500, "weight": 5, "priority": "high",
+            "policy": "llm/whole"}])
     );
     assert_eq!(plan["defaultTier"], "basic");
+    assert_eq!(
+        plan["endpointPriorities"],
+        json!([{"policy": "llm/whole", "endpoint": "Chat", "priority": "critical"},
+            {"policy": "llm/whole", "endpoint": "Embed", "priority": "low"}])
+    );
     assert_eq!(
         plan["exempt"],
         json!([{"policy": "llm/whole", "cidrs": ["10.1.0.0/16"], "clients": ["ci-bot"]}])

@@ -160,8 +160,11 @@ fn what_is_kept_of_an_override_still_replaces() {
 }
 
 fn tiers(spec: RateLimitPolicySpec, tiers: &[(&str, &str)], default: Option<&str>) -> RateLimitPolicySpec {
-    let tier =
-        |(name, scale): &(&str, &str)| Tier { name: (*name).to_owned(), scale: Some((*scale).to_owned()) };
+    let tier = |(name, scale): &(&str, &str)| Tier {
+        name: (*name).to_owned(),
+        scale: Some((*scale).to_owned()),
+        ..Tier::default()
+    };
     let default_tier = default.map(str::to_owned);
     RateLimitPolicySpec { tiers: tiers.iter().map(tier).collect(), default_tier, ..spec }
 }

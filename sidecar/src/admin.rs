@@ -159,15 +159,19 @@ impl Admin {
 
     fn standing(&self) -> Standing {
         let core = &self.core;
+        let (bands, models) = core.queue_gauges();
         Standing {
             gauges: core.gauges(),
             counters: core.counters(),
             plan_sequence: core.plan().map_or(0, |plan| plan.sequence()),
             divisor: core.divisor().get(),
             reason: Some(core.health.readiness().reason),
+            circuit: core.health.circuit(),
             transitions: core.health.transitions().collect(),
             models_off_gpu: core.health.off_gpu().len(),
             limits: core.limit_stats(),
+            bands: bands.to_vec(),
+            models,
         }
     }
 

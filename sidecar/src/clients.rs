@@ -146,6 +146,15 @@ impl Clients {
         all
     }
 
+    /// Stands for a client and its class of endpoint, until this process ends.
+    pub(crate) fn digest(&self, head: &HeadFacts) -> u64 {
+        let name = head.client.as_ref().map(|client| client.name.as_str());
+        match name {
+            Some(name) => self.key.hash_one((head.endpoint, name)),
+            None => self.key.hash_one((head.endpoint, network(head.client_ip))),
+        }
+    }
+
     fn who(&self, head: &HeadFacts) -> Who {
         match &head.client {
             Some(client) => Who::Named(client.name.as_str().into()),

@@ -15,7 +15,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Parser;
-use corral_limiter::fifo::SlotBounds;
+use corral_limiter::queue::Slots;
 use corral_wire::PoolRef;
 
 use crate::explain::Ask;
@@ -144,10 +144,9 @@ pub struct SlotSettings {
 
 impl SlotSettings {
     /// The slots, given how many per model the pool in the policy file has, if there is one. A flag wins over it.
-    pub fn bounds(self, in_file: Option<NonZeroU32>) -> SlotBounds {
+    pub fn bounds(self, in_file: Option<NonZeroU32>) -> Slots {
         let per_model = self.per_model.or(in_file).unwrap_or(NonZeroU32::MIN);
-        let total = per_model.saturating_mul(self.loaded_models);
-        SlotBounds { per_model: per_model.get(), total: total.get() }
+        Slots { per_model: per_model.get(), models: self.loaded_models.get() }
     }
 }
 

@@ -5,10 +5,10 @@
 
 use std::num::NonZeroU32;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
 
 use arc_swap::ArcSwapOption;
-use corral_limiter::fifo::{QueueLoad, SlotBounds, SlotQueue, Wish};
+use corral_limiter::queue::{BandGauges, FairQueue, ModelGauges, QueueLoad, Runner, Slots, Strain};
 use corral_limiter::{
     BodyFacts, Explained, HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Refusal,
     Standing, SwapSummary, Usage,
@@ -30,12 +30,14 @@ pub struct CoreSettings {
     /// How the limiter hashes and bounds its keys.
     pub limiter: LimiterSettings,
     /// How many requests Ollama is sent at one time, at first.
-    pub slots: SlotBounds,
+    pub slots: Slots,
 }
 
 /// Limits, queue, health and metrics of one sidecar. Shared as `Arc<Core>`.
 pub struct Core {
     state: Mutex<State>,
+    /// How many models Ollama may hold at one time, however few fit.
+    most_models: AtomicU32,
     /// Read without the lock, by those who only look.
     plan: ArcSwapOption<Plan>,
     tally: Tally,
@@ -57,7 +59,7 @@ pub struct Core {
 /// What the lock guards.
 pub(crate) struct State {
     pub(crate) limiter: Limiter,
-    pub(crate) queue: SlotQueue,
+    pub(crate) queue: FairQueue,
     pub(crate) hall: crate::proxy::admission::Hall,
 }
 
@@ -66,11 +68,12 @@ impl Core {
     pub fn new(settings: CoreSettings, health: Arc<Health>, metrics: Arc<Metrics>) -> Self {
         let state = State {
             limiter: Limiter::new(settings.limiter),
-            queue: SlotQueue::new(settings.slots),
+            queue: FairQueue::new(settings.slots),
             hall: crate::proxy::admission::Hall::default(),
         };
         Self {
             state: Mutex::new(state),
+            most_models: AtomicU32::new(settings.slots.models),
             plan: ArcSwapOption::empty(),
             tally: Tally::default(),
             clock: Clock::start(),
@@ -95,17 +98,18 @@ impl Core {
         &self,
         plan: Arc<Plan>,
         divisor: NonZeroU32,
-        slots: Option<SlotBounds>,
+        slots: Option<Slots>,
     ) -> SwapSummary {
         let now = self.clock.now();
         let mut state = self.lock();
         state.limiter.tell_wall(now, unix_nanos());
         let summary = state.limiter.swap(Arc::clone(&plan), divisor, now);
-        state.queue.set_bounds(plan.queue().into());
+        state.queue.set_bounds(plan.queue());
         if let Some(slots) = slots {
+            self.most_models.store(slots.models, Ordering::Relaxed);
             state.queue.set_slots(slots);
-            state.dispatch(now);
         }
+        state.dispatch(now);
         self.plan.store(Some(plan));
         summary
     }
@@ -120,6 +124,45 @@ impl Core {
     pub(crate) fn trouble(&self) {
         let now = self.clock.now();
         self.lock().limiter.trouble(now);
+    }
+
+    /// A sign that Ollama has more of this model's requests than it can do with: fewer are sent to it for a while.
+    pub(crate) fn strain(&self, model: &ModelName, sign: Strain) {
+        self.change_queue(|queue, now| queue.strain(model, sign, now));
+    }
+
+    /// How many requests of this model Ollama runs at one time, where that is less than for others; none: as for others.
+    pub(crate) fn set_cap(&self, model: &ModelName, cap: Option<u32>) {
+        self.change_queue(|queue, _| queue.set_cap(model, cap));
+    }
+
+    /// An answer of this runner has begun: whatever load there was is over.
+    pub(crate) fn loaded(&self, runner: &Runner) {
+        self.change_queue(|queue, now| queue.loaded(runner, now));
+    }
+
+    /// What Ollama says it has loaded, of all models.
+    pub(crate) fn seen_loaded(&self, models: &[ModelName]) {
+        self.change_queue(|queue, _| queue.seen_loaded(models));
+    }
+
+    /// How many models fit into Ollama at one time, of as many as it may hold.
+    pub(crate) fn fit_models(&self, fit: impl FnOnce(u32) -> u32) {
+        let models = fit(self.most_models.load(Ordering::Relaxed));
+        self.change_queue(|queue, _| queue.set_slots(Slots { models, ..queue.slots() }));
+    }
+
+    /// Whether any model is loaded, as far as is known, or being loaded.
+    pub(crate) fn has_loaded(&self) -> bool {
+        !self.lock().queue.models().is_empty()
+    }
+
+    /// Whoever may have a slot for it gets it at once.
+    fn change_queue(&self, change: impl FnOnce(&mut FairQueue, Nanos)) {
+        let now = self.clock.now();
+        let mut state = self.lock();
+        change(&mut state.queue, now);
+        state.dispatch(now);
     }
 
     /// Changes the number of pods that share the pool-wide limits.
@@ -160,7 +203,9 @@ impl Core {
     pub fn explain(&self, head: &HeadFacts, model: Option<&ModelName>, estimate: Usage) -> Vec<Explained> {
         let now = self.clock.now();
         let state = self.lock();
-        let waits = model.is_some_and(|model| !state.queue.starts_at_once(Wish::slot(model)));
+        let priority = state.limiter.place(head).priority;
+        let starts = |model: &ModelName| state.queue.starts_at_once(&Runner::of(model), priority, now);
+        let waits = model.is_some_and(|model| !starts(model));
         state.limiter.explain(head, &BodyFacts { model, estimate, waits }, now)
     }
 
@@ -177,23 +222,31 @@ impl Core {
     /// How things stand now.
     pub fn gauges(&self) -> Gauges {
         let now = self.clock.now();
-        let (gauges, slots, load) = {
-            let queue = &self.lock().queue;
-            (queue.gauges(now), queue.slots(), queue.load())
+        let (gauges, slots, load, work) = {
+            let State { queue, hall, .. } = &*self.lock();
+            (queue.gauges(now), queue.slots(), queue.load(now), hall.work())
         };
         Gauges {
             slots: slots.per_model,
             in_flight: u32::try_from(gauges.in_flight).unwrap_or(u32::MAX),
             queued: u32::try_from(gauges.depth).unwrap_or(u32::MAX),
+            queued_cost_ms: work.0 / 1_000_000,
             oldest_wait_ms: gauges.oldest_wait.0 / 1_000_000,
             predicted_wait_ms: load.predicted_wait.0 / 1_000_000,
             load_permille: self.desk.view().permille,
         }
     }
 
+    /// How the queue stands by band, and by model.
+    pub fn queue_gauges(&self) -> ([BandGauges; 4], Vec<ModelGauges>) {
+        let queue = &self.lock().queue;
+        (queue.bands(), queue.models())
+    }
+
     /// How the queue stands to its bounds now.
     pub fn load(&self) -> QueueLoad {
-        self.lock().queue.load()
+        let now = self.clock.now();
+        self.lock().queue.load(now)
     }
 
     /// How often Ollama said that too many wait in it already, since this core was made: a sign of load, never of death.

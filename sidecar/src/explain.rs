@@ -17,7 +17,7 @@ use serde::{Deserialize, Serialize};
 
 pub use self::laptop::{LaptopError, on_a_laptop};
 pub use self::request::{Ask, BadRequest};
-pub(crate) use self::words::{not_for, requested, says};
+pub(crate) use self::words::{not_for, requested, says, urgency};
 pub(crate) use crate::proxy::explain;
 
 /// What would become of a request.
@@ -28,6 +28,8 @@ pub struct Explained {
     pub request: String,
     /// Whom it would be charged to; none where it does not come so far.
     pub client: Option<Charged>,
+    /// Where it stands among those who wait for a slot; none where it needs none, or does not come so far.
+    pub place: Option<Placed>,
     /// Its model, in normal form.
     pub model: Option<String>,
     /// What it will probably cost; none where nothing is inferred.
@@ -48,6 +50,16 @@ pub struct Charged {
     pub address: IpAddr,
     /// Its tier, if it is in one.
     pub tier: Option<String>,
+}
+
+/// Where a request stands among those who wait for a slot.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "camelCase")]
+pub struct Placed {
+    /// How urgent it is: `critical`, `high`, `medium` or `low`.
+    pub priority: String,
+    /// What its client weighs against others of that priority.
+    pub weight: u32,
 }
 
 /// What a request will probably cost.

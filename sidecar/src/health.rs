@@ -13,10 +13,14 @@
 //! | Ollama's server, which accepts connections and answers none | [`probe`]: down after three probes (12 s), wedged after 15 s more of nothing; one that starts has 90 s | 21 s |
 //! | a runner behind a server that answers | a request of its own about a runner from which nothing comes | 20 s |
 //!
+//! And where Ollama answers its probes while what it is sent fails, the [`breaker`] leaves it alone for a while.
+//!
 //! What has stopped has its requests ended. The latter two are healed by a restart of Ollama's container, unless they heal
 //! before Kubernetes has asked often enough: see [`Health::needs_restart`]. What is not found: a runner that stops during
 //! the very first request to a model, before any answer of it, which nobody can tell from a long load.
 
+mod breaker;
+mod circuit;
 pub mod desk;
 pub mod load;
 pub mod overload;
@@ -29,14 +33,18 @@ mod upstream;
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::time::Duration;
 
+use corral_limiter::Nanos;
 use corral_wire::OffGpu;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::time::Instant;
 
+pub use breaker::Circuit;
+pub(crate) use circuit::Pass;
 pub use readiness::{Engine, Facts, Readiness, Reason, Relief, Unavailable, fold};
 pub use upstream::{Sign, Upstream};
 
+use breaker::Breaker;
 use upstream::UpstreamFold;
 
 /// How far a drain has come.
@@ -70,6 +78,10 @@ pub struct Health {
     /// How long probes take.
     pub(crate) probes: strain::Probes,
     off_gpu: Mutex<Vec<OffGpu>>,
+    /// Taken before `known` by whoever needs both.
+    breaker: Mutex<Breaker>,
+    /// The state of the breaker, and until when it is open.
+    circuit: watch::Sender<(Circuit, Option<Nanos>)>,
     wedged: watch::Sender<bool>,
     stopped: watch::Sender<bool>,
     readiness: watch::Sender<Readiness>,
@@ -113,6 +125,8 @@ impl Health {
             loading: AtomicBool::new(false),
             probes: strain::Probes::default(),
             off_gpu: Mutex::new(Vec::new()),
+            breaker: Mutex::default(),
+            circuit: watch::Sender::new((Circuit::Closed, None)),
             wedged: watch::Sender::new(false),
             stopped: watch::Sender::new(false),
             readiness: watch::Sender::new(fold(facts)),
@@ -180,7 +194,14 @@ impl Health {
 
     /// Takes in one sign of life or death of Ollama.
     pub fn saw(&self, sign: Sign) {
-        self.change(|known| known.facts.upstream = known.upstream.step(sign));
+        let mut back = false;
+        self.change(|known| {
+            let before = std::mem::replace(&mut known.facts.upstream, known.upstream.step(sign));
+            back = (before, known.facts.upstream) == (Upstream::Down, Upstream::Up);
+        });
+        if back {
+            self.came_back();
+        }
     }
 
     /// Whether something came of a real request since this was asked last.

@@ -1,14 +1,14 @@
 //! Every metric of the sidecar, with its unit and its labels.
 //!
 //! What happens is counted as it happens ([`Metrics`]); how things stand is read at each scrape (`standing`). Labels
-//! come from fixed sets, and from the names of the policies and limits in force: never from a client, a model or a key,
-//! so the number of series is bounded by the plan.
+//! come from fixed sets, from the names of the policies and limits in force, and from those of a few loaded models: never
+//! from a client or a key, nor from a model that only a client speaks of, so the number of series is bounded by the plan.
 //!
 //! | metric | unit | labels |
 //! | --- | --- | --- |
 //! | `corral_requests_total` | requests, each with exactly one outcome | `endpoint`: chat, generate, embed, metadata, none (no such endpoint, a head in doubt, or a preflight); `outcome`: see [`Outcome`] |
 //! | `corral_request_duration_seconds` | from the end of the head to the end of the answer, or until the client left | `endpoint` |
-//! | `corral_refusals_total` | requests refused by something other than a limit | `reason`: `queue_full`, `wait_too_long`, `queue_timeout`, unavailable, unauthenticated, `bad_request` |
+//! | `corral_refusals_total` | requests refused by something other than a limit | `reason`: unavailable, unauthenticated, `bad_request`, or the bound of the queue: `client_queue_full`, `queue_full`, `wait_too_long`, `pushed_out`, `queue_timeout`, deadline |
 //! | `corral_unauthenticated_total` | requests without a known API key, refused or not, where keys are known or needed | `key`: none, unknown |
 //! | `corral_limit_decisions_total` | decisions of each limit in force | `policy`, `limit`; `decision`: admitted, refused, `would_refuse` (shadow), delayed, queued, deprioritized, exempt |
 //! | `corral_limit_refusals_total` | requests refused in which a unit of a limit was exceeded | `policy`, `limit`, `unit` |
@@ -16,16 +16,24 @@
 //! | `corral_limit_wait_seconds` | from arrival to dispatch, of requests that a limit delayed, or asks again in the queue | |
 //! | `corral_limit_overflow_total` | admissions counted in a bucket that several clients share | `policy`, `limit` |
 //! | `corral_limit_keys` | buckets kept | `policy`, `limit` |
-//! | `corral_queue_wait_seconds` | from arrival to dispatch | |
+//! | `corral_queue_wait_seconds` | from arrival to the end of the wait, of requests that the queue let in | `band`: interactive, standard, batch, spare; `outcome`: started, limited, cancelled (its client left), or the bound of the queue as in `corral_refusals_total` |
 //! | `corral_queue_depth` | requests waiting | |
+//! | `corral_queue_requests` | the same | `band` |
+//! | `corral_queue_cost_seconds` | for how long those will hold their slots, as estimated; with `costModel: Tokens` 10 ms a token, of an answer 20 ms | `band` |
+//! | `corral_queue_served_cost_seconds_total` | what requests have cost, in the same | `band` |
 //! | `corral_queue_oldest_wait_seconds` | age of the oldest waiting request | |
 //! | `corral_queue_predicted_wait_seconds` | how long one more request would wait, as estimated | |
 //! | `corral_load_index` | smoothed load; at 1 the next request waits as long as any may, or is refused | |
 //! | `corral_in_flight` | requests inside Ollama | |
 //! | `corral_slots` | slots per loaded model | |
+//! | `corral_model_slots` | slots of a model | `model`: at most 16 that are loaded, and `other` for all others together; `state`: busy, free, withheld (less is sent to Ollama than it has slots, see `corral_model_slot_limit`) |
+//! | `corral_model_slot_limit` | slots of a model in force: as many as it has, but for a while after signs that this is too much | `model` |
+//! | `corral_model_queue_depth` | requests waiting for a model | `model` |
 //! | `corral_slot_seconds_total` | time slots were held | |
 //! | `corral_upstream_first_byte_seconds` | from dispatch to Ollama's first byte | |
 //! | `corral_upstream_failures_total` | failed exchanges with Ollama | `kind`: connect, `no_answer`, cut (ended before its end), busy (Ollama had no room for it), stalled (ended here: its runner, or Ollama, had stopped) |
+//! | `corral_upstream_retries_total` | requests sent to Ollama once more | `kind`: connect (no connection), stale (a kept connection had ended before the request was written), busy (Ollama had no room for it) |
+//! | `corral_breaker_state` | 1 for the state that holds, 0 for all others | `state`: closed, open (Ollama is sent nothing), `half_open` (one request, to see how it fares) |
 //! | `corral_engine_stalls_total` | runners found to have stopped | `found`: unanswering, silent (streams said nothing for far too long) |
 //! | `corral_models_off_gpu` | models loaded and not wholly on the GPU, where they belong there | |
 //! | `corral_clients_gone_total` | clients that left before the end of their answer | |
@@ -42,6 +50,8 @@
 //! | `corral_readiness_transitions_total` | changes of readiness | `reason`: what they led to |
 //! | `corral_build_info` | 1 | `version` |
 
+mod models;
+mod queue;
 mod standing;
 mod tokens;
 mod words;
@@ -57,9 +67,11 @@ use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::Histogram;
 use prometheus_client::registry::Registry;
 
+pub use queue::QueueMetrics;
 pub use standing::Standing;
 pub use tokens::TokenMetrics;
-pub use words::{DirectiveResult, Outcome, PlanSource, RefusedBy, Stall, UpstreamFailure};
+pub(crate) use words::shed_word;
+pub use words::{DirectiveResult, Outcome, PlanSource, RefusedBy, Retried, Stall, UpstreamFailure, WaitEnd};
 
 use words::Word;
 
@@ -90,10 +102,10 @@ pub struct Metrics {
     durations: Family<ByEndpoint, Histogram, NewHistogram>,
     refusals: Family<ByReason, Counter>,
     unauthenticated: Family<ByKey, Counter>,
-    queue_wait: Histogram,
     limit_wait: Histogram,
     first_byte: Histogram,
     upstream_failures: Family<ByKind, Counter>,
+    upstream_retries: Family<ByKind, Counter>,
     clients_gone: Counter,
     connections: Gauge,
     plan_errors: Family<BySource, Counter>,
@@ -102,6 +114,8 @@ pub struct Metrics {
     directives: Family<ByResult, Counter>,
     /// Tokens reserved, settled, given back and owed.
     pub tokens: TokenMetrics,
+    /// Waits for a slot.
+    pub queue: QueueMetrics,
 }
 
 impl fmt::Debug for Metrics {
@@ -125,10 +139,10 @@ impl Metrics {
             durations: Family::new_with_constructor(long_times),
             refusals: Family::default(),
             unauthenticated: Family::default(),
-            queue_wait: long_times(),
             limit_wait: long_times(),
             first_byte: long_times(),
             upstream_failures: Family::default(),
+            upstream_retries: Family::default(),
             clients_gone: Counter::default(),
             connections: Gauge::default(),
             plan_errors: Family::default(),
@@ -136,10 +150,12 @@ impl Metrics {
             engine_stalls: Family::default(),
             directives: Family::default(),
             tokens: TokenMetrics::default(),
+            queue: QueueMetrics::default(),
         };
         this.register_traffic();
         this.register_control();
         this.tokens.register(&mut this.registry);
+        this.queue.register(&mut this.registry);
         this
     }
 
@@ -166,11 +182,6 @@ impl Metrics {
             self.unauthenticated.clone(),
         );
         registry.register(
-            "queue_wait_seconds",
-            "Time from arrival to dispatch to Ollama",
-            self.queue_wait.clone(),
-        );
-        registry.register(
             "limit_wait_seconds",
             "Time from arrival to dispatch of requests that a limit delayed, or asks again in the queue",
             self.limit_wait.clone(),
@@ -184,6 +195,11 @@ impl Metrics {
             "upstream_failures",
             "Exchanges with Ollama that failed",
             self.upstream_failures.clone(),
+        );
+        registry.register(
+            "upstream_retries",
+            "Requests sent to Ollama once more, which cannot have begun to work on them",
+            self.upstream_retries.clone(),
         );
         registry.register(
             "clients_gone",
@@ -233,9 +249,7 @@ impl Metrics {
     /// Something else than a limit refused a request.
     pub fn refused(&self, by: RefusedBy) {
         let reason = match by {
-            RefusedBy::QueueFull => "queue_full",
-            RefusedBy::WaitTooLong => "wait_too_long",
-            RefusedBy::QueueTimeout => "queue_timeout",
+            RefusedBy::Shed(reason) => shed_word(reason),
             RefusedBy::Unavailable => "unavailable",
             RefusedBy::Unauthenticated => "unauthenticated",
             RefusedBy::BadRequest => "bad_request",
@@ -250,11 +264,6 @@ impl Metrics {
             NoClient::UnknownKey => "unknown",
         };
         self.unauthenticated.get_or_create(&ByKey { key }).inc();
-    }
-
-    /// A request was dispatched after waiting this long for its slot.
-    pub fn queue_wait(&self, waited: Duration) {
-        self.queue_wait.observe(waited.as_secs_f64());
     }
 
     /// A request that a limit delayed, or asked again in the queue, was dispatched after waiting this long.
@@ -277,6 +286,16 @@ impl Metrics {
             UpstreamFailure::Stalled => "stalled",
         };
         self.upstream_failures.get_or_create(&ByKind { kind }).inc();
+    }
+
+    /// A request is sent to Ollama once more.
+    pub fn upstream_retried(&self, why: Retried) {
+        let kind = match why {
+            Retried::Connect => "connect",
+            Retried::Stale => "stale",
+            Retried::Busy => "busy",
+        };
+        self.upstream_retries.get_or_create(&ByKind { kind }).inc();
     }
 
     /// A runner was found to have stopped.

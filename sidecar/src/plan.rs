@@ -27,7 +27,7 @@ pub(crate) fn core_for_tests() -> std::sync::Arc<crate::core::Core> {
     use std::sync::Arc;
     let settings = core::CoreSettings {
         limiter: corral_limiter::LimiterSettings { hash_key: [7; 16], keys_per_limit: 100 },
-        slots: corral_limiter::fifo::SlotBounds { per_model: 2, total: 6 },
+        slots: corral_limiter::queue::Slots { per_model: 2, models: 3 },
     };
     Arc::new(core::Core::new(settings, Arc::new(Health::new()), Arc::new(Metrics::new())))
 }

@@ -6,7 +6,7 @@ use std::path::Path;
 use std::process::{Command, Output};
 use std::sync::Arc;
 
-use corral_limiter::fifo::SlotBounds;
+use corral_limiter::queue::Slots;
 use corral_limiter::{LimiterSettings, compile};
 use corral_sidecar::core::{Core, CoreSettings};
 use corral_sidecar::health::Health;
@@ -98,6 +98,28 @@ fn a_policy_file_says_what_would_become_of_a_request() {
 }
 
 #[test]
+fn an_explanation_says_how_urgent_a_request_is_and_what_its_client_weighs() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("policy.yaml");
+    let urgent = POLICY
+        .replace("secretName: team }", "secretName: team, tier: gold }")
+        .replace("identity: { ", "identity: { priorityHeader: x-priority, ")
+        .replace("  limits:", "  tiers: [{ name: gold, weight: 5, priority: high }]\n  limits:");
+    std::fs::write(&path, urgent).unwrap();
+    let key = format!("--api-key={KEY}");
+    let explain = |request: &str, more: &[&str]| {
+        let file = path.to_str().unwrap();
+        printed(&corral(&[&["explain", "--policy", file, "--request", request], more].concat()))
+    };
+    let chat = "POST /api/chat model=tiny";
+    assert!(explain(chat, &[]).contains("queue    medium priority, weight 1"));
+    assert!(explain(chat, &[&key]).contains("queue    high priority, weight 5"));
+    let marked = "POST /api/chat [X-Priority: low] model=tiny";
+    assert!(explain(marked, &[&key]).contains("queue    low priority, weight 5"));
+    assert!(!explain("GET /api/tags", &[]).contains("priority"));
+}
+
+#[test]
 fn what_is_typed_wrong_is_told_in_one_line() {
     let dir = tempfile::tempdir().unwrap();
     let file = policy_file(dir.path());
@@ -119,7 +141,7 @@ async fn a_running_sidecar_answers_over_its_socket() {
     let digester = api_keys::random().unwrap();
     let settings = CoreSettings {
         limiter: LimiterSettings { hash_key: [0; 16], keys_per_limit: 10 },
-        slots: SlotBounds { per_model: 1, total: 1 },
+        slots: Slots { per_model: 1, models: 1 },
     };
     let core = Arc::new(Core::new(settings, Arc::new(Health::new()), Arc::new(Metrics::new())));
     let standalone = files::from_text(POLICY, &digester).unwrap();

@@ -5,7 +5,7 @@ use std::path::PathBuf;
 use std::time::Duration;
 
 use corral_tests::client::{Answer, Client};
-use corral_tests::ollama::{Pace, ScriptedOllama, Settings};
+use corral_tests::ollama::{Arrival, Pace, ScriptedOllama, Settings};
 use corral_tests::sidecar::{Running, Sidecar};
 use futures::future::join_all;
 use http::StatusCode;
@@ -230,4 +230,109 @@ async fn environments_replace_the_default_and_keep_the_ceiling() {
     let has = |name: &str| limits.iter().any(|limit| limit.ends_with(name));
     assert!(has("production/per-client") && has("ceiling/everybody"), "{limits:?}");
     assert!(!has("everywhere/per-client"), "{limits:?}");
+}
+
+/// Whose requests wait, and how they are told apart: what their prompts begin with.
+type Line<'a> = (&'a str, Client);
+
+/// Keeps so many slots busy until so many requests of each line wait, the first line first, and says in which order Ollama
+/// saw them: each by the name of its line.
+async fn order(world: &World, slots: usize, lines: &[Line<'_>], each: usize) -> Vec<String> {
+    world.ollama.set_pace(Pace { token: Duration::from_millis(10), ..Pace::default() });
+    let prompt = |text: String, tokens: u32| json!({ "model": "tiny", "prompt": text, "options": { "num_predict": tokens } });
+    let mut busy = Vec::new();
+    for _ in 0..slots {
+        let mut reply =
+            world.client().stream("/api/generate", &prompt("busy".to_owned(), 500)).await.unwrap();
+        reply.chunk().await.unwrap().unwrap();
+        busy.push(reply);
+    }
+    let mut waiting = Vec::new();
+    for (name, client) in lines {
+        for _ in 0..each {
+            let (client, body) = (client.clone(), prompt(format!("line {name}."), 8));
+            waiting
+                .push(tokio::spawn(async move { client.post("/api/generate", &body).await.unwrap().status }));
+        }
+        wait_for(&world.sidecar, waiting.len()).await;
+    }
+    drop(busy);
+    for status in waiting {
+        assert_eq!(status.await.unwrap(), StatusCode::OK);
+    }
+    let seen = world.ollama.record().inferences();
+    let line = |arrival: &Arrival| Some(arrival.text().split_once("line ")?.1.split_once('.')?.0.to_owned());
+    seen.iter().filter_map(line).collect()
+}
+
+/// Until so many wait.
+async fn wait_for(sidecar: &Running, count: usize) {
+    for _ in 0..500 {
+        let metrics = sidecar.admin().get("/metrics").await.unwrap().text();
+        let depth = metrics.lines().find_map(|line| line.strip_prefix("corral_queue_depth ")).unwrap();
+        if depth.parse::<f64>().unwrap() >= f64::from(u32::try_from(count).unwrap()) {
+            return;
+        }
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    panic!("{count} never waited");
+}
+
+/// At which place the last of a line was served; the first is 0.
+fn last_place(order: &[String], line: &str) -> usize {
+    order.iter().rposition(|other| other == line).unwrap()
+}
+
+#[tokio::test]
+async fn trading_bots_are_served_by_their_priorities_and_analytics_too() {
+    let world = example("trading-bots-production.yaml").await;
+    let line = |word: &'static str| (word, world.client().with("x-priority", word));
+    let lines = ["low", "medium", "high", "critical"].map(line);
+    let order = order(&world, 1, &lines, 4).await;
+    assert_eq!(order.len(), 16);
+    assert!(["critical", "high"].contains(&order[0].as_str()), "{order:?}");
+    let last = |line| last_place(&order, line);
+    assert!(last("critical").max(last("high")) < last("medium") && last("medium") < last("low"), "{order:?}");
+    let first_low = order.iter().position(|line| line == "low").unwrap();
+    assert!(first_low < last("medium"), "low waits for all others: {order:?}");
+}
+
+#[tokio::test]
+async fn trading_bots_have_the_numbers_of_their_environment() {
+    let environments = [("development", 100, 17, 5), ("staging", 200, 34, 10), ("production", 500, 84, 20)];
+    for (file, per_minute, burst, at_once) in environments {
+        let world = example(&format!("trading-bots-{file}.yaml")).await;
+        let client = world.client();
+        serves(burst + 3, (burst, MINUTE / per_minute), || generate(&client)).await;
+        let shown = client.get("/corral/v1/limits").await.unwrap().json();
+        let of_bots = |limit: &&Value| limit["limit"] == "per-bot";
+        let limit = shown["limits"].as_array().unwrap().iter().find(of_bots).unwrap();
+        assert_eq!(limit["concurrency"], at_once, "{shown}");
+    }
+}
+
+#[tokio::test]
+async fn a_priority_queue_with_two_workers_serves_chats_first_and_starves_no_job() {
+    let world = example("priority-queue.yaml").await;
+    let lines = [
+        ("low", world.with_key("change-me-to-the-taggers-key")),
+        ("normal", world.client()),
+        ("high", world.with_key("change-me-to-the-chats-key")),
+    ];
+    let order = order(&world, 2, &lines, 6).await;
+    assert_eq!(order.len(), 18);
+    assert_eq!(world.ollama.record().load().max_running, 2, "two workers");
+    assert_eq!(world.ollama.record().load().max_waiting, 0, "the line is in front of Ollama");
+    let last = |line| last_place(&order, line);
+    assert!(last("high") < last("normal") && last("normal") < last("low"), "{order:?}");
+    let first_low = order.iter().position(|line| line == "low").unwrap();
+    assert!(first_low < last("normal"), "jobs wait for all others: {order:?}");
+}
+
+#[tokio::test]
+async fn a_header_that_the_pool_does_not_trust_changes_no_order() {
+    let world = example("fair-use.yaml").await;
+    let line = |word: &'static str| (word, world.client().with("x-priority", word));
+    let order = order(&world, 1, &["low", "medium", "critical"].map(line), 1).await;
+    assert_eq!(order, ["low", "medium", "critical"]);
 }

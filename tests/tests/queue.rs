@@ -60,14 +60,14 @@ async fn soon(what: impl AsyncFn() -> bool) -> bool {
 async fn ollama_runs_as_many_as_it_has_slots_and_queues_none() {
     let (ollama, sidecar) = world(&PolicyFile::open().slots(2), 2, 2).await;
     let client = sidecar.client();
-    let asks = (0..40).map(|at| whole(&client, if at % 2 == 0 { "tiny" } else { "slow" }, 5));
+    let asks = (0..30).map(|at| whole(&client, if at % 2 == 0 { "tiny" } else { "slow" }, 5));
     let answers = futures::future::join_all(asks).await;
     assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
     for model in ["tiny:latest", "slow:latest"] {
         let load = ollama.record().model(model);
         assert_eq!((load.max_running, load.max_waiting), (2, 0), "{model}");
     }
-    assert_eq!(ollama.record().count(Outcome::Finished), 40);
+    assert_eq!(ollama.record().count(Outcome::Finished), 30);
 }
 
 #[tokio::test]
@@ -256,7 +256,7 @@ async fn all_models_together_have_as_many_slots_as_ollama_may_load() {
     });
     let sidecar = sidecar.await.unwrap();
     let client = sidecar.client();
-    let asks = (0..50).map(|at| whole(&client, ["a", "b", "c", "d", "e"][at % 5], 5));
+    let asks = (0..30).map(|at| whole(&client, ["a", "b", "c", "d", "e"][at % 5], 5));
     let answers = futures::future::join_all(asks).await;
     assert!(answers.iter().all(|answer| answer.status == StatusCode::OK));
     assert_eq!(ollama.record().load().max_running, 4);

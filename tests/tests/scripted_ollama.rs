@@ -2,11 +2,14 @@
 //! differs from run to run masked.
 #![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may panic as tests do")]
 
+use std::time::Duration;
+
 use corral_tests::client::{Answer, Client};
-use corral_tests::ollama::{Fault, Outcome, ScriptedOllama};
+use corral_tests::ollama::{Fault, Outcome, Pace, ScriptedOllama, Settings};
 use http::Method;
 use serde::Deserialize;
 use serde_json::{Value, json};
+use tokio::time::{Instant, sleep};
 
 #[derive(Deserialize)]
 struct Exchange {
@@ -271,5 +274,64 @@ async fn recorded_bodies_are_read_as_go_reads_them() {
         let answer = client.send(Method::POST, "/api/generate", row.body.clone()).await.unwrap();
         assert_eq!(answer.status.as_u16(), row.status, "{}: {}", row.body, answer.text());
         assert_eq!(answer.json()["error"].as_str(), row.error.as_deref(), "{}", row.body);
+    }
+}
+
+/// `EmbedHandler` starts a goroutine for each input, all on the one slot of the model: 300 inputs of one request took
+/// a second, and whoever came later waited behind all of them.
+#[tokio::test(start_paused = true)]
+async fn inputs_of_one_request_go_through_one_slot_before_anybody_who_comes_later() {
+    let pace = Pace { token: Duration::from_millis(100), ..Pace::default() };
+    let ollama =
+        ScriptedOllama::start(Settings { num_parallel: 4, pace, ..Settings::default() }).await.unwrap();
+    let client = Client::new(ollama.address());
+    let started = Instant::now();
+    let body = json!({ "model": "tinybert", "input": vec!["a"; 30] });
+    let many = async { (client.post("/api/embed", &body).await.unwrap(), started.elapsed()) };
+    let one = async {
+        sleep(Duration::from_millis(50)).await;
+        let body = json!({ "model": "tinybert", "input": "a" });
+        (client.post("/api/embed", &body).await.unwrap(), started.elapsed())
+    };
+    let ((many, took), (one, waited)) = tokio::join!(many, one);
+    assert_eq!(
+        (many.json()["embeddings"].as_array().unwrap().len(), ollama.record().embedded_inputs()),
+        (30, 31)
+    );
+    let secs = Duration::from_secs;
+    assert!(took >= secs(3) && waited >= took, "{took:?} {waited:?}");
+    let total = |answer: &Answer| Duration::from_nanos(answer.json()["total_duration"].as_u64().unwrap());
+    assert!(total(&many) >= secs(3) && total(&one) >= Duration::from_millis(2950), "waiting is in its total");
+    let load = ollama.record().model("tinybert:latest");
+    assert_eq!((load.max_running, load.max_waiting), (1, 1));
+}
+
+/// `total_duration` counts from the handler's first line, `load_duration` until a runner was found, and the others come
+/// from the runner: the wait for a slot lies between, and only there.
+#[tokio::test(start_paused = true)]
+async fn a_wait_for_a_slot_is_in_the_total_alone() {
+    let pace = Pace {
+        load: Duration::from_millis(700),
+        prompt: Duration::from_millis(200),
+        token: Duration::from_millis(100),
+        ..Pace::default()
+    };
+    let ollama = ScriptedOllama::start(Settings { pace, ..Settings::default() }).await.unwrap();
+    let client = Client::new(ollama.address());
+    let body = json!({ "model": "tiny", "prompt": "a", "stream": false, "options": { "num_predict": 9 } });
+    let ask = async || client.post("/api/generate", &body).await.unwrap().json();
+    let hidden = |answer: &Value| {
+        let of = |name: &str| answer[format!("{name}_duration")].as_i64().unwrap();
+        (of("total") - of("load") - of("prompt_eval") - of("eval")) / 1_000_000
+    };
+    let first = ask().await;
+    assert!(first["load_duration"].as_u64().unwrap() >= 700_000_000, "{first}");
+    let (one, two, three) = tokio::join!(ask(), ask(), ask());
+    let mut waits = [&first, &one, &two, &three].map(hidden);
+    waits.sort_unstable();
+    // A request takes 1.2 s: the prompt, nine tokens and the end.
+    let expected = [0, 0, 1200, 2400];
+    for (wait, expected) in waits.iter().zip(expected) {
+        assert!((expected - 20..=expected + 20).contains(wait), "{waits:?}");
     }
 }

@@ -2,16 +2,16 @@
 
 use corral_limiter::ModelName;
 use corral_wire::{
-    Action as ActionDoc, AdaptiveDoc, Algorithm as AlgorithmDoc, EndpointClass, ExceedDoc, ExemptDoc,
-    HeaderDoc, KeyPart, LimitDoc, Mode as ModeDoc, Oversize as OversizeDoc, PathDoc, RateDoc, ResetDoc,
-    Scope as ScopeDoc, TierDoc,
+    Action as ActionDoc, AdaptiveDoc, Algorithm as AlgorithmDoc, EndpointClass, EndpointPriorityDoc,
+    ExceedDoc, ExemptDoc, HeaderDoc, KeyPart, LimitDoc, Mode as ModeDoc, Oversize as OversizeDoc, PathDoc,
+    PlanDoc, RateDoc, ResetDoc, Scope as ScopeDoc, TierDoc,
 };
 
 use super::PolicyInput;
 use crate::{
     policy::{
-        Action, Algorithm, Endpoint, Limit, Match, Mode, OnExceed, Oversize, PathType, Precedence,
-        RateLimitPolicySpec, Scope, WrittenRate,
+        Action, Algorithm, Endpoint, EndpointPriority, Limit, Match, Mode, OnExceed, Oversize, PathType,
+        Precedence, RateLimitPolicySpec, Scope, Tier, WrittenRate,
     },
     units::Rate,
     valid::{Problem, text::minute_of_day},
@@ -46,6 +46,7 @@ pub(super) struct Form {
     pub(super) limits: Vec<LimitDoc>,
     pub(super) tiers: Vec<TierDoc>,
     pub(super) default_tier: Option<String>,
+    pub(super) endpoint_priorities: Vec<EndpointPriorityDoc>,
     pub(super) exempt: Vec<ExemptDoc>,
 }
 
@@ -86,8 +87,25 @@ impl Form {
     }
 
     fn empty(identity: String, rank: Rank, precedence: Precedence, shadow: bool) -> Self {
-        let (limits, tiers, exempt) = (Vec::new(), Vec::new(), Vec::new());
-        Self { identity, rank, precedence, shadow, limits, tiers, default_tier: None, exempt }
+        Self {
+            identity,
+            rank,
+            precedence,
+            shadow,
+            limits: Vec::new(),
+            tiers: Vec::new(),
+            default_tier: None,
+            endpoint_priorities: Vec::new(),
+            exempt: Vec::new(),
+        }
+    }
+
+    /// Takes what a plan says of tiers and endpoints because of this policy.
+    pub(super) fn keep_priorities(&mut self, last: &PlanDoc) {
+        let own_tiers = last.tiers.iter().filter(|tier| tier.policy.as_ref() == Some(&self.identity));
+        self.tiers = own_tiers.cloned().collect();
+        let own = last.endpoint_priorities.iter().filter(|priority| priority.policy == self.identity);
+        self.endpoint_priorities = own.cloned().collect();
     }
 
     /// Takes everything out.
@@ -95,6 +113,7 @@ impl Form {
         self.limits.clear();
         self.tiers.clear();
         self.default_tier = None;
+        self.endpoint_priorities.clear();
         self.exempt.clear();
     }
 
@@ -104,14 +123,12 @@ impl Form {
     }
 
     fn take_clients(&mut self, spec: &RateLimitPolicySpec) {
-        let scale = |milli: Option<u32>| if self.shadow { ONE_MILLI } else { milli.unwrap_or(ONE_MILLI) };
-        let tier = |tier: &crate::policy::Tier| TierDoc {
-            name: tier.name.clone(),
-            scale_milli: scale(tier.scale_milli()),
-            ..TierDoc::default()
-        };
-        self.tiers = spec.tiers.iter().map(tier).collect();
+        self.tiers = spec.tiers.iter().map(|tier| self.tier(tier)).collect();
         self.default_tier.clone_from(&spec.default_tier);
+        if !self.shadow {
+            let of = |written| self.endpoint_priority(written);
+            self.endpoint_priorities = spec.endpoint_priorities.iter().map(of).collect();
+        }
         let Some(exempt) = &spec.exempt else { return };
         if exempt.cidrs.is_empty() && exempt.api_keys.is_empty() {
             return;
@@ -123,6 +140,26 @@ impl Form {
             cidrs: exempt.cidrs.clone(),
             clients: exempt.api_keys.clone(),
         }];
+    }
+
+    /// That of what only counts changes nothing.
+    fn tier(&self, written: &Tier) -> TierDoc {
+        let name = written.name.clone();
+        if self.shadow {
+            return TierDoc { name, ..TierDoc::default() };
+        }
+        let (weight, priority) = (written.weight, written.priority.map(Into::into));
+        let says = weight != 1 || priority.is_some();
+        let scale_milli = written.scale_milli().unwrap_or(ONE_MILLI);
+        TierDoc { name, scale_milli, weight, priority, policy: says.then(|| self.identity.clone()) }
+    }
+
+    fn endpoint_priority(&self, written: &EndpointPriority) -> EndpointPriorityDoc {
+        EndpointPriorityDoc {
+            policy: self.identity.clone(),
+            endpoint: written.endpoint.into(),
+            priority: written.priority.into(),
+        }
     }
 
     fn limit(

@@ -5,6 +5,7 @@
 //! what is accepted is what will be enforced.
 
 mod form;
+mod priorities;
 mod resolve;
 
 use std::collections::BTreeMap;
@@ -24,6 +25,7 @@ use crate::{
     valid::{Problem, check_policy},
 };
 use form::Form;
+pub use priorities::{LostPriority, priorities_in_short};
 
 /// What of a pool stands in its plan.
 #[derive(Debug, Clone, Copy)]
@@ -130,12 +132,14 @@ pub struct PolicyOutcome {
     pub kept: usize,
     /// What became of each of its limits.
     pub limits: Vec<LimitOutcome>,
+    /// What it says in vain of tiers and endpoints.
+    pub lost_priorities: Vec<LostPriority>,
 }
 
 impl PolicyOutcome {
     /// Nothing is known yet of this policy, `namespace/name`, but what is wrong with it.
     pub fn of(policy: String, problems: Vec<Problem>) -> Self {
-        Self { policy, problems, left_out: None, kept: 0, limits: Vec::new() }
+        Self { policy, problems, left_out: None, kept: 0, limits: Vec::new(), lost_priorities: Vec::new() }
     }
 
     /// Whether limits of other policies are in force in place of all of its own.
@@ -143,7 +147,7 @@ impl PolicyOutcome {
         !self.limits.is_empty() && self.limits.iter().all(|limit| limit.fate.by().is_some())
     }
 
-    /// Which of its limits are not in force, and because of whom; empty where all are.
+    /// Which of its limits and priorities are not in force, and because of whom; empty where all are.
     pub fn lost_in_words(&self) -> String {
         let lost = self.limits.iter().filter_map(|limit| match &limit.fate {
             Fate::Enforced | Fate::Shadow => None,
@@ -154,7 +158,9 @@ impl PolicyOutcome {
                 Some(format!("limit {} is overridden by that of policy {by}", limit.name))
             }
         });
-        lost.collect::<Vec<_>>().join("; ")
+        let priorities = self.lost_priorities.iter();
+        let priorities = priorities.map(|lost| format!("{} is as policy {} says", lost.of, lost.by));
+        lost.chain(priorities).collect::<Vec<_>>().join("; ")
     }
 
     /// Whether it was taken as it is written now: each of its limits is in the plan, but for what others override. If not,
@@ -258,6 +264,7 @@ impl Merged {
             form.limits = last.limits.iter().filter(of_policy).cloned().collect();
             let own = |exempt: &&ExemptDoc| exempt.policy.as_ref() == Some(&outcome.policy);
             form.exempt = last.exempt.iter().filter(own).cloned().collect();
+            form.keep_priorities(last);
             overriding |= known.is_none() || form.precedence == Precedence::Override;
             outcome.kept = form.limits.len();
             self.forms.push(form);
@@ -290,7 +297,9 @@ impl Merged {
     fn resolve(&mut self) {
         let mut outcomes = resolve::resolve(&self.forms, &mut self.doc);
         for outcome in &mut self.policies {
-            outcome.limits = outcomes.remove(&outcome.policy).unwrap_or_default();
+            let resolved = outcomes.remove(&outcome.policy).unwrap_or_default();
+            outcome.limits = resolved.limits;
+            outcome.lost_priorities = resolved.lost_priorities;
         }
         self.unresolved.clone_from(&self.keys.problems);
         self.doc.identity.api_keys.clone_from(&self.keys.keys);
@@ -363,12 +372,15 @@ fn empty_plan(pool: &PoolInputs<'_>, sequence: u64) -> PlanDoc {
                 Unauthenticated::Reject => UnauthenticatedDoc::Reject,
             },
             trusted_headers: identity.trusted_headers.clone(),
+            priority_header: identity.priority_header.clone(),
             ..IdentityDoc::default()
         },
         queue: QueueDoc {
             max_depth: capacity.queue.max_depth,
             max_wait_ms: u64::from(capacity.queue.max_wait_seconds) * 1000,
-            ..QueueDoc::default()
+            batch_max_wait_ms: u64::from(capacity.queue.batch_max_wait_seconds) * 1000,
+            max_depth_per_client: capacity.queue.max_depth_per_client,
+            cost_model: capacity.queue.cost_model.into(),
         },
         tokens: TokensDoc {
             output_cap: tokens.output_cap,

@@ -8,11 +8,22 @@ use std::collections::BTreeMap;
 
 use corral_wire::{LimitDoc, Mode, PlanDoc, TierDoc};
 
-use super::{Fate, LimitOutcome, form::Form};
+use super::{
+    Fate, LimitOutcome, LostPriority,
+    form::Form,
+    priorities::{lost, of_endpoints},
+};
 use crate::{bounds::MAX_POOL_TIERS, policy::Precedence};
 
-/// Puts limits, tiers and exemptions of all policies into a plan, and says what became of each policy's limits.
-pub(super) fn resolve(forms: &[Form], doc: &mut PlanDoc) -> BTreeMap<String, Vec<LimitOutcome>> {
+/// What became of one policy among others.
+#[derive(Debug, Default)]
+pub(super) struct Resolved {
+    pub(super) limits: Vec<LimitOutcome>,
+    pub(super) lost_priorities: Vec<LostPriority>,
+}
+
+/// Puts limits, tiers, priorities and exemptions of all policies into a plan, and says what became of each policy.
+pub(super) fn resolve(forms: &[Form], doc: &mut PlanDoc) -> BTreeMap<String, Resolved> {
     let mut ranked: Vec<&Form> = forms.iter().collect();
     ranked.sort_by(|a, b| a.rank.cmp(&b.rank));
     doc.limits.clear();
@@ -26,10 +37,12 @@ pub(super) fn resolve(forms: &[Form], doc: &mut PlanDoc) -> BTreeMap<String, Vec
             }
             of_policy.push(LimitOutcome { name: limit.name.clone(), fate });
         }
-        outcomes.insert(form.identity.clone(), of_policy);
+        let resolved = Resolved { limits: of_policy, lost_priorities: lost(form, &ranked) };
+        outcomes.insert(form.identity.clone(), resolved);
     }
     doc.limits.sort_by(|a, b| (&a.policy, &a.name).cmp(&(&b.policy, &b.name)));
     clients(&ranked, doc);
+    doc.endpoint_priorities = of_endpoints(&ranked);
     outcomes
 }
 

@@ -4,6 +4,8 @@ use std::str::FromStr;
 
 use serde::{Deserialize, Serialize};
 
+use super::Priority;
+
 #[cfg(feature = "kube")]
 use crate::{bounds, rules};
 
@@ -22,6 +24,27 @@ pub struct Tier {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_SCALE), extend("x-kubernetes-validations" = rules::cel(&[rules::SCALE]))))]
     pub scale: Option<String>,
+    /// The share that each of its clients has of the slots, against other clients that wait with requests of the same priority:
+    /// one of weight 5 gets five times as much as one of weight 1. 1 to 1000, default 1; 0 is refused. That of a policy in
+    /// `Shadow` counts as 1.
+    #[serde(default = "one")]
+    #[cfg_attr(feature = "kube", schemars(range(min = 1, max = bounds::MAX_WEIGHT)))]
+    pub weight: u32,
+    /// How urgent the requests of its clients are, where no trusted header says so: `critical`, `high`, `medium` or `low`.
+    /// Default: as `endpointPriorities` say of what they ask for, else `medium`. That of a policy in `Shadow` counts for nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(with = "Priority"))]
+    pub priority: Option<Priority>,
+}
+
+const fn one() -> u32 {
+    1
+}
+
+impl Default for Tier {
+    fn default() -> Self {
+        Self { name: String::new(), scale: None, weight: one(), priority: None }
+    }
 }
 
 impl Tier {

@@ -4,6 +4,7 @@ mod clients;
 mod exceed;
 mod limit;
 mod matches;
+mod priority;
 mod target;
 
 use serde::{Deserialize, Serialize};
@@ -14,6 +15,7 @@ pub use self::{
     exceed::{Action, Adaptive, OnExceed, Oversize},
     limit::{Algorithm, Burst, Limit, Scope, WrittenRate},
     matches::{Endpoint, HeaderMatch, Match, PathMatch, PathType},
+    priority::{EndpointPriority, Priority},
     target::{LabelRequirement, LabelSelector, SelectorOperator, TARGET_KIND, TargetRef},
 };
 #[cfg(feature = "kube")]
@@ -38,6 +40,7 @@ use crate::{bounds, rules};
         doc = "Who may use how much of the pools it names: every limit of every policy on a pool applies.",
         printcolumn(name = "Targets", type_ = "string", json_path = ".status.targets"),
         printcolumn(name = "Limits", type_ = "integer", json_path = ".status.limitCount"),
+        printcolumn(name = "Priorities", type_ = "string", json_path = ".status.priorities"),
         printcolumn(name = "Mode", type_ = "string", json_path = ".spec.mode"),
         printcolumn(name = "Precedence", type_ = "string", json_path = ".spec.precedence", priority = 1),
         printcolumn(
@@ -75,7 +78,7 @@ pub struct RateLimitPolicySpec {
     #[serde(default)]
     pub mode: Mode,
     /// Classes of clients, by name; at most 16. API keys are in the tier that the pool gives their Secret. Where two policies
-    /// of a pool have a tier of the same name, the scale of one counts for all: `Override` before `targetRefs` before
+    /// of a pool have a tier of the same name, that of one counts for all, with its scale, weight and priority: `Override` before `targetRefs` before
     /// `targetSelector` before `Default` before whatever is in `Shadow`, then the older policy.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_TIERS), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["name"])))]
@@ -84,6 +87,12 @@ pub struct RateLimitPolicySpec {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(length(min = 1, max = bounds::MAX_LIMIT_NAME)))]
     pub default_tier: Option<String>,
+    /// How urgent requests are by what they ask for, where neither a trusted header nor the tier of their client says so; each
+    /// class of endpoints once, at most 3. Default: `medium`. Where two policies of a pool name the same class, one counts, as of
+    /// tiers; that of a policy in `Shadow` counts for nothing.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_PRIORITIES), extend("x-kubernetes-list-type" = "map", "x-kubernetes-list-map-keys" = ["endpoint"])))]
+    pub endpoint_priorities: Vec<EndpointPriority>,
     /// Whom its limits do not apply to. With `precedence: Override` the limits of all policies of the pool do not apply to them.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub exempt: Option<Exempt>,

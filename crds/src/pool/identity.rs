@@ -32,6 +32,13 @@ pub struct Identity {
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::schema::header_names"))]
     pub trusted_headers: Vec<String>,
+    /// The header that says how urgent a request is, such as `x-priority`, in lower case, at most 64 characters: its value is
+    /// `critical`, `high`, `medium` or `low`, in capitals or not; any other value counts as if the header were not there, and of
+    /// several lines the last counts. It goes before what tiers and endpoints say, so somebody in front of the pool has to set
+    /// it, or every client may put itself before all others. Default: no header says so.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_HEADER_NAME), extend("x-kubernetes-validations" = rules::cel(&[rules::HEADER_NAME, rules::HEADER_NO_CREDENTIAL]))))]
+    pub priority_header: Option<String>,
 }
 
 /// A Secret with API keys.

@@ -211,6 +211,7 @@ pub struct Ollama {
     pub flash_attention: Option<bool>,
     /// How the context is held in GPU memory. Below `f16` it needs flash attention. Default: Ollama's `f16`.
     #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(with = "KvCacheType"))]
     pub kv_cache_type: Option<KvCacheType>,
     /// More settings of Ollama, by name. What Corral sets itself is refused, as is what would leak prompts. At most 64.
     #[serde(skip_serializing_if = "Vec::is_empty")]
@@ -335,14 +336,52 @@ pub struct Queue {
     /// The most requests that wait for a slot; 0 to 10,000, default 64. 0: none waits, a busy pod refuses at once.
     #[cfg_attr(feature = "kube", schemars(range(min = 0, max = bounds::MAX_QUEUE_DEPTH)))]
     pub max_depth: u32,
-    /// The longest that one waits, in seconds, before it is refused; 1 to 3600, default 60.
+    /// The longest that one waits, in seconds, before it is refused, if its priority is `critical`, `high` or `medium`; 1 to
+    /// 3600, default 60.
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = bounds::MAX_QUEUE_WAIT)))]
     pub max_wait_seconds: u32,
+    /// The same for requests of priority `low` and those that exceed a limit with `Deprioritize`, in seconds; 1 to 3600,
+    /// default 300.
+    #[cfg_attr(feature = "kube", schemars(range(min = 1, max = bounds::MAX_QUEUE_WAIT)))]
+    pub batch_max_wait_seconds: u32,
+    /// The most requests of one client that wait; 1 to 10,000. Default: a quarter of `maxDepth`, and at least 32. 0 is refused:
+    /// that nobody waits is `maxDepth: 0`. A client is that of an API key, else an address.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[cfg_attr(feature = "kube", schemars(range(min = 1, max = bounds::MAX_QUEUE_DEPTH_PER_CLIENT)))]
+    pub max_depth_per_client: Option<u32>,
+    /// What a request costs its client, by which those who wait are served in turn; default `SlotTime`.
+    pub cost_model: CostModel,
 }
 
 impl Default for Queue {
     fn default() -> Self {
-        Self { max_depth: 64, max_wait_seconds: 60 }
+        Self {
+            max_depth: 64,
+            max_wait_seconds: 60,
+            batch_max_wait_seconds: 300,
+            max_depth_per_client: None,
+            cost_model: CostModel::default(),
+        }
+    }
+}
+
+/// What a request costs its client in the queue.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
+pub enum CostModel {
+    /// The time for which it has a slot.
+    #[default]
+    SlotTime,
+    /// Its tokens, whatever time they take: those of the prompt, and those of the answer twice.
+    Tokens,
+}
+
+impl From<CostModel> for corral_wire::CostModel {
+    fn from(model: CostModel) -> Self {
+        match model {
+            CostModel::SlotTime => Self::SlotTime,
+            CostModel::Tokens => Self::Tokens,
+        }
     }
 }
 

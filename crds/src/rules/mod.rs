@@ -33,7 +33,7 @@ pub fn all() -> Vec<Rule> {
     [&OTHERS[..], &LIMIT[..]].concat()
 }
 
-const OTHERS: [Rule; 35] = [
+const OTHERS: [Rule; 36] = [
     POOL_NAME,
     DEADLINE_ABOVE_DRAIN,
     NO_COUNT_WITHOUT_GPU,
@@ -57,6 +57,7 @@ const OTHERS: [Rule; 35] = [
     DEFAULT_TIER_KNOWN,
     TIER_NAME,
     SCALE,
+    ENDPOINT_WAITS,
     CLIENT_NAME,
     HEADER_NAME,
     HEADER_NO_CREDENTIAL,

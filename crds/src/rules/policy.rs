@@ -42,6 +42,9 @@ pub const SCALE: Rule = rule(
     "self.matches('^(0[.](00[1-9]|0[1-9][0-9]?|[1-9][0-9]{0,2})|[1-9][0-9]{0,2}([.][0-9]{1,3})?|1000([.]0{1,3})?)$')",
     "a scale is a decimal text from \"0.001\" to \"1000\" with at most three places",
 );
+/// What takes no slot has no priority.
+pub const ENDPOINT_WAITS: Rule =
+    rule("self != 'Metadata'", "Metadata has no priority: it takes no slot, so it never waits");
 /// How a client is called.
 pub const CLIENT_NAME: Rule = rule(
     "self.matches('^[-A-Za-z0-9_.]{1,63}$')",
@@ -55,7 +58,7 @@ pub const HEADER_NAME: Rule = rule(
 /// Whoever has a credential is told apart by the pool's key Secrets.
 pub const HEADER_NO_CREDENTIAL: Rule = rule(
     "!(self in ['authorization', 'cookie', 'proxy-authorization', 'x-api-key'])",
-    "this header holds a credential, and no limit goes by it: name clients in apiKeys, and limit per ApiKey",
+    "this header holds a credential, and neither limits nor priorities go by it: name clients in apiKeys, and limit per ApiKey",
 );
 /// A path of a request.
 pub const REQUEST_PATH: Rule = rule(

@@ -4,7 +4,8 @@ use super::{Checks, Problem, limit::limit, network, text};
 use crate::{
     GROUP, bounds,
     policy::{
-        Exempt, LabelRequirement, LabelSelector, RateLimitPolicySpec, Scale, TARGET_KIND, TargetRef, Tier,
+        Endpoint, EndpointPriority, Exempt, LabelRequirement, LabelSelector, RateLimitPolicySpec, Scale,
+        TARGET_KIND, TargetRef, Tier,
     },
     rules,
 };
@@ -14,6 +15,7 @@ pub fn check_policy(spec: &RateLimitPolicySpec) -> Vec<Problem> {
     let mut checks = Checks::of("spec");
     aim(&mut checks, spec);
     tiers(&mut checks, spec);
+    endpoint_priorities(&mut checks, &spec.endpoint_priorities);
     if let Some(exempt) = &spec.exempt {
         checks.at(".exempt", |checks| exemption(checks, exempt));
     }
@@ -83,6 +85,18 @@ fn tier(checks: &mut Checks, tier: &Tier) {
             checks.rule(&rules::SCALE, scale.parse::<Scale>().is_ok());
         });
     }
+    checks.within(".weight", tier.weight, 1..=bounds::MAX_WEIGHT);
+}
+
+fn endpoint_priorities(checks: &mut Checks, priorities: &[EndpointPriority]) {
+    checks.items(".endpointPriorities", priorities.len(), 0..=bounds::MAX_PRIORITIES);
+    let endpoints: Vec<_> = priorities.iter().map(|priority| priority.endpoint).collect();
+    checks.distinct(".endpointPriorities", &endpoints);
+    checks.each(".endpointPriorities", priorities, |checks, priority| {
+        checks.at(".endpoint", |checks| {
+            checks.rule(&rules::ENDPOINT_WAITS, priority.endpoint != Endpoint::Metadata);
+        });
+    });
 }
 
 /// The name of a tier, whoever says it.

@@ -127,6 +127,10 @@ fn storage(checks: &mut Checks, storage: &Storage) {
 fn queue(checks: &mut Checks, queue: &Queue) {
     checks.within(".maxDepth", queue.max_depth, 0..=bounds::MAX_QUEUE_DEPTH);
     checks.within(".maxWaitSeconds", queue.max_wait_seconds, 1..=bounds::MAX_QUEUE_WAIT);
+    checks.within(".batchMaxWaitSeconds", queue.batch_max_wait_seconds, 1..=bounds::MAX_QUEUE_WAIT);
+    if let Some(depth) = queue.max_depth_per_client {
+        checks.within(".maxDepthPerClient", depth, 1..=bounds::MAX_QUEUE_DEPTH_PER_CLIENT);
+    }
 }
 
 fn identity(checks: &mut Checks, identity: &Identity) {
@@ -143,10 +147,15 @@ fn identity(checks: &mut Checks, identity: &Identity) {
             checks.at(".tier", |checks| tier_name(checks, tier));
         }
     });
-    checks.set(".trustedHeaders", &identity.trusted_headers, bounds::MAX_HEADERS, |checks, name| {
-        header_name(checks, name);
-        checks.rule(&rules::HEADER_NO_CREDENTIAL, !text::is_credential(name));
-    });
+    checks.set(".trustedHeaders", &identity.trusted_headers, bounds::MAX_HEADERS, trusted_header);
+    if let Some(name) = &identity.priority_header {
+        checks.at(".priorityHeader", |checks| trusted_header(checks, name));
+    }
+}
+
+fn trusted_header(checks: &mut Checks, name: &str) {
+    header_name(checks, name);
+    checks.rule(&rules::HEADER_NO_CREDENTIAL, !text::is_credential(name));
 }
 
 fn tokens(checks: &mut Checks, tokens: &Tokens) {

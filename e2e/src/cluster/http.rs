@@ -6,7 +6,7 @@ use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::path::{Path, PathBuf};
 use std::str;
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::Duration;
 
 use anyhow::{Context, Error, Result, anyhow, bail, ensure};
@@ -53,7 +53,8 @@ impl Request {
         self
     }
 
-    fn bytes(&self, to: SocketAddr, last: bool) -> Vec<u8> {
+    /// Head and body as they go to this address; `last` says that no other request will follow on the connection.
+    pub fn bytes(&self, to: SocketAddr, last: bool) -> Vec<u8> {
         let mut lines = vec![
             format!("{} {} HTTP/1.1", self.method, self.path),
             format!("Host: {to}"),
@@ -162,7 +163,7 @@ impl Cluster {
 
     /// A client on a node that keeps its connection for the next request, if it may, and tries for so long to make one.
     pub fn line(&self, node: usize, to: SocketAddr, patience: Duration) -> Line {
-        Line { network: self.instance.network_namespace(node), to, patience, kept: None }
+        Line::from_inside(&self.instance.network_namespace(node), to, patience)
     }
 }
 
@@ -177,6 +178,11 @@ pub struct Line {
 }
 
 impl Line {
+    /// A client inside a network namespace, which is named by a file.
+    pub fn from_inside(network: &Path, to: SocketAddr, patience: Duration) -> Self {
+        Self { network: network.to_owned(), to, patience, kept: None }
+    }
+
     /// One request; `last` says that no other one will follow on its connection.
     ///
     /// A connection that the other side has closed meanwhile is not used again. A request that was sent is not sent again.
@@ -201,19 +207,27 @@ fn is_open(stream: &TcpStream) -> bool {
 
 /// A TCP connection that begins in a network namespace, which is named by a file.
 fn connect_from(network: &Path, to: SocketAddr, limit: Duration) -> Result<TcpStream> {
-    let pin = File::open(network)?;
-    // A socket stays in the namespace in which it was made; only a thread of its own enters that.
-    let connecting = thread::spawn(move || -> Result<TcpStream> {
-        move_into_link_name_space(pin.as_fd(), Some(LinkNameSpaceType::Network))?;
-        Ok(TcpStream::connect_timeout(&to, limit)?)
-    });
+    // A socket stays in the namespace in which it was made.
+    let connecting = inside(network, move || Ok(TcpStream::connect_timeout(&to, limit)?))?;
     let connected = connecting.join().unwrap_or_else(|_| bail!("connecting panicked"));
     connected.with_context(|| format!("connecting to {to}"))
 }
 
+/// Does something on a thread of its own that is inside a network namespace, which is named by a file.
+pub fn inside<T: Send + 'static>(
+    network: &Path,
+    what: impl FnOnce() -> Result<T> + Send + 'static,
+) -> Result<JoinHandle<Result<T>>> {
+    let pin = File::open(network)?;
+    Ok(thread::spawn(move || {
+        move_into_link_name_space(pin.as_fd(), Some(LinkNameSpaceType::Network))?;
+        what()
+    }))
+}
+
 /// One request from inside a network namespace, which is named by a file, and its whole answer.
 pub fn http_from(network: &Path, to: SocketAddr, request: &Request, limit: Duration) -> Result<Answer> {
-    let mut line = Line { network: network.to_owned(), to, patience: limit, kept: None };
+    let mut line = Line::from_inside(network, to, limit);
     line.exchange(request, true, limit).whole()
 }
 

@@ -120,7 +120,8 @@ pub fn one_slow_token() -> Request {
     answer_of(1)
 }
 
-fn answer_of(tokens: usize) -> Request {
+/// So many tokens of the slow model, all at once.
+pub fn answer_of(tokens: usize) -> Request {
     let body =
         json!({ "model": "slow", "prompt": "a", "stream": false, "options": { "num_predict": tokens } });
     Request::post("/api/generate", &body)

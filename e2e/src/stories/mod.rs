@@ -6,11 +6,15 @@
 pub mod api_server_gone;
 pub mod apis;
 pub mod bad_policy;
+pub mod batch_flood_leaves_chat_alive;
+pub mod cancel_storm;
 pub mod chart_is_sound;
 pub mod cluster_is_real;
 pub mod condition;
 pub mod control_plane_gone;
+pub mod crowd;
 pub mod drift_is_healed;
+pub mod elephant_and_mice;
 pub mod full_disk;
 pub mod gpu_fallback_seen;
 pub mod in_flight;
@@ -27,6 +31,7 @@ pub mod operator_reinstalled;
 pub mod operator_upgrade_restarts_nothing;
 pub mod operators;
 pub mod outage;
+pub mod overload_keeps_goodput;
 pub mod overloaded_pod_leaves_service;
 pub mod policies_combine;
 pub mod policy_change_in_two_seconds;
@@ -132,6 +137,10 @@ pub const ALL: &[Story] = &[
     story("stream_through_service", Lane::Quiet, 60, stream_through_service::run),
     story("what_it_costs", Lane::Quiet, 60, what_it_costs::run),
     story("overloaded_pod_leaves_service", Lane::Quiet, 180, overloaded_pod_leaves_service::run),
+    story("elephant_and_mice", Lane::Quiet, 50, elephant_and_mice::run),
+    story("batch_flood_leaves_chat_alive", Lane::Quiet, 50, batch_flood_leaves_chat_alive::run),
+    story("overload_keeps_goodput", Lane::Quiet, 60, overload_keeps_goodput::run),
+    story("cancel_storm", Lane::Quiet, 35, cancel_storm::run),
     story("policy_change_in_two_seconds", Lane::Quiet, 120, policy_change_in_two_seconds::run),
 ];
 

@@ -14,6 +14,8 @@ use crate::machine::console::{long_step, say, with_signs_of_life};
 const LIMIT: Duration = Duration::from_mins(45);
 /// Lines of a failed step that are shown; its log has all.
 const SHOWN_LINES: usize = 60;
+/// Number, scenario, goal, ours, and six others.
+const TABLE_COLUMNS: usize = 10;
 const CARGO_DENY: &str = "0.20.2";
 
 /// Every file is formatted.
@@ -60,6 +62,28 @@ fn all_passed(output: &Output) -> Tally {
     let tally = Tally::of_tests(&output.out);
     let nothing_ran = !output.status.success() || tally.passed == 0;
     Tally { failed: tally.failed + usize::from(nothing_ran && tally.failed == 0), ..tally }
+}
+
+/// The queue beside what others do, in virtual time: every target holds, and the table of them is shown.
+pub fn fairness(context: &Context) -> Result<Tally> {
+    let of = ["test", "--profile=bench", "--quiet", "--locked", "--package", "corral-fairness"];
+    let output = logged(context, "fairness", &cargo(context, &of).args(["--", "--nocapture"]))?;
+    // Pods and their readiness are simulated beside the programs that they come from; their tests were counted before.
+    let relief = ["test", "--quiet", "--locked", "--package", "corral-tests", "--test", "relief"];
+    let relief = logged(context, "readiness", &cargo(context, &relief).args(["--", "--nocapture", "waves"]))?;
+    let mut table: Vec<&str> = output.out.lines().chain(relief.out.lines()).filter_map(table_line).collect();
+    table.sort_unstable();
+    for line in table {
+        say(format!("  {line}"));
+    }
+    let tally = all_passed(&output);
+    Ok(Tally { failed: tally.failed + all_passed(&relief).failed, ..tally })
+}
+
+/// A line of the table; the test harness may have written a dot before it.
+fn table_line(line: &str) -> Option<&str> {
+    let row = line.get(line.find("| ")?..)?;
+    (row.ends_with('|') && row.matches('|').count() > TABLE_COLUMNS).then_some(row)
 }
 
 /// The limiter's benchmarks run; what they say is shown, for it is a figure of this machine.
@@ -139,4 +163,18 @@ fn logged(context: &Context, name: &str, command: &Cmd) -> Result<Output> {
         say(format!("{}\n    (all of it in {})", tail(&text, SHOWN_LINES), log.display()));
     }
     Ok(output)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_line_of_the_table_is_found_behind_the_dots_of_the_harness() {
+        let row = "|  6a | twice too much | >= 0.97 | 0.99 | 0.29 | 0.29 | 1.00 | 0.88 | 0.90 | 0.88 |";
+        assert_eq!(table_line(row), Some(row));
+        assert_eq!(table_line(&format!("...{row}")), Some(row));
+        assert_eq!(table_line("warning: a | b |"), None);
+        assert_eq!(table_line("test result: ok. 58 passed"), None);
+    }
 }

@@ -11,7 +11,7 @@ use corral_crds::merge::{Merged, PolicyInput, PolicyOutcome, PoolInputs, merge};
 use corral_crds::policy::RateLimitPolicySpec;
 use corral_crds::valid::Problem;
 use corral_limiter::{Plan, compile};
-use corral_wire::{LimitDoc, PlanDoc};
+use corral_wire::{EndpointPriorityDoc, LimitDoc, PlanDoc, TierDoc};
 
 use super::key_room::{keys_that_fit, with_keys};
 use super::room::without_room;
@@ -143,16 +143,24 @@ fn fall_back(merged: &mut Merged, last: Option<&PlanDoc>, problems: &[Problem]) 
     let words: Vec<String> = problems.iter().map(ToString::to_string).collect();
     let last = last.ok_or_else(|| NoPlan::Never(words.clone()))?;
     for outcome in merged.policies.iter_mut().filter(|outcome| outcome.is_taken()) {
-        let of = |plan: &PlanDoc| -> Vec<LimitDoc> {
-            plan.limits.iter().filter(|limit| limit.policy == outcome.policy).cloned().collect()
-        };
-        let held = of(last);
-        if held != of(&merged.doc) {
-            outcome.kept = held.len();
+        let held = of_policy(last, &outcome.policy);
+        if held != of_policy(&merged.doc, &outcome.policy) {
+            outcome.kept = held.0.len();
             outcome.left_out = Some(format!("the pool keeps its last plan: {}", words.join("; ")));
         }
     }
     Ok(with_keys(last, merged.keys()))
+}
+
+/// The limits that a plan has of a policy, and the priorities.
+fn of_policy<'a>(
+    plan: &'a PlanDoc,
+    policy: &str,
+) -> (Vec<&'a LimitDoc>, Vec<&'a TierDoc>, Vec<&'a EndpointPriorityDoc>) {
+    let limits = plan.limits.iter().filter(|limit| limit.policy == policy);
+    let tiers = plan.tiers.iter().filter(|tier| tier.policy.as_deref() == Some(policy));
+    let endpoints = plan.endpoint_priorities.iter().filter(|priority| priority.policy == policy);
+    (limits.collect(), tiers.collect(), endpoints.collect())
 }
 
 /// A policy that cannot be read says no longer what it targets: where it had limits, they stay.

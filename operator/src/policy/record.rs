@@ -19,6 +19,8 @@ pub struct Share {
     pub generation: i64,
     /// What came of it.
     pub outcome: PolicyOutcome,
+    /// The priorities that are in the plan because of it, in short.
+    pub priorities: Option<String>,
 }
 
 /// What a pool's plan came from.

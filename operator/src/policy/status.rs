@@ -67,6 +67,7 @@ pub fn status(policy: &RateLimitPolicy, targets: &[Target], now: &Time) -> RateL
     RateLimitPolicyStatus {
         observed_generation: policy.metadata.generation,
         targets: Some(policy.spec.targets_in_short()),
+        priorities: own_priorities(policy, targets),
         limit_count: i32::try_from(policy.spec.limits.len()).unwrap_or(i32::MAX),
         conditions,
         limits: own_limits(policy, targets),
@@ -241,6 +242,25 @@ fn own_limits(policy: &RateLimitPolicy, targets: &[Target]) -> Vec<LimitStatus> 
     names.dedup();
     names.truncate(corral_crds::bounds::MAX_LIMITS);
     names.iter().filter_map(|name| one_limit(name, &found)).collect()
+}
+
+/// The priorities that it gives. Where pools differ, each says its own, or the first that has some, where that would be too long.
+fn own_priorities(policy: &RateLimitPolicy, targets: &[Target]) -> Option<String> {
+    let name = policy.metadata.name.as_deref().unwrap_or_default();
+    let there = targets.iter().filter(|target| target.exists);
+    let told = there.filter_map(|target| {
+        let share = target.record.as_ref()?.policies.get(name)?;
+        Some((target.pool.as_str(), share.priorities.as_deref()))
+    });
+    let told: Vec<(&str, Option<&str>)> = told.collect();
+    let (_, first) = *told.first()?;
+    if told.iter().all(|(_, priorities)| *priorities == first) {
+        return first.map(str::to_owned);
+    }
+    let some = told.iter().filter_map(|(pool, priorities)| Some(format!("{pool}: {}", (*priorities)?)));
+    let some: Vec<String> = some.collect();
+    let all = some.join("; ");
+    if all.len() <= MAX_TEXT { Some(all) } else { some.into_iter().next() }
 }
 
 /// A limit that is not in force, and which policy's is.

@@ -20,6 +20,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corral_crds::OllamaPool;
+use corral_crds::merge::priorities_in_short;
 use corral_crds::status::OllamaPoolStatus;
 use corral_wire::PoolRef;
 use k8s_openapi::api::core::v1::Secret;
@@ -196,7 +197,9 @@ fn record(next: Next, policies: &[Arc<GuardedPolicy>]) -> Record {
     let shares = next.outcomes.into_iter().filter_map(|outcome| {
         let name = outcome.policy.split_once('/')?.1.to_owned();
         let meta = metas.get(name.as_str())?;
-        Some((name, Share { uid: meta.uid.clone(), generation: meta.generation.unwrap_or(0), outcome }))
+        let priorities = priorities_in_short(&next.doc, &outcome.policy);
+        let (uid, generation) = (meta.uid.clone(), meta.generation.unwrap_or(0));
+        Some((name, Share { uid, generation, outcome, priorities }))
     });
     Record {
         state: corral_wire::PlanState { sequence: next.doc.sequence, digest: next.doc.digest() },

@@ -19,7 +19,7 @@ fn tier(name: &str, weight: u32, priority: Option<PriorityDoc>) -> TierDoc {
 }
 
 fn of(endpoint: EndpointClass, priority: PriorityDoc) -> EndpointPriorityDoc {
-    EndpointPriorityDoc { endpoint, priority }
+    EndpointPriorityDoc { policy: "llm/fair-use".into(), endpoint, priority }
 }
 
 fn doc() -> PlanDoc {

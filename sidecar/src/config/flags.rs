@@ -18,7 +18,7 @@ use super::{
     Stop,
 };
 use crate::health::overload::OverloadSettings;
-use crate::proxy::{ProxySettings, StallBounds};
+use crate::proxy::{LOOK_INTERVAL, ProxySettings, StallBounds};
 
 /// For answers that have left Ollama to reach their clients, once all else has ended.
 const SHUTDOWN_GRACE: Duration = Duration::from_secs(5);
@@ -308,6 +308,7 @@ impl Flags {
                 patience: times.stall_patience,
                 limit: times.stall_limit,
             },
+            look_interval: LOOK_INTERVAL,
             expect_gpu: self.pod.expect_gpu,
             shutdown_grace: SHUTDOWN_GRACE,
         }

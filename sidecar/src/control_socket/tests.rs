@@ -1,7 +1,7 @@
 use std::io::{Read, Write};
 use std::num::NonZeroU32;
 
-use corral_limiter::fifo::SlotBounds;
+use corral_limiter::queue::Slots;
 use corral_limiter::{LimiterSettings, compile};
 
 use super::*;
@@ -25,7 +25,7 @@ spec:
 fn core() -> Arc<Core> {
     let settings = CoreSettings {
         limiter: LimiterSettings { hash_key: [0; 16], keys_per_limit: 10 },
-        slots: SlotBounds { per_model: 1, total: 1 },
+        slots: Slots { per_model: 1, models: 1 },
     };
     let core = Core::new(settings, Arc::new(Health::new()), Arc::new(Metrics::new()));
     let plan = compile(&files::from_text(POLICY, &api_keys::random().unwrap()).unwrap().doc).unwrap();

@@ -5,7 +5,7 @@ use std::fmt;
 use corral_limiter::Nanos;
 use corral_wire::Mode;
 
-use super::{Bucket, Charged, Estimate, Explained, Judged, Outcome};
+use super::{Bucket, Charged, Estimate, Explained, Judged, Outcome, Placed};
 use crate::proxy::seconds;
 
 impl fmt::Display for Explained {
@@ -13,6 +13,9 @@ impl fmt::Display for Explained {
         writeln!(f, "request  {}", self.request)?;
         if let Some(client) = &self.client {
             writeln!(f, "client   {client}")?;
+        }
+        if let Some(Placed { priority, weight }) = &self.place {
+            writeln!(f, "queue    {priority} priority, weight {weight}")?;
         }
         if let Some(model) = &self.model {
             writeln!(f, "model    {model}")?;

@@ -1,5 +1,6 @@
 //! What limits say, in words.
 
+use corral_limiter::queue::Priority;
 use corral_limiter::{Mismatch, Unit, Usage, Would};
 
 use crate::proxy::seconds;
@@ -27,6 +28,17 @@ pub(crate) fn says(would: Would) -> String {
         Would::Reject(wait) => format!("refuses for {}", seconds(wait)),
         Would::Never => "refuses for good: it costs more than one request may".to_owned(),
         Would::CountRefusal => "would refuse".to_owned(),
+    }
+}
+
+/// How urgent a request is, in the word that policies have for it.
+pub(crate) fn urgency(priority: Priority) -> &'static str {
+    match priority {
+        Priority::Critical => "critical",
+        Priority::High => "high",
+        Priority::Medium => "medium",
+        Priority::Low => "low",
+        Priority::Spare => "spare",
     }
 }
 

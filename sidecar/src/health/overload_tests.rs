@@ -1,6 +1,6 @@
 use std::num::NonZeroU32;
 
-use corral_limiter::fifo::{WaiterId, Wish};
+use corral_limiter::queue::{FlowKey, Runner, WaiterId, Wish};
 use corral_limiter::{ModelName, compile};
 use corral_wire::{IdentityDoc, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, Relief as Told};
 use tokio::time::sleep;
@@ -32,10 +32,14 @@ fn serving(max_depth: u32) -> Arc<Core> {
 
 /// More requests than there are slots and places, each without an end.
 fn crowd(core: &Core, requests: u64) {
-    let model = ModelName::parse("m").unwrap();
+    let runner = Runner::of(&ModelName::parse("m").unwrap());
     let now = core.clock().now();
     for id in 0..requests {
-        let refused = core.lock().queue.arrive(WaiterId(id), Wish::slot(&model), now).is_err();
+        let refused = core
+            .lock()
+            .queue
+            .arrive(WaiterId(id), Wish { flow: FlowKey(id.into()), ..Wish::slot(&runner) }, now)
+            .is_err();
         if refused {
             core.tally().capacity_rejected();
         }
@@ -43,7 +47,7 @@ fn crowd(core: &Core, requests: u64) {
 }
 
 fn go(core: &Core, requests: u64) {
-    (0..requests).for_each(|id| core.lock().queue.leave(WaiterId(id)));
+    (0..requests).for_each(|id| core.lock().queue.leave(WaiterId(id), core.clock().now()));
 }
 
 /// Lets time pass while the leader says the same every two seconds.

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use super::breaker::Circuit;
 use super::upstream::Upstream;
 
 /// All that bears on readiness.
@@ -11,6 +12,8 @@ pub struct Facts {
     pub upstream: Upstream,
     /// What is known about the runners behind Ollama.
     pub engine: Engine,
+    /// Whether Ollama is sent anything.
+    pub circuit: Circuit,
     /// A plan is in force.
     pub plan: bool,
     /// The pod has been counted, and told to serve.
@@ -57,6 +60,8 @@ pub enum Reason {
     OllamaDown,
     /// A runner has stopped working, though Ollama itself answers.
     Stalled,
+    /// What Ollama is sent fails, so it is sent nothing for a while.
+    BreakerOpen,
     /// It serves, and more waits than can be served in time.
     Overloaded,
     /// It serves, and all that it was sent waits for a model to load.
@@ -67,13 +72,14 @@ pub enum Reason {
 
 impl Reason {
     /// Every reason, for metrics that show them all.
-    pub const ALL: [Self; 9] = [
+    pub const ALL: [Self; 10] = [
         Self::Ready,
         Self::Starting,
         Self::NoPlan,
         Self::WaitingToServe,
         Self::OllamaDown,
         Self::Stalled,
+        Self::BreakerOpen,
         Self::Overloaded,
         Self::ModelLoading,
         Self::Draining,
@@ -88,6 +94,7 @@ impl Reason {
             Self::WaitingToServe => "WaitingToServe",
             Self::OllamaDown => "OllamaDown",
             Self::Stalled => "Stalled",
+            Self::BreakerOpen => "BreakerOpen",
             Self::Overloaded => "Overloaded",
             Self::ModelLoading => "ModelLoading",
             Self::Draining => "Draining",
@@ -135,6 +142,8 @@ pub enum Unavailable {
     OllamaDown,
     /// A runner has stopped working, though Ollama itself answers.
     Stalled,
+    /// What Ollama is sent fails, so it is sent nothing for a while.
+    BreakerOpen,
     /// The sidecar is about to end.
     Draining,
 }
@@ -147,11 +156,12 @@ impl Unavailable {
             Self::OllamaDown => 3,
             Self::Draining => 4,
             Self::Stalled => 5,
+            Self::BreakerOpen => 6,
         }
     }
 
     pub(super) fn from_code(code: u8) -> Option<Self> {
-        [Self::Starting, Self::NoPlan, Self::OllamaDown, Self::Draining, Self::Stalled]
+        [Self::Starting, Self::NoPlan, Self::OllamaDown, Self::Draining, Self::Stalled, Self::BreakerOpen]
             .into_iter()
             .find(|u| u.code() == code)
     }
@@ -165,6 +175,7 @@ pub fn fold(facts: Facts) -> Readiness {
         Facts { upstream: Upstream::Down, .. } => Reason::OllamaDown,
         Facts { upstream: Upstream::Starting, .. } => Reason::Starting,
         Facts { engine: Engine::Stalled, .. } => Reason::Stalled,
+        Facts { circuit: Circuit::Open, .. } => Reason::BreakerOpen,
         Facts { plan: false, .. } => Reason::NoPlan,
         Facts { serve: false, .. } => Reason::WaitingToServe,
         Facts { relief: Some(relief), .. } => relief.into(),
@@ -185,12 +196,14 @@ impl Facts {
                 Some(Unavailable::Starting)
             }
             Self { engine: Engine::Stalled, .. } => Some(Unavailable::Stalled),
+            Self { circuit: Circuit::Open, .. } => Some(Unavailable::BreakerOpen),
             Self {
                 upstream: Upstream::Up,
                 plan: true,
                 serve: true,
                 refusing: false,
                 engine: Engine::Working,
+                circuit: Circuit::Closed | Circuit::HalfOpen,
                 ..
             } => None,
         }
@@ -252,8 +265,23 @@ mod tests {
     }
 
     #[test]
+    fn an_open_breaker_takes_the_pod_out_and_a_half_open_one_brings_it_back_for_a_trial() {
+        let serving = Facts { upstream: Upstream::Up, plan: true, serve: true, ..Facts::default() };
+        let open = Facts { circuit: Circuit::Open, ..serving };
+        assert_eq!(
+            (fold(open).reason.word(), open.unavailable()),
+            ("BreakerOpen", Some(Unavailable::BreakerOpen))
+        );
+        let half_open = Facts { circuit: Circuit::HalfOpen, ..serving };
+        assert_eq!((fold(half_open).ready(), half_open.unavailable()), (true, None));
+        assert_eq!(fold(Facts { upstream: Upstream::Down, ..open }).reason, Reason::OllamaDown);
+        assert_eq!(fold(Facts { engine: Engine::Stalled, ..open }).reason, Reason::Stalled);
+        assert_eq!(fold(Facts { relief: Some(Relief::Overloaded), ..open }).reason, Reason::BreakerOpen);
+    }
+
+    #[test]
     fn codes_of_unavailability_go_both_ways() {
-        for code in 1..=5 {
+        for code in 1..=6 {
             assert_eq!(Unavailable::from_code(code).map(Unavailable::code), Some(code));
         }
         assert_eq!(Unavailable::from_code(0), None);

@@ -3,6 +3,7 @@
 use std::sync::atomic::AtomicU64;
 
 use corral_limiter::LimitStats;
+use corral_limiter::queue::{BandGauges, ModelGauges};
 use corral_wire::{Counters, Gauges};
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::metrics::counter::{ConstCounter, Counter};
@@ -11,7 +12,8 @@ use prometheus_client::metrics::gauge::{ConstGauge, Gauge};
 use prometheus_client::metrics::info::Info;
 use prometheus_client::registry::Registry;
 
-use crate::health::Reason;
+use super::models;
+use crate::health::{Circuit, Reason};
 
 /// How things stand at the moment of a scrape.
 #[derive(Debug, Clone, Default)]
@@ -26,12 +28,18 @@ pub struct Standing {
     pub divisor: u32,
     /// Why the sidecar is not ready.
     pub reason: Option<Reason>,
+    /// Whether Ollama is sent anything.
+    pub circuit: Circuit,
     /// How often readiness has changed to each reason.
     pub transitions: Vec<(Reason, u64)>,
     /// Models that are loaded and not wholly on the GPU that they belong on.
     pub models_off_gpu: usize,
     /// What each limit in force has done.
     pub limits: Vec<LimitStats>,
+    /// The queue by band.
+    pub bands: Vec<BandGauges>,
+    /// Models that are loaded, run or are waited for.
+    pub models: Vec<ModelGauges>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
@@ -55,6 +63,11 @@ struct OfUnit {
 }
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
+struct OfState {
+    state: &'static str,
+}
+
+#[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct OfReason {
     reason: &'static str,
 }
@@ -69,6 +82,8 @@ impl Standing {
     pub(super) fn registry(&self) -> Registry {
         let mut registry = Registry::with_prefix("corral");
         self.add_load(&mut registry);
+        models::add_bands(&mut registry, &self.bands);
+        models::add_models(&mut registry, &self.models);
         self.add_plan(&mut registry);
         self.add_limits(&mut registry);
         self.add_readiness(&mut registry);
@@ -81,7 +96,7 @@ impl Standing {
     }
 
     fn add_load(&self, registry: &mut Registry) {
-        let Gauges { slots, in_flight, queued, oldest_wait_ms, predicted_wait_ms, load_permille } =
+        let Gauges { slots, in_flight, queued, oldest_wait_ms, predicted_wait_ms, load_permille, .. } =
             self.gauges;
         registry.register("slots", "Slots per loaded model", ConstGauge::new(i64::from(slots)));
         registry.register("in_flight", "Requests inside Ollama", ConstGauge::new(i64::from(in_flight)));
@@ -176,6 +191,12 @@ impl Standing {
             "Models that are loaded and not wholly on the GPU, in a pod that has one",
             ConstGauge::new(off_gpu),
         );
+        let breaker = Family::<OfState, Gauge>::default();
+        for circuit in Circuit::ALL {
+            let state = OfState { state: circuit.word() };
+            breaker.get_or_create(&state).set(i64::from(circuit == self.circuit));
+        }
+        registry.register("breaker_state", "1 for the state that the breaker before Ollama is in", breaker);
         registry.register("readiness", "1 for the reason that holds; Ready is the one to want", readiness);
         let transitions = Family::<OfReason, Counter>::default();
         for (reason, count) in &self.transitions {
@@ -242,6 +263,7 @@ mod tests {
                 slots: 4,
                 in_flight: 3,
                 queued: 2,
+                queued_cost_ms: 9000,
                 oldest_wait_ms: 1500,
                 predicted_wait_ms: 2500,
                 load_permille: 1250,
@@ -250,9 +272,10 @@ mod tests {
             plan_sequence: 7,
             divisor: 2,
             reason: Some(Reason::OllamaDown),
+            circuit: Circuit::HalfOpen,
             transitions: vec![(Reason::Ready, 3), (Reason::Overloaded, 2)],
             models_off_gpu: 2,
-            limits: Vec::new(),
+            ..Standing::default()
         };
         let text = Metrics::new().render(&standing);
         for line in [
@@ -268,6 +291,8 @@ mod tests {
             "corral_readiness_transitions_total{reason=\"Overloaded\"} 2",
             "corral_readiness_transitions_total{reason=\"Ready\"} 3",
             "corral_models_off_gpu 2",
+            "corral_breaker_state{state=\"half_open\"} 1",
+            "corral_breaker_state{state=\"closed\"} 0",
             "corral_readiness{reason=\"OllamaDown\"} 1",
             "corral_readiness{reason=\"Ready\"} 0",
             concat!("corral_build_info{version=\"", env!("CARGO_PKG_VERSION"), "\"} 1"),

@@ -1,5 +1,7 @@
 //! The fixed words that labels are made of: what becomes of requests, plans, directives and exchanges.
 
+use corral_limiter::queue::{Band, ShedReason};
+
 /// A label of one fixed word.
 pub(super) type Word = &'static str;
 
@@ -10,12 +12,10 @@ pub enum Outcome {
     Served,
     /// `limited`: a limit refused it.
     Limited,
-    /// `queue_full`: as many waited as may, or there was no room for its body.
-    QueueFull,
-    /// `wait_too_long`: it would probably have waited longer than it may.
-    WaitTooLong,
-    /// `queue_timeout`: it waited as long as it may.
-    QueueTimeout,
+    /// The queue did not keep it: see [`shed_word`]. `queue_full` also where there was no room for its body.
+    Shed(ShedReason),
+    /// `cancelled`: its client left while it waited for a slot, or for a limit.
+    Cancelled,
     /// `invalid`: the request itself was wrong, in the eyes of the sidecar or of Ollama.
     Invalid,
     /// `unauthenticated`: it had no known API key, and needed one.
@@ -24,7 +24,7 @@ pub enum Outcome {
     Unavailable,
     /// `failed`: Ollama answered with an error of its own, or its answer ended before its end.
     Failed,
-    /// `client_gone`: the client left before the end of its answer.
+    /// `client_gone`: the client left before the end of its answer, and not while it waited for a slot.
     ClientGone,
     /// `drained`: cut by the shutdown of this sidecar.
     Drained,
@@ -46,9 +46,8 @@ impl Outcome {
         match self {
             Self::Served => "served",
             Self::Limited => "limited",
-            Self::QueueFull => "queue_full",
-            Self::WaitTooLong => "wait_too_long",
-            Self::QueueTimeout => "queue_timeout",
+            Self::Shed(reason) => shed_word(reason),
+            Self::Cancelled => "cancelled",
             Self::Invalid => "invalid",
             Self::Unauthenticated => "unauthenticated",
             Self::Unavailable => "unavailable",
@@ -62,18 +61,65 @@ impl Outcome {
 /// Why a request was refused by something other than a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefusedBy {
-    /// As many waited as may, or there was no room for its body.
-    QueueFull,
-    /// It would probably have waited longer than it may.
-    WaitTooLong,
-    /// It waited as long as it may.
-    QueueTimeout,
+    /// The queue did not keep it; `QueueFull` also where there was no room for its body.
+    Shed(ShedReason),
     /// Ollama is down or starting, no plan is in force, or the sidecar drains.
     Unavailable,
     /// It had no known API key, and needed one.
     Unauthenticated,
     /// The request itself: its path, head, body or model.
     BadRequest,
+}
+
+/// How a bound of the queue is called, in metrics and in headers.
+pub(crate) const fn shed_word(reason: ShedReason) -> Word {
+    match reason {
+        // As many of its client waited as may.
+        ShedReason::ClientFull => "client_queue_full",
+        // As many waited as may.
+        ShedReason::QueueFull => "queue_full",
+        // It would probably have waited longer than it may.
+        ShedReason::WaitTooLong => "wait_too_long",
+        // It waited, and had to go for another when the queue was full.
+        ShedReason::PushedOut => "pushed_out",
+        // It waited as long as it may.
+        ShedReason::TimedOut => "queue_timeout",
+        // Its client would have given up before an answer could be of use.
+        ShedReason::DeadlineMissed => "deadline",
+    }
+}
+
+pub(super) const fn band_word(band: Band) -> Word {
+    match band {
+        Band::Interactive => "interactive",
+        Band::Standard => "standard",
+        Band::Batch => "batch",
+        Band::Spare => "spare",
+    }
+}
+
+/// How a wait for a slot ended.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum WaitEnd {
+    /// `started`: with a slot.
+    Started,
+    /// The queue did not keep it: see [`shed_word`].
+    Shed(ShedReason),
+    /// `limited`: a limit that was asked again did not admit it for as long as it may wait.
+    Limited,
+    /// `cancelled`: its client left, or there is nothing any more to serve it.
+    Cancelled,
+}
+
+impl WaitEnd {
+    pub(super) fn word(self) -> Word {
+        match self {
+            Self::Started => "started",
+            Self::Shed(reason) => shed_word(reason),
+            Self::Limited => "limited",
+            Self::Cancelled => "cancelled",
+        }
+    }
 }
 
 /// How an exchange with Ollama failed.
@@ -89,6 +135,17 @@ pub enum UpstreamFailure {
     Busy,
     /// This sidecar ended it, because the runner or Ollama itself had stopped.
     Stalled,
+}
+
+/// Why a request is sent to Ollama once more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
+pub enum Retried {
+    /// There was no connection.
+    Connect,
+    /// A kept connection had ended before the request was written.
+    Stale,
+    /// Ollama had no room for it.
+    Busy,
 }
 
 /// How it was found that a runner has stopped.

@@ -7,7 +7,7 @@ use std::num::NonZeroU32;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corral_limiter::fifo::SlotBounds;
+use corral_limiter::queue::Slots;
 use corral_limiter::{Nanos, Plan, SwapSummary};
 use corral_wire::{PlanDoc, PoolRef, Position, ServePermission};
 use parking_lot::Mutex;
@@ -60,7 +60,7 @@ struct Terms {
     /// D.
     divisor: NonZeroU32,
     /// The slots of Ollama; none: as they are.
-    slots: Option<SlotBounds>,
+    slots: Option<Slots>,
 }
 
 /// A directive is not above what this pod has obeyed.
@@ -143,7 +143,7 @@ impl PlanStore {
     }
 
     /// Offers the plan of policy files, and the slots to have once it is in force.
-    pub fn offer_with_slots(&self, doc: PlanDoc, slots: SlotBounds) -> Offered {
+    pub fn offer_with_slots(&self, doc: PlanDoc, slots: Slots) -> Offered {
         let terms = Terms { slots: Some(slots), ..Terms::of(NonZeroU32::MIN) };
         self.offer_on(terms, Ok(doc), PlanSource::File)
     }

@@ -7,7 +7,7 @@ use bytes::Bytes;
 use http_body::{Body, Frame, SizeHint};
 use tokio::sync::mpsc;
 
-use super::forward::Cut;
+use super::listener::Cut;
 use super::record::Record;
 
 /// The body of an answer.

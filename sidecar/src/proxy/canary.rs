@@ -84,7 +84,7 @@ async fn exchange(upstream: &Upstream, request: Request<Pieces>) -> Heard {
             }
             if status.is_success() || status.is_client_error() { Heard::Works } else { Heard::Failed }
         }
-        Err(NoAnswer::Unreachable(_)) => Heard::Nothing,
+        Err(NoAnswer::Unreachable(_) | NoAnswer::Shut) => Heard::Nothing,
         Err(NoAnswer::Refused(_) | NoAnswer::Ended(_) | NoAnswer::NotFinal(_)) => Heard::Gone,
     }
 }

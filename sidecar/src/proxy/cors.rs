@@ -14,8 +14,9 @@ use super::cross_site::Page;
 
 /// Every header of ours that a page may want to read.
 const EXPOSED: &str = "Retry-After, Retry-After-Ms, RateLimit, RateLimit-Policy, X-Request-Id, X-Should-Retry, \
-                       X-Corral-Limit, X-Corral-Retry, X-RateLimit-Limit-Requests, X-RateLimit-Limit-Tokens, \
-                       X-RateLimit-Remaining-Requests, X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Requests, \
+                       X-Corral-Limit, X-Corral-Retry, X-Corral-Shed-Reason, X-Corral-Queue-Position, \
+                       X-Corral-Estimated-Wait, X-Corral-Queue-Time, X-RateLimit-Limit-Requests, \
+                       X-RateLimit-Limit-Tokens, X-RateLimit-Remaining-Requests, X-RateLimit-Remaining-Tokens, X-RateLimit-Reset-Requests, \
                        X-RateLimit-Reset-Tokens";
 
 /// What is served here; Ollama names those methods too that only manage models.
@@ -26,8 +27,8 @@ const HEADERS: &str = "Authorization, Content-Type, User-Agent, Accept, X-Reques
                        X-Stainless-Arch, X-Stainless-Async, X-Stainless-Custom-Poll-Interval, \
                        X-Stainless-Helper-Method, X-Stainless-Lang, X-Stainless-OS, X-Stainless-Package-Version, \
                        X-Stainless-Poll-Helper, X-Stainless-Retry-Count, X-Stainless-Runtime, \
-                       X-Stainless-Runtime-Version, X-Stainless-Timeout, X-Api-Key, Anthropic-Version, \
-                       Anthropic-Beta, Anthropic-Dangerous-Direct-Browser-Access, X-Request-Id";
+                       X-Stainless-Runtime-Version, X-Stainless-Timeout, X-Stainless-Read-Timeout, X-Request-Timeout-Ms, X-Api-Key, \
+                       Anthropic-Version, Anthropic-Beta, Anthropic-Dangerous-Direct-Browser-Access, X-Request-Id";
 
 /// For how many seconds a browser need not ask again: 12 h, as Ollama says.
 const MAX_AGE: &str = "43200";

@@ -12,7 +12,7 @@ use super::refused::Refused;
 use super::route::{self, Action, Route};
 use super::{head, identify, reckon, wording};
 use crate::core::Core;
-use crate::explain::{self as words, Ask, Bucket, Charged, Estimate, Explained, Judged, Outcome};
+use crate::explain::{self as words, Ask, Bucket, Charged, Estimate, Explained, Judged, Outcome, Placed};
 use crate::health::Unavailable;
 
 /// What would become of a request now. The error is for whoever typed it.
@@ -22,6 +22,7 @@ pub(crate) fn explain(core: &Core, ask: &Ask) -> Result<Explained, String> {
     let mut explained = Explained {
         request: format!("{method} {uri}"),
         client: None,
+        place: None,
         model: None,
         estimate: None,
         limits: Vec::new(),
@@ -45,7 +46,8 @@ fn judge(
     let route = route::find(method, uri)?;
     let plan = core.plan().ok_or(Refused::Unavailable(Unavailable::NoPlan))?;
     let facts = identify(core, ask, &route, &plan, explained)?;
-    let wanted = Wanted::read(core, &route, &ask.body)?;
+    explained.place = (route.endpoint.action == Action::Infer).then(|| placed(&facts, &plan));
+    let wanted = Wanted::read(core, &route, (&ask.body, &facts))?;
     explained.model = wanted.model.as_ref().map(ToString::to_string);
     explained.estimate = wanted.estimate.map(Estimate::from);
     let (limits, winner) = limits(core, &plan, &facts, &wanted);
@@ -89,6 +91,10 @@ fn charged(facts: &HeadFacts, plan: &Plan) -> Charged {
     }
 }
 
+fn placed(facts: &HeadFacts, plan: &Plan) -> Placed {
+    Placed { priority: words::urgency(plan.priority_of(facts)).to_owned(), weight: plan.weight_of(facts) }
+}
+
 /// What the request asks for, by its path or its body.
 struct Wanted {
     model: Option<ModelName>,
@@ -96,11 +102,11 @@ struct Wanted {
 }
 
 impl Wanted {
-    fn read(core: &Core, route: &Route<'_>, body: &str) -> Result<Self, Refused> {
+    fn read(core: &Core, route: &Route<'_>, (body, facts): (&str, &HeadFacts)) -> Result<Self, Refused> {
         let action = route.endpoint.action;
         if !matches!(action, Action::Look | Action::Limits) {
             let asked = inspect::scan_body(body.as_bytes(), action)?;
-            let estimate = reckon(core, &asked, route.endpoint).map(|reckoning| reckoning.estimate());
+            let estimate = reckon(core, &asked, route.endpoint, facts).map(|reckoning| reckoning.estimate());
             return Ok(Self { model: Some(asked.model), estimate });
         }
         if !body.is_empty() {

@@ -7,39 +7,37 @@
 //! When what works on it stops, whoever waits is told at once: a stream ends in its API's error, and a request without an
 //! answer gets 503, though the exchange itself may still be held, as for a client that has left.
 
-use std::sync::{Arc, OnceLock};
+use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
+use corral_limiter::queue::Strain;
 use http::header::CONTENT_TYPE;
-use http::{HeaderMap, Request, StatusCode, response};
-use http_body::Body;
+use http::{StatusCode, response};
+use http_body::Body as _;
 use http_body_util::BodyExt;
-use hyper::body::Incoming;
 use tokio::sync::{mpsc, oneshot};
-use tokio::time::{Instant, sleep_until};
 
 use super::Proxy;
-use super::admission::{Passed, Permit};
+use super::admission::{Denied, Passed, Permit};
 use super::departed::Flight;
+use super::dispatch::{self, Begun, Incoming, Sent, fares_badly, stopped};
 use super::ending::{End, Verdict, Watch};
-use super::inspect::Held;
+use super::listener::{Answer, Cut, Listener};
 use super::residency::{Head, Need};
+use super::retry::{self, Tries};
 use super::route::Ending;
 use super::tokens::{Account, Edit, How};
 use super::trouble;
-use super::upstream::{Lease, NoAnswer, Pieces};
+use super::upstream::{NoAnswer, Order};
 use crate::metrics::UpstreamFailure;
-
-/// Frames that wait for a slow client; beyond it Ollama waits.
-const FRAMES_AHEAD: usize = 4;
 
 /// What an exchange holds until it is over.
 pub(crate) enum Hold {
     /// A slot, for a request that needs a runner.
     Slot { permit: Permit, need: Need, account: Box<Account> },
     /// Nothing but its place among the requests of its client.
-    Passed(#[expect(dead_code, reason = "held for what its drop gives back")] Passed),
+    Passed(Passed),
 }
 
 impl Hold {
@@ -51,8 +49,44 @@ impl Hold {
         }
     }
 
+    /// The runner that is needed.
+    pub(super) fn need(&self) -> Option<&Need> {
+        match self {
+            Self::Slot { need, .. } => Some(need),
+            Self::Passed(_) => None,
+        }
+    }
+
+    /// What the exchange will probably cost the queue.
+    pub(super) fn cost(&self, proxy: &Proxy) -> u64 {
+        match self {
+            Self::Slot { account, .. } => account.queue_cost(proxy.cost_model()),
+            Self::Passed(_) => 0,
+        }
+    }
+
+    /// Gives the slot back after so many tokens of the prompt, and waits for another one that will cost so much.
+    pub(super) async fn again(self, spent: u64, next: u64) -> Result<Self, Denied> {
+        match self {
+            Self::Slot { permit, need, account } => {
+                let permit = permit.again((spent, 0), next).await?;
+                Ok(Self::Slot { permit, need, account })
+            }
+            Self::Passed(passed) => Ok(Self::Passed(passed)),
+        }
+    }
+
+    /// The head of an answer with this status has come.
+    pub(super) fn answered(&self, status: StatusCode) {
+        if let Self::Slot { permit, .. } = self
+            && status.is_success()
+        {
+            permit.loaded();
+        }
+    }
+
     /// An answer begins. Says whether bytes may be taken out of it.
-    fn begin(&mut self, stream: bool) -> bool {
+    pub(super) fn begin(&mut self, stream: bool) -> bool {
         match self {
             Self::Slot { account, .. } => account.begin(stream),
             Self::Passed(_) => false,
@@ -76,7 +110,7 @@ impl Hold {
     }
 
     /// Settles what was reserved. Not called, everything is given back.
-    fn settle(&mut self, how: How, proxy: &Proxy) {
+    pub(super) fn settle(&mut self, how: How, proxy: &Proxy) {
         if let Self::Slot { permit, account, .. } = self {
             account.settle(how, permit, proxy);
         }
@@ -85,31 +119,10 @@ impl Hold {
 
 /// One exchange to be had.
 pub(crate) struct Job {
-    pub(crate) request: Request<Pieces>,
-    /// The body's room, until Ollama has read it.
-    pub(crate) body: Option<Held>,
+    pub(crate) order: Order,
     pub(crate) hold: Hold,
     pub(crate) ending: Ending,
 }
-
-/// The answer as it begins.
-#[derive(Debug)]
-pub(crate) struct Answer {
-    pub(crate) status: StatusCode,
-    pub(crate) headers: HeaderMap,
-    /// The length of the body, if Ollama said it, and nothing is taken out of it.
-    pub(crate) length: Option<u64>,
-    /// Bytes may be taken out of it: it has another length than Ollama says.
-    pub(crate) shrinks: bool,
-    pub(crate) frames: mpsc::Receiver<Result<Bytes, Cut>>,
-    /// Set before the last frame if the answer ends before its end.
-    pub(crate) fate: Arc<OnceLock<End>>,
-}
-
-/// The answer ended in the middle, and its API has no way to say so.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, thiserror::Error)]
-#[error("the answer of Ollama ended before its end")]
-pub(crate) struct Cut;
 
 /// Why there is no answer.
 #[derive(Debug, thiserror::Error)]
@@ -119,111 +132,52 @@ pub(crate) enum Failed {
     /// The runner has stopped, or Ollama as a whole has, with the request somewhere in it.
     #[error("Ollama has stopped working")]
     Stalled,
+    /// The time of the drain was over.
+    #[error("this pod is shutting down")]
+    Drained,
+    /// Parts of it had an answer that makes no sense, or broke off.
+    #[error("Ollama's answer to a part of the request is broken")]
+    Broken,
+    /// It was to be sent once more, or in parts, and got no other slot.
+    #[error("no slot came for the rest of it")]
+    Denied(Denied),
 }
-
-/// Where the answer goes.
-type Reply = oneshot::Sender<Result<Answer, Failed>>;
 
 /// Begins an exchange. Dropping what is returned tells it that the client has left.
 pub(crate) fn start(proxy: &Arc<Proxy>, job: Job) -> oneshot::Receiver<Result<Answer, Failed>> {
     let (reply, answer) = oneshot::channel();
-    tokio::spawn(run(Arc::clone(proxy), job, reply));
+    let proxy = Arc::clone(proxy);
+    tokio::spawn(async move { run(&proxy, job, Listener::Waits(reply)).await });
     answer
 }
 
-async fn run(proxy: Arc<Proxy>, job: Job, reply: Reply) {
-    let Job { request, body, mut hold, ending } = job;
-    let dispatched = Instant::now();
-    let flight = match &hold {
-        Hold::Slot { need, .. } => Some(Flight::begin(&proxy.residency, need.clone())),
-        Hold::Passed(_) => None,
-    };
-    let mut reply = Some(reply);
-    let begun = {
-        let sending = proxy.upstream.send(request);
-        tokio::pin!(sending);
-        tokio::select! {
-            biased;
-            begun = &mut sending => Some(begun),
-            () = unwanted(&proxy, flight.as_ref(), dispatched, &mut reply) => None,
+async fn run(proxy: &Proxy, job: Job, mut listener: Listener) {
+    let Job { order, mut hold, ending } = job;
+    let mut tries = Tries::begin(proxy);
+    loop {
+        let sent = dispatch::send(proxy, order.request(hold.edits()), hold.need(), &mut listener).await;
+        if !tries.once_more(proxy, &sent, &listener) {
+            // Ollama has read the body.
+            drop(order);
+            return conclude(proxy, sent, hold, ending, listener).await;
         }
-    };
-    drop(body);
-    note(&proxy, begun.as_ref(), dispatched);
-    // One that was told of a stall is charged for nothing.
-    let Some(reply) = reply else { return };
-    match begun {
-        Some(Ok((response, lease))) => {
-            deliver(&proxy, response, lease, Exchange { flight, hold, ending }, (dispatched, reply)).await;
-        }
-        Some(Err(error)) => {
-            drop((flight, hold));
-            let _ = reply.send(Err(error.into()));
-        }
-        None => hold.settle(How::Left, &proxy),
+        drop(sent);
+        let Some(anew) = retry::anew(proxy, hold, &mut listener).await else { return };
+        hold = anew;
     }
 }
 
-/// Waits until nobody wants the answer any more and a cut does no harm.
-async fn unwanted(
-    proxy: &Proxy,
-    flight: Option<&Flight<'_>>,
-    dispatched: Instant,
-    reply: &mut Option<Reply>,
-) {
-    let Some(waiting) = reply else { return };
-    let stalled = tokio::select! {
-        () = waiting.closed() => false,
-        () = stopped(proxy, flight) => true,
-    };
-    if stalled && let Some(reply) = reply.take() {
-        proxy.core.metrics.upstream_failed(UpstreamFailure::Stalled);
-        // A client that has left at this very moment is not told.
-        let _ = reply.send(Err(Failed::Stalled));
-    }
-    if let Some(flight) = flight {
-        tokio::select! {
-            () = flight.scheduled(proxy) => {}
-            () = sleep_until(dispatched + proxy.settings.hold_loading) => {}
+/// Hands on what came of it.
+async fn conclude(proxy: &Proxy, sent: Sent<'_>, mut hold: Hold, ending: Ending, mut listener: Listener) {
+    match sent {
+        Sent::Begun(begun) => deliver(proxy, *begun, hold, ending, listener).await,
+        Sent::Failed(error) => {
+            drop(hold);
+            listener.fail(error.into()).await;
         }
-    }
-}
-
-/// Waits until whatever works on the exchange has stopped.
-async fn stopped(proxy: &Proxy, flight: Option<&Flight<'_>>) {
-    match flight {
-        Some(flight) => flight.pulse.until_ended().await,
-        None => proxy.core.health.until_wedged().await,
-    }
-}
-
-type Begun = Result<(response::Response<Incoming>, Lease), NoAnswer>;
-
-/// Learns from how an exchange began.
-fn note(proxy: &Proxy, begun: Option<&Begun>, dispatched: Instant) {
-    let (health, metrics) = (&proxy.core.health, &proxy.core.metrics);
-    match begun {
-        None => {}
-        Some(Ok((response, _))) => {
-            health.upstream_answered();
-            metrics.upstream_first_byte(Instant::now().saturating_duration_since(dispatched));
-            if response.status() == StatusCode::SERVICE_UNAVAILABLE {
-                proxy.core.tally().upstream_busy();
-                proxy.core.trouble();
-                metrics.upstream_failed(UpstreamFailure::Busy);
-            }
-        }
-        Some(Err(NoAnswer::Refused(_))) => {
-            health.upstream_refused();
-            metrics.upstream_failed(UpstreamFailure::Connect);
-        }
-        Some(Err(NoAnswer::Unreachable(_))) => {
-            health.upstream_silent();
-            metrics.upstream_failed(UpstreamFailure::Connect);
-        }
-        Some(Err(NoAnswer::Ended(_) | NoAnswer::NotFinal(_))) => {
-            metrics.upstream_failed(UpstreamFailure::NoAnswer);
-        }
+        Sent::Unwanted => hold.settle(How::Left, proxy),
+        // Who had left before it was sent, and who was told of a stall, is charged for nothing.
+        Sent::Unsent | Sent::Stalled => {}
     }
 }
 
@@ -242,47 +196,55 @@ impl Exchange<'_> {
         let aboard = self.flight.as_ref().is_some_and(Flight::is_aboard);
         matches!(&self.hold, Hold::Slot { account, .. } if aboard && account.began_late(took, proxy))
     }
+
+    /// Its answer is complete: it may tell for how long it waited inside Ollama.
+    fn tell_times(&self) {
+        if let (Some(flight), Hold::Slot { account, .. }) = (&self.flight, &self.hold)
+            && let Some(times) = account.times()
+        {
+            flight.took(times);
+        }
+    }
 }
 
 /// Hands the answer to the client as it comes. Returning drops the lease unless it was given back: that cuts it.
-async fn deliver(
+pub(super) async fn deliver(
     proxy: &Proxy,
-    response: response::Response<Incoming>,
-    lease: Lease,
-    mut exchange: Exchange<'_>,
-    (dispatched, reply): (Instant, Reply),
+    begun: Begun<'_>,
+    hold: Hold,
+    ending: Ending,
+    mut listener: Listener,
 ) {
-    let (head, body) = response.into_parts();
-    if exchange.began_late(dispatched.elapsed(), proxy) {
-        proxy.core.trouble();
+    let Begun { flight, head, body, lease, took, .. } = begun;
+    if matches!(listener, Listener::Told) {
+        return;
+    }
+    let stream = is_stream(&head);
+    let mut exchange = Exchange { flight, hold, ending: if stream { ending } else { Ending::Whole } };
+    if exchange.began_late(took, proxy) {
+        fares_badly(proxy, exchange.flight.as_ref(), Strain::Late);
     }
     if let Some(flight) = &exchange.flight {
         flight.answered(kind_of(&head));
     }
-    let (frames, receiver) = mpsc::channel(FRAMES_AHEAD);
-    let stream = is_stream(&head);
+    exchange.hold.answered(head.status);
     let shrinks = exchange.hold.begin(stream);
     let length = body.size_hint().exact().filter(|_| !shrinks);
-    let mut watch = Watch::new(if stream { exchange.ending } else { Ending::Whole });
-    let fate = Arc::new(OnceLock::new());
-    let told = Arc::clone(&fate);
+    let mut watch = Watch::new(exchange.ending);
     let status = head.status;
-    let answer = Answer { status, headers: head.headers, length, shrinks, frames: receiver, fate: told };
-    let end = match reply.send(Ok(answer)) {
-        Ok(()) => pump(proxy, body, &mut watch, &frames, &mut exchange).await,
-        Err(_) => None,
+    let Some(client) = listener.open(status, head.headers, length, shrinks) else {
+        return exchange.hold.settle(How::Left, proxy);
     };
-    let Some((end, rest)) = end else {
-        exchange.hold.settle(How::Left, proxy);
-        return;
+    let Some((end, rest)) = pump(proxy, body, &mut watch, &client.frames, &mut exchange).await else {
+        return exchange.hold.settle(How::Left, proxy);
     };
-    if end == End::Closed {
+    if let (End::Closed, Some(lease)) = (end, lease) {
         proxy.upstream.give_back(lease);
     }
     let verdict = watch.verdict(end);
     // Before the client hears of the end: what it does next finds everything settled.
     settle(proxy, exchange, status, verdict == Verdict::Complete);
-    if !rest.is_empty() && frames.send(Ok(rest)).await.is_err() {
+    if !rest.is_empty() && client.frames.send(Ok(rest)).await.is_err() {
         return;
     }
     let last = match verdict {
@@ -290,7 +252,12 @@ async fn deliver(
         Verdict::Say(words) => Ok(words),
         Verdict::Abort => Err(Cut),
     };
-    let _ = fate.set(end);
+    note_end(proxy, end);
+    client.end(end, last).await;
+}
+
+/// Learns from an answer that ended before its end.
+pub(super) fn note_end(proxy: &Proxy, end: End) {
     match end {
         End::Drained => {}
         End::Stalled => {
@@ -299,8 +266,6 @@ async fn deliver(
         }
         End::Closed | End::Broken => proxy.core.metrics.upstream_failed(UpstreamFailure::Cut),
     }
-    // A client that has left meanwhile wants no last words.
-    let _ = frames.send(last).await;
 }
 
 /// The answer is over: settles its account, and gives back what it held.
@@ -312,13 +277,16 @@ fn settle(proxy: &Proxy, mut exchange: Exchange<'_>, status: StatusCode, complet
         // Ollama itself has failed: whatever was charged is given back.
         (500.., _) => return,
         (400.., _) => How::Refused,
-        (_, true) => How::Complete,
+        (_, true) => {
+            exchange.tell_times();
+            How::Complete
+        }
         (_, false) => How::Broken,
     };
     exchange.hold.settle(how, proxy);
 }
 
-fn kind_of(head: &response::Parts) -> Head {
+pub(super) fn kind_of(head: &response::Parts) -> Head {
     match head.status.is_success() {
         true if is_stream(head) => Head::Stream,
         true => Head::Whole,
@@ -366,7 +334,7 @@ async fn pump(
                 health.upstream_answered();
                 let data = frame.into_data().unwrap_or_default();
                 if trouble::tells_of_full_memory(&data) {
-                    proxy.core.trouble();
+                    fares_badly(proxy, flight, Strain::OutOfMemory);
                 }
                 watch.see(&data);
                 let data = hold.see(data);

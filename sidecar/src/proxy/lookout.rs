@@ -1,7 +1,9 @@
-//! Looks at what Ollama has loaded: proves that requests are on a runner, and finds models that are not on the GPU.
+//! Looks at what Ollama has loaded: proves that requests are on a runner, tells the queue which models are there, and finds
+//! models that are not on the GPU.
 //!
 //! A look costs a millisecond. It is taken only while some request waits long for its head and a look could prove where
-//! it is; and, where models belong on a GPU, every ten seconds while Ollama is up.
+//! it is; while models are loaded, as far as is known, now and then; and, where models belong on a GPU, as often while
+//! Ollama is up.
 
 use std::time::Duration;
 
@@ -12,34 +14,50 @@ use super::departed::SHORTEST;
 use super::ps::{self, Listed};
 use crate::health::Upstream;
 
-/// From one look for models off the GPU to the next.
-const GPU_INTERVAL: Duration = Duration::from_secs(10);
-
 /// Looks until it is dropped.
 pub(crate) async fn watch(proxy: &Proxy) {
     let every = proxy.settings.hold_loaded.max(SHORTEST);
     let mut earlier = None;
-    let mut gpu_due = Instant::now();
+    let mut due = Instant::now();
+    if !proxy.settings.expect_gpu {
+        due += proxy.settings.look_interval;
+    }
     loop {
         sleep(every).await;
-        let gpu = proxy.settings.expect_gpu && Instant::now() >= gpu_due;
-        let gpu = gpu && proxy.core.health.upstream() == Upstream::Up;
         let doubtful = provable(proxy, every);
-        if doubtful.is_empty() && !gpu {
+        let routine = Instant::now() >= due && is_wanted(proxy);
+        if doubtful.is_empty() && !routine {
             earlier = None;
             continue;
         }
         let now = ps::ask(&proxy.upstream).await;
-        if gpu {
-            gpu_due = Instant::now() + GPU_INTERVAL;
-            if let Some(listed) = &now {
-                proxy.core.health.set_off_gpu(listed.off_gpu());
-            }
+        if routine {
+            due = Instant::now() + proxy.settings.look_interval;
+        }
+        if let Some(listed) = &now {
+            tell(proxy, listed);
         }
         if let (Some(earlier), Some(now)) = (&earlier, &now) {
             prove(proxy, &doubtful, earlier, now);
         }
         earlier = now;
+    }
+}
+
+/// Whether a look would tell anything though nobody waits for it.
+fn is_wanted(proxy: &Proxy) -> bool {
+    let loaded = proxy.core.has_loaded();
+    if !loaded {
+        proxy.models.lose_sight();
+    }
+    let up = proxy.core.health.upstream() == Upstream::Up;
+    up && (loaded || proxy.settings.expect_gpu)
+}
+
+fn tell(proxy: &Proxy, listed: &Listed) {
+    proxy.models.seen(&proxy.core, listed);
+    if proxy.settings.expect_gpu {
+        proxy.core.health.set_off_gpu(listed.off_gpu());
     }
 }
 

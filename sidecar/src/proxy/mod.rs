@@ -9,6 +9,8 @@ mod cross_site;
 mod departed;
 mod dice;
 mod discard;
+mod dispatch;
+mod embed;
 mod ending;
 mod explain;
 mod forward;
@@ -19,7 +21,10 @@ mod identify;
 mod inspect;
 mod judge;
 mod limits;
+mod listener;
 mod lookout;
+mod models;
+mod patience;
 mod ps;
 mod pulse;
 mod record;
@@ -27,6 +32,7 @@ mod refused;
 mod request;
 mod residency;
 mod respond;
+mod retry;
 mod route;
 mod settings;
 mod tokens;
@@ -40,7 +46,8 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use corral_limiter::{Nanos, Plan};
+use corral_limiter::{HeadFacts, Nanos, Plan};
+use corral_wire::CostModel;
 use parking_lot::Mutex;
 
 pub(crate) use api_key::NoClient;
@@ -48,15 +55,17 @@ pub(crate) use dice::Dice;
 pub(crate) use explain::explain;
 pub(crate) use framing::{Fault, Framing, MAX_HEAD};
 pub(crate) use request::handle;
+pub(crate) use settings::LOOK_INTERVAL;
 pub use settings::{ProxySettings, StallBounds};
 pub(crate) use wording::seconds;
 
 use crate::core::Core;
 use inspect::{Asked, BodyBudget};
+use models::Models;
 use residency::Residency;
 use route::Endpoint;
 pub(crate) use tokens::Learned;
-use tokens::Reckoning;
+use tokens::{Reckoning, Whose};
 use trouble::Signs;
 use upstream::Upstream;
 
@@ -72,20 +81,27 @@ pub(crate) struct Proxy {
     budget: BodyBudget,
     residency: Mutex<Residency>,
     signs: Mutex<Signs>,
+    models: Models,
+    retries: Mutex<retry::Budget>,
 }
 
 impl Proxy {
     pub(crate) fn new(core: Arc<Core>, settings: ProxySettings) -> Self {
-        let upstream = Upstream::new(settings.upstream, settings.connect_timeout);
+        let upstream = Upstream::new(settings.upstream, settings.connect_timeout, Arc::clone(&core.metrics));
         let budget = BodyBudget::new(settings.body_budget_bytes);
         let residency = Mutex::new(Residency::new(settings.hold_loaded));
-        let signs = Mutex::default();
-        Self { core, settings, dice: Dice::new(), upstream, budget, residency, signs }
+        let (signs, models, retries) = (Mutex::default(), Models::default(), Mutex::default());
+        Self { core, settings, dice: Dice::new(), upstream, budget, residency, signs, models, retries }
     }
 
     /// Reckons what a request will probably cost; none where nothing is inferred, which takes no slot.
-    fn reckon(&self, asked: &Asked<'_>, endpoint: &Endpoint) -> Option<Reckoning> {
-        reckon(&self.core, asked, endpoint)
+    fn reckon(&self, asked: &Asked<'_>, endpoint: &Endpoint, whose: &HeadFacts) -> Option<Reckoning> {
+        reckon(&self.core, asked, endpoint, whose)
+    }
+
+    /// By what the queue reckons, as the plan has it.
+    fn cost_model(&self) -> CostModel {
+        self.core.plan().map(|plan| plan.cost_model()).unwrap_or_default()
     }
 
     async fn look_at_the_wall(&self) {
@@ -100,16 +116,19 @@ impl Proxy {
         tokio::join!(
             lookout::watch(self),
             vigil::watch(self),
+            models::watch(self),
             admission::recall(&self.core),
+            self.core.health.watch_breaker(self.core.clock()),
             self.look_at_the_wall()
         );
     }
 }
 
-fn reckon(core: &Core, asked: &Asked<'_>, endpoint: &Endpoint) -> Option<Reckoning> {
+fn reckon(core: &Core, asked: &Asked<'_>, endpoint: &Endpoint, whose: &HeadFacts) -> Option<Reckoning> {
     let plan = core.plan();
+    let whose = Whose(core.clients.digest(whose));
     let tokens = plan.as_deref().map(Plan::tokens).cloned().unwrap_or_default();
-    Reckoning::of(asked, endpoint, &tokens, &core.learned.lock())
+    Reckoning::of(asked, endpoint, &tokens, (&core.learned.lock(), whose))
 }
 
 /// What the requests of one connection share.

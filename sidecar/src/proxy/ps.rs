@@ -11,6 +11,7 @@ use corral_wire::OffGpu;
 use http::header::HOST;
 use http::{HeaderValue, Request, Uri};
 use http_body_util::{BodyExt, Limited};
+use jiff::Timestamp;
 use serde::Deserialize;
 use tokio::time::timeout;
 
@@ -32,6 +33,9 @@ pub(crate) struct Listed {
 struct Entry {
     name: String,
     expires_at: String,
+    /// Of its manifest; empty where Ollama does not say.
+    #[serde(default)]
+    digest: String,
     /// In bytes; 0 where Ollama does not know it.
     #[serde(default)]
     size: u64,
@@ -63,6 +67,15 @@ impl Listed {
         let mut found = self.models.iter().filter(same);
         let expiry = found.next()?.expires_at.as_str();
         found.next().is_none().then_some(expiry)
+    }
+
+    /// Every model that is listed, by its normal name, with its digest, and until when it stays if nobody uses it; none
+    /// if that cannot be read.
+    pub(crate) fn models(&self) -> impl Iterator<Item = (ModelName, &str, Option<Timestamp>)> {
+        self.models.iter().filter_map(|entry| {
+            let name = ModelName::parse(&entry.name).ok()?;
+            Some((name, entry.digest.as_str(), entry.expires_at.parse().ok()))
+        })
     }
 
     /// The models that are not wholly on a GPU. A size of 0 says nothing.
@@ -116,6 +129,20 @@ mod tests {
             assert!(!fixed.settled_since(&before, &model), "{before:?}");
             assert!(!before.settled_since(&fixed, &model), "{before:?}");
         }
+    }
+
+    #[test]
+    fn models_are_told_with_what_can_be_read_of_them() {
+        let text = r#"{"models":[
+            {"name":"Tiny","expires_at":"2026-11-21T21:37:29.077976503+01:00","digest":"abc"},
+            {"name":"?","expires_at":"2026-11-21T21:37:29Z"},
+            {"name":"b:1","expires_at":"never"}
+        ]}"#;
+        let listed: Listed = serde_json::from_str(text).unwrap();
+        let models: Vec<_> =
+            listed.models().map(|(name, digest, until)| (name.to_string(), digest, until)).collect();
+        let until = "2026-11-21T20:37:29.077976503Z".parse().ok();
+        assert_eq!(models, [("tiny:latest".to_owned(), "abc", until), ("b:1".to_owned(), "", None)]);
     }
 
     #[test]

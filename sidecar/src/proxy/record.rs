@@ -18,7 +18,7 @@ use crate::metrics::Outcome;
 /// What becomes known of a request. Dropped: it is over.
 pub(crate) struct Record {
     core: Arc<Core>,
-    begun: Nanos,
+    pub(crate) begun: Nanos,
     method: Method,
     pub(crate) id: String,
     pub(crate) client_ip: IpAddr,
@@ -29,7 +29,10 @@ pub(crate) struct Record {
     pub(crate) model: Option<ModelName>,
     /// Whether a stream was asked for.
     pub(crate) stream: bool,
-    pub(crate) waited: Nanos,
+    /// It waits for its slot, or for a limit.
+    pub(crate) queues: bool,
+    /// How long it has; none where it came to no queue.
+    pub(crate) waited: Option<Nanos>,
     /// None until it is answered.
     pub(crate) status: Option<u16>,
     /// How Ollama's answer ended, if before its end.
@@ -70,7 +73,8 @@ impl Record {
             endpoint: None,
             model: None,
             stream: false,
-            waited: Nanos::ZERO,
+            queues: false,
+            waited: None,
             status: None,
             fate: None,
             refused: None,
@@ -112,6 +116,7 @@ impl Record {
 
     fn outcome(&self, end: End, status: u16) -> Outcome {
         match end {
+            End::Gone if self.queues => Outcome::Cancelled,
             End::Gone => Outcome::ClientGone,
             End::Cut => Outcome::Failed,
             End::Drained => Outcome::Drained,
@@ -154,7 +159,7 @@ impl Drop for Record {
             bytes = self.sent,
             tokens_in,
             tokens_out,
-            waited_ms = self.waited.0 / 1_000_000,
+            waited_ms = self.waited.unwrap_or_default().0 / 1_000_000,
             took_ms = u64::try_from(took.as_millis()).unwrap_or(u64::MAX),
             ?end,
             "request"

@@ -1,10 +1,10 @@
 //! Every reason for which a request is not answered by Ollama.
 
-use corral_limiter::fifo::{QueueFull, QueueRefusal};
+use corral_limiter::queue::ShedReason;
 use corral_limiter::{Nanos, Oversized, Refusal, Retry};
 use http::StatusCode;
 
-use super::admission::Denied;
+use super::admission::{Denied, Shedding};
 use super::api_key::NoClient;
 use super::cross_site::CrossSite;
 use super::head::HeadFault;
@@ -36,12 +36,13 @@ pub(crate) enum Refused {
     Limit(Refusal),
     #[error("{}", super::wording::oversized(.0))]
     Oversized(Oversized),
-    #[error("{}", super::wording::queue(.0))]
-    QueueFull(QueueRefusal),
-    #[error("No slot came free within {}. Retry in about {}.", super::wording::seconds(*.waited), super::wording::seconds(*.estimated_wait))]
-    QueueTimeout { waited: Nanos, estimated_wait: Nanos },
+    #[error("{}", super::wording::shed(.0))]
+    Shed(Shedding),
     #[error("{}", super::wording::unavailable(*.0))]
     Unavailable(Unavailable),
+    /// The breaker is open, for so long still; 0: it may be tried just now, by somebody else.
+    #[error("{}", super::wording::unavailable(Unavailable::BreakerOpen))]
+    Shut { wait: Nanos },
     #[error("Ollama did not answer.")]
     NoAnswer,
 }
@@ -51,8 +52,7 @@ impl From<Denied> for Refused {
         match denied {
             Denied::Limit(refusal) => Self::Limit(refusal),
             Denied::Oversized(oversized) => Self::Oversized(oversized),
-            Denied::Queue(refusal) => Self::QueueFull(refusal),
-            Denied::TimedOut { waited, estimated_wait } => Self::QueueTimeout { waited, estimated_wait },
+            Denied::Shed(shedding) => Self::Shed(shedding),
         }
     }
 }
@@ -111,21 +111,16 @@ impl Refused {
             Self::Encoded => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Body(BodyFault::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyFault::TooSlow) => StatusCode::REQUEST_TIMEOUT,
-            Self::Body(BodyFault::NoRoom)
-            | Self::Limit(_)
-            | Self::QueueFull(_)
-            | Self::QueueTimeout { .. } => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable(_) | Self::NoAnswer => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Body(BodyFault::NoRoom) | Self::Limit(_) | Self::Shed(_) => StatusCode::TOO_MANY_REQUESTS,
+            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer => StatusCode::SERVICE_UNAVAILABLE,
         }
     }
 
     pub(crate) fn kind(&self) -> Kind {
         match self {
             Self::Limit(refusal) => Kind::RateLimited { tokens: super::wording::is_of_tokens(refusal) },
-            Self::QueueFull(_) | Self::QueueTimeout { .. } | Self::Body(BodyFault::NoRoom) => {
-                Kind::Overloaded
-            }
-            Self::Unavailable(_) | Self::NoAnswer => Kind::Unavailable,
+            Self::Shed(_) | Self::Body(BodyFault::NoRoom) => Kind::Overloaded,
+            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer => Kind::Unavailable,
             Self::Unauthenticated(_) => Kind::Unauthenticated,
             Self::Body(BodyFault::TooLarge { .. }) => Kind::TooLarge,
             _ => match self.status() {
@@ -141,13 +136,13 @@ impl Refused {
         let about = |wait| Some(about(wait));
         match self {
             Self::Limit(refusal) => Some(refusal.retry),
-            Self::QueueFull(refusal) => about(refusal.estimated_wait),
-            Self::QueueTimeout { estimated_wait, .. } => about(*estimated_wait),
+            Self::Shed(shedding) => about(shedding.shed.estimated_wait),
             Self::Body(BodyFault::NoRoom) | Self::Unavailable(Unavailable::Draining) => {
                 about(Nanos::from_secs(1))
             }
             Self::Unavailable(_) => about(Nanos::from_secs(5)),
             Self::NoAnswer => about(Nanos::from_secs(2)),
+            Self::Shut { wait } => about((*wait).max(Nanos::from_secs(1))),
             _ => None,
         }
     }
@@ -177,9 +172,7 @@ impl Refused {
     pub(crate) fn outcome(&self) -> Outcome {
         match self.reason() {
             None => Outcome::Limited,
-            Some(RefusedBy::QueueFull) => Outcome::QueueFull,
-            Some(RefusedBy::WaitTooLong) => Outcome::WaitTooLong,
-            Some(RefusedBy::QueueTimeout) => Outcome::QueueTimeout,
+            Some(RefusedBy::Shed(reason)) => Outcome::Shed(reason),
             Some(RefusedBy::Unavailable) => Outcome::Unavailable,
             Some(RefusedBy::Unauthenticated) => Outcome::Unauthenticated,
             Some(RefusedBy::BadRequest) => Outcome::Invalid,
@@ -190,10 +183,9 @@ impl Refused {
     pub(crate) fn reason(&self) -> Option<RefusedBy> {
         match self {
             Self::Limit(_) | Self::Oversized(_) => None,
-            Self::QueueFull(QueueRefusal { reason: QueueFull::Wait, .. }) => Some(RefusedBy::WaitTooLong),
-            Self::QueueFull(_) | Self::Body(BodyFault::NoRoom) => Some(RefusedBy::QueueFull),
-            Self::QueueTimeout { .. } => Some(RefusedBy::QueueTimeout),
-            Self::Unavailable(_) | Self::NoAnswer => Some(RefusedBy::Unavailable),
+            Self::Shed(shedding) => Some(RefusedBy::Shed(shedding.reason())),
+            Self::Body(BodyFault::NoRoom) => Some(RefusedBy::Shed(ShedReason::QueueFull)),
+            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer => Some(RefusedBy::Unavailable),
             Self::Unauthenticated(_) => Some(RefusedBy::Unauthenticated),
             _ => Some(RefusedBy::BadRequest),
         }

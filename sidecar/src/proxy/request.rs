@@ -12,28 +12,31 @@ use std::net::IpAddr;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use corral_limiter::{HeadFacts, Plan, Standing};
+use corral_limiter::queue::{Due, Runner};
+use corral_limiter::{HeadFacts, Nanos, Plan, Standing};
 use corral_wire::Unauthenticated;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
 use http_body::Body;
 
-use super::admission::Entered;
+use super::admission::{Entered, Want};
 use super::api_key::{self, Caller, NoClient};
 use super::body::ReplyBody;
 use super::cross_site::{self, Page};
 use super::discard::discard;
-use super::forward::{self, Answer, Failed, Hold, Job};
+use super::embed::{self, Split};
+use super::forward::{self, Failed, Hold, Job};
 use super::inspect::{self, Held, Shape};
+use super::listener::Answer;
 use super::record::Record;
 use super::refused::Refused;
 use super::residency::Need;
 use super::respond::{self, Context};
 use super::route::{self, Action, Endpoint, Family, Route};
 use super::tokens::{Account, Reckoning};
-use super::upstream::Pieces;
-use super::{Connection, Proxy, cors, head, headers, identify, limits, upstream};
+use super::upstream::{NoAnswer, Order};
+use super::{Connection, Proxy, cors, head, headers, identify, limits, patience};
 use crate::clients::Had;
 use crate::core::Core;
 use crate::health::Unavailable;
@@ -66,8 +69,11 @@ where
         page: Page::of(&parts.headers),
         plan,
         facts: None,
+        patience: None,
+        body_bytes: 0,
         body_read: false,
         shape: Shape::default(),
+        split: None,
         reckoning: None,
         record,
     };
@@ -96,10 +102,16 @@ struct Life<'a> {
     plan: Option<Arc<Plan>>,
     /// Once its limits are looked at.
     facts: Option<HeadFacts>,
+    /// For how long its client waits, if it says so.
+    patience: Option<Nanos>,
+    /// The length of its body.
+    body_bytes: u64,
     /// Nothing of the body is left on the connection.
     body_read: bool,
     /// What it asks of its model's runner.
     shape: Shape,
+    /// In which parts it is sent, if it is too long to be sent as a whole.
+    split: Option<Split>,
     /// What its tokens will probably come to.
     reckoning: Option<Reckoning>,
     record: Record,
@@ -153,6 +165,7 @@ impl Life<'_> {
         self.record.endpoint = Some(endpoint);
         self.available(endpoint.action)?;
         let entered = self.enter(endpoint, headers)?;
+        self.patience = patience::of(headers);
         let read = match self.read(&route, headers, body).await {
             Ok(read) => read,
             Err(refused) => {
@@ -194,7 +207,20 @@ impl Life<'_> {
             _ if core.plan().is_none() => Some(core.health.unavailable().unwrap_or(Unavailable::NoPlan)),
             _ => self.unavailable(),
         };
-        why.map_or(Ok(()), |why| Err(Refused::Unavailable(why)))
+        why.map_or(Ok(()), |why| Err(self.turned_away(why)))
+    }
+
+    /// A breaker says for how long it is open.
+    fn turned_away(&self, why: Unavailable) -> Refused {
+        match why {
+            Unavailable::BreakerOpen => self.shut(),
+            why => Refused::Unavailable(why),
+        }
+    }
+
+    fn shut(&self) -> Refused {
+        let core = &self.proxy.core;
+        Refused::Shut { wait: core.health.shut_for(core.clock().now()).unwrap_or(Nanos::ZERO) }
     }
 
     /// An answer that began before a drain has not said that its connection closes, so its client comes again on it and
@@ -228,10 +254,16 @@ impl Life<'_> {
         }
         let held = inspect::read(body, &self.proxy.budget, &self.proxy.settings).await?;
         self.body_read = true;
+        self.body_bytes = held.bytes().len() as u64;
         let asked = inspect::scan_body(held.bytes(), action)?;
         self.shape = asked.tuning.shape(route.endpoint.reads());
         self.record.stream = asked.stream.unwrap_or(route.endpoint.streams_by_default);
-        self.reckoning = self.proxy.reckon(&asked, route.endpoint);
+        let facts = self.facts.as_ref();
+        self.reckoning = facts.and_then(|facts| self.proxy.reckon(&asked, route.endpoint, facts));
+        self.split = Split::of(&asked.knobs, route.endpoint);
+        if let (Some(split), Some(reckoning)) = (&self.split, &mut self.reckoning) {
+            reckoning.in_parts(embed::MOST, split.count());
+        }
         self.record.model = Some(asked.model);
         Ok(Some(held))
     }
@@ -242,22 +274,43 @@ impl Life<'_> {
             let passed = entered.pass(self.record.model.as_ref()).await;
             return passed.map(Hold::Passed).map_err(Refused::from);
         };
-        let (model, estimate) = (reckoning.model(), reckoning.estimate());
-        let need = Need { model: model.clone(), shape: std::mem::take(&mut self.shape) };
+        let need = Need { model: reckoning.model().clone(), shape: std::mem::take(&mut self.shape) };
+        let (want, estimate) = (self.want(&reckoning, &need), reckoning.estimate());
+        self.proxy.models.used(&self.proxy.core, &need.model);
         let health = &self.proxy.core.health;
+        self.record.queues = true;
         let permit = tokio::select! {
             // First, so that no slot that comes back is taken by one who would be sent to what has stopped.
             biased;
             () = health.until_stopped() => {
                 let why = health.unavailable().unwrap_or(Unavailable::Stalled);
-                return Err(Refused::Unavailable(why));
+                Err(Refused::Unavailable(why))
             }
-            permit = entered.queue(model, estimate)?.slot() => permit?,
+            permit = entered.slot(want, estimate) => permit.map_err(Refused::from),
         };
-        self.record.waited = permit.waited();
-        self.proxy.core.metrics.queue_wait(permit.waited().into());
+        self.record.queues = false;
+        self.record.waited = match &permit {
+            Ok(permit) => Some(permit.waited()),
+            Err(Refused::Shed(shedding)) => Some(shedding.waited),
+            Err(_) => None,
+        };
+        let permit = permit?;
         let account = Box::new(Account::new(reckoning, Arc::clone(&self.record.spent)));
         Ok(Hold::Slot { permit, need, account })
+    }
+
+    /// What it asks of the queue.
+    fn want(&self, reckoning: &Reckoning, need: &Need) -> Want {
+        let cost_model = self.plan.as_deref().map(Plan::cost_model).unwrap_or_default();
+        let needs = reckoning.needs();
+        Want {
+            runner: Runner { model: need.model.clone(), shape: need.shape.digest() },
+            cost: reckoning.cost(cost_model),
+            cost_model,
+            slot_time: reckoning.slot_time(),
+            bytes: self.body_bytes,
+            due: self.patience.map(|patience| Due { at: self.record.begun.plus(patience), needs }),
+        }
     }
 
     /// Has the exchange with Ollama, up to the head of its answer.
@@ -269,12 +322,17 @@ impl Life<'_> {
         body: Option<Held>,
         hold: Hold,
     ) -> Result<Answer, Refused> {
-        let bytes = body.as_ref().map_or_else(Bytes::new, |held| held.bytes().clone());
-        let request = upstream::build(route, method.clone(), headers, Pieces::edited(&bytes, hold.edits()));
-        let job = Job { request, body, hold, ending: route.endpoint.ending };
-        match forward::start(self.proxy, job).await {
+        let order = Order::new(route, method.clone(), headers, body);
+        let answer = match self.split {
+            Some(split) => embed::start(self.proxy, embed::Job { order, split, hold }),
+            None => forward::start(self.proxy, Job { order, hold, ending: route.endpoint.ending }),
+        };
+        match answer.await {
             Ok(Ok(answer)) => Ok(answer),
             Ok(Err(Failed::Stalled)) => Err(Refused::Unavailable(Unavailable::Stalled)),
+            Ok(Err(Failed::Drained)) => Err(Refused::Unavailable(Unavailable::Draining)),
+            Ok(Err(Failed::NoAnswer(NoAnswer::Shut))) => Err(self.shut()),
+            Ok(Err(Failed::Denied(denied))) => Err(denied.into()),
             Ok(Err(error)) => {
                 tracing::warn!(id = %self.record.id, %error, "no answer from Ollama");
                 Err(Refused::NoAnswer)
@@ -355,6 +413,9 @@ impl Life<'_> {
     fn seal(&self, out: &mut HeaderMap, closes: bool) {
         if let Ok(id) = HeaderValue::try_from(&self.record.id) {
             out.insert(REQUEST_ID, id);
+        }
+        if let Some(waited) = self.record.waited {
+            respond::insert_queue_time(out, waited);
         }
         cors::insert(out, &self.page);
         if closes {

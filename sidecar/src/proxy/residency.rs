@@ -100,6 +100,11 @@ impl Residency {
         (id, watched)
     }
 
+    /// Whether Ollama has been sent a request for a model that is not over.
+    pub(crate) fn is_used(&self, model: &ModelName) -> bool {
+        self.flights.iter().any(|flight| flight.need.model == *model)
+    }
+
     /// The signs of life that all share who need the same runner.
     fn beats_of(&self, need: &Need) -> Arc<Beats> {
         let same = self.flights.iter().find(|flight| flight.need == *need);

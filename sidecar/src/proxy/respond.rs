@@ -8,20 +8,28 @@ use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW
 use http::{HeaderMap, HeaderValue, Response};
 use serde_json::{Value, json};
 
+use super::admission::Shedding;
 use super::dice::Dice;
 use super::refused::{Kind, Refused, about};
 use super::route::{Family, RouteFault};
 use super::{headers, wording};
+use crate::metrics::shed_word;
 
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
 const RETRY_KIND: HeaderName = HeaderName::from_static("x-corral-retry");
 const LIMIT: HeaderName = HeaderName::from_static("x-corral-limit");
+const SHED_REASON: HeaderName = HeaderName::from_static("x-corral-shed-reason");
+const QUEUE_POSITION: HeaderName = HeaderName::from_static("x-corral-queue-position");
+const ESTIMATED_WAIT: HeaderName = HeaderName::from_static("x-corral-estimated-wait");
+const QUEUE_TIME: HeaderName = HeaderName::from_static("x-corral-queue-time");
 
 /// SDKs sleep as long as they are told, without a word: beyond this they are told not to.
 const LONGEST_SLEEP: Nanos = Nanos::from_secs(120);
-/// The most jitter.
+/// The most jitter of a wait that is exact.
 const MAX_JITTER: Duration = Duration::from_secs(5);
+/// The least jitter of an estimate: who is told so at one moment comes back over a second at least.
+const SPREAD: Duration = Duration::from_secs(1);
 
 /// Ollama is busy with others than us, whose number nobody knows: as long as when it is not there.
 const OLLAMA_BUSY: Nanos = Nanos::from_secs(5);
@@ -48,6 +56,9 @@ pub(crate) fn refuse(refused: &Refused, context: &Context<'_>) -> Response<Bytes
     }
     headers::insert(headers, context.standings, retry.as_ref(), context.family);
     insert_limits(headers, refused);
+    if let Refused::Shed(shedding) = refused {
+        insert_shed(headers, shedding);
+    }
     if refused.is_final() {
         headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
     }
@@ -68,10 +79,30 @@ pub(crate) fn insert_busy(headers: &mut HeaderMap, dice: &Dice) {
     insert_retry(headers, &about(OLLAMA_BUSY), dice);
 }
 
-/// Never early: jitter only ever adds, and every unit is rounded up.
+/// How long it was waited for a slot, in milliseconds.
+pub(crate) fn insert_queue_time(headers: &mut HeaderMap, waited: Nanos) {
+    headers.insert(QUEUE_TIME, HeaderValue::from(waited.millis_ceil()));
+}
+
+/// What the queue said.
+fn insert_shed(headers: &mut HeaderMap, shedding: &Shedding) {
+    let Shedding { shed, .. } = shedding;
+    headers.insert(SHED_REASON, HeaderValue::from_static(shed_word(shed.reason)));
+    headers.insert(QUEUE_POSITION, HeaderValue::from(shed.position));
+    let tenths = shed.estimated_wait.millis_ceil().div_ceil(100);
+    if let Ok(wait) = HeaderValue::try_from(format!("{}.{}", tenths / 10, tenths % 10)) {
+        headers.insert(ESTIMATED_WAIT, wait);
+    }
+}
+
+/// Never early: jitter only ever adds, and every unit is rounded up. Of an estimate it is up to a fifth.
 fn insert_retry(headers: &mut HeaderMap, retry: &Retry, dice: &Dice) {
     let exact = Duration::from_millis(retry.wait.millis_ceil());
-    let jitter = if retry.shared { dice.up_to((exact / 10).min(MAX_JITTER)) } else { Duration::ZERO };
+    let jitter = match (retry.shared, retry.estimate) {
+        (false, _) => Duration::ZERO,
+        (true, false) => dice.up_to((exact / 10).min(MAX_JITTER)),
+        (true, true) => dice.up_to((exact / 5).max(SPREAD)),
+    };
     let millis = Nanos::from(exact + jitter).millis_ceil();
     headers.insert(RETRY_AFTER_MS, HeaderValue::from(millis));
     headers.insert(RETRY_AFTER, HeaderValue::from(millis.div_ceil(1000).max(1)));

@@ -1,13 +1,14 @@
 use std::num::NonZeroU32;
 use std::sync::Arc;
 
-use corral_limiter::fifo::{QueueFull, QueueRefusal};
+use corral_limiter::queue::{Shed, ShedReason};
 use corral_limiter::{LimitInfo, Oversized, Rate, Refusal, Unit, Violation};
 use http::StatusCode;
 use smallvec::smallvec;
 
 use super::*;
 use crate::health::Unavailable;
+use crate::proxy::admission::WaitBound;
 use crate::proxy::api_key::NoClient;
 use crate::proxy::head::HeadFault;
 use crate::proxy::inspect::{BadJson, BodyFault, ModelFault};
@@ -41,13 +42,21 @@ fn header<'a>(headers: &'a HeaderMap, name: &str) -> Option<&'a str> {
     headers.get(name).map(|value| value.to_str().unwrap())
 }
 
-fn queue_full() -> Refused {
-    Refused::QueueFull(QueueRefusal {
-        reason: QueueFull::Depth,
-        estimated_wait: Nanos::from_secs(3),
-        max_wait: Nanos::from_secs(30),
-    })
+/// With an estimate in milliseconds.
+fn shed(reason: ShedReason, estimate: u64) -> Refused {
+    let (estimated_wait, max_wait) = (Nanos::from_millis(estimate), Nanos::from_secs(30));
+    let shed = Shed { reason, estimated_wait, position: 7, max_wait };
+    Refused::Shed(Shedding { shed, waited: Nanos::from_secs(30), bound: WaitBound::MaxWait })
 }
+
+const REASONS: [(ShedReason, &str); 6] = [
+    (ShedReason::ClientFull, "client_queue_full"),
+    (ShedReason::QueueFull, "queue_full"),
+    (ShedReason::WaitTooLong, "wait_too_long"),
+    (ShedReason::PushedOut, "pushed_out"),
+    (ShedReason::TimedOut, "queue_timeout"),
+    (ShedReason::DeadlineMissed, "deadline"),
+];
 
 /// How each kind is told by the `OpenAI` API (type and code) and by Anthropic's.
 const INVALID: [&str; 3] = ["invalid_request_error", "", "invalid_request_error"];
@@ -62,17 +71,19 @@ const UNAVAILABLE: [&str; 3] = ["server_error", "unavailable", "overloaded_error
 fn every_refusal() -> Vec<(Refused, u16, [&'static str; 3])> {
     vec![
         (limited(Unit::Requests, exact(1970)), 429, RATE_LIMITED),
-        (queue_full(), 429, OVERLOADED),
-        (
-            Refused::QueueTimeout { waited: Nanos::from_secs(9), estimated_wait: Nanos::from_secs(4) },
-            429,
-            OVERLOADED,
-        ),
+        (shed(ShedReason::ClientFull, 3000), 429, OVERLOADED),
+        (shed(ShedReason::QueueFull, 3000), 429, OVERLOADED),
+        (shed(ShedReason::WaitTooLong, 40_000), 429, OVERLOADED),
+        (shed(ShedReason::PushedOut, 3000), 429, OVERLOADED),
+        (shed(ShedReason::TimedOut, 4000), 429, OVERLOADED),
+        (shed(ShedReason::DeadlineMissed, 4000), 429, OVERLOADED),
         (BodyFault::NoRoom.into(), 429, OVERLOADED),
         (Refused::Unavailable(Unavailable::Starting), 503, UNAVAILABLE),
         (Refused::Unavailable(Unavailable::NoPlan), 503, UNAVAILABLE),
         (Refused::Unavailable(Unavailable::OllamaDown), 503, UNAVAILABLE),
         (Refused::Unavailable(Unavailable::Stalled), 503, UNAVAILABLE),
+        (Refused::Unavailable(Unavailable::BreakerOpen), 503, UNAVAILABLE),
+        (Refused::Shut { wait: Nanos::from_secs(7) }, 503, UNAVAILABLE),
         (Refused::Unavailable(Unavailable::Draining), 503, UNAVAILABLE),
         (Refused::NoAnswer, 503, UNAVAILABLE),
         (Refused::Unauthenticated(NoClient::Keyless), 401, NO_KEY),
@@ -237,22 +248,48 @@ fn concurrency_is_told_as_an_estimate() {
 }
 
 #[test]
-fn a_bound_of_the_queue_is_counted_under_its_own_name() {
-    use crate::metrics::RefusedBy;
+fn a_bound_of_the_queue_is_told_and_counted_under_its_own_name() {
+    use crate::metrics::{Outcome, RefusedBy};
 
-    let full = |reason| {
-        let (estimated_wait, max_wait) = (Nanos::from_secs(40), Nanos::from_secs(30));
-        Refused::QueueFull(QueueRefusal { reason, estimated_wait, max_wait })
-    };
-    assert_eq!(full(QueueFull::Depth).reason(), Some(RefusedBy::QueueFull));
-    assert_eq!(full(QueueFull::Wait).reason(), Some(RefusedBy::WaitTooLong));
-    let (waited, estimated_wait) = (Nanos::from_secs(30), Nanos::from_secs(4));
-    let timeout = Refused::QueueTimeout { waited, estimated_wait };
-    assert_eq!(timeout.reason(), Some(RefusedBy::QueueTimeout));
-    let (_, headers, body) = answer(&timeout, Family::Ollama);
-    assert_eq!(body["error"], "No slot came free within 30s. Retry in about 4s.");
-    assert!(["4", "5"].contains(&header(&headers, "retry-after").unwrap()), "{headers:?}");
-    assert_eq!(header(&headers, "x-corral-retry"), Some("estimate"));
+    for (reason, word) in REASONS {
+        let refused = shed(reason, 12_340);
+        assert_eq!(
+            (refused.reason(), refused.outcome()),
+            (Some(RefusedBy::Shed(reason)), Outcome::Shed(reason))
+        );
+        for family in [Family::Ollama, Family::OpenAi, Family::Anthropic] {
+            let (status, headers, _) = answer(&refused, family);
+            assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+            assert_eq!(header(&headers, "x-corral-shed-reason"), Some(word));
+            assert_eq!(header(&headers, "x-corral-queue-position"), Some("7"));
+            assert_eq!(header(&headers, "x-corral-estimated-wait"), Some("12.4"), "rounded up");
+            assert_eq!(header(&headers, "x-corral-retry"), Some("estimate"));
+            assert_eq!(header(&headers, "x-corral-limit"), None);
+        }
+    }
+}
+
+#[test]
+fn estimates_are_spread_and_never_told_short_and_above_two_minutes_nobody_is_to_sleep() {
+    let mut seen = Vec::new();
+    for _ in 0..200 {
+        for (estimate, most) in [(0, 1000), (500, 1500), (20_000, 24_000), (120_000, 144_000)] {
+            let (_, headers, _) = answer(&shed(ShedReason::QueueFull, estimate), Family::Ollama);
+            let millis: u64 = header(&headers, "retry-after-ms").unwrap().parse().unwrap();
+            let seconds: u64 = header(&headers, "retry-after").unwrap().parse().unwrap();
+            assert!(
+                (estimate..=most).contains(&millis) && seconds == millis.div_ceil(1000).max(1),
+                "{millis}"
+            );
+            assert_eq!(header(&headers, "x-should-retry"), None);
+            seen.push(millis);
+        }
+    }
+    seen.sort_unstable();
+    seen.dedup();
+    assert!(seen.len() > 400);
+    let (_, headers, _) = answer(&shed(ShedReason::WaitTooLong, 120_001), Family::Ollama);
+    assert_eq!(header(&headers, "x-should-retry"), Some("false"));
 }
 
 #[test]
@@ -294,7 +331,7 @@ fn a_share_of_a_split_limit_and_a_spoilt_connection_close() {
         (BodyFault::TooSlow.into(), true),
         (Refused::Unavailable(Unavailable::Draining), true),
         (Refused::Unavailable(Unavailable::OllamaDown), false),
-        (queue_full(), false),
+        (shed(ShedReason::QueueFull, 3000), false),
     ] {
         let (_, headers, _) = answer(&refused, Family::Ollama);
         assert_eq!(header(&headers, "connection"), closes.then_some("close"), "{refused:?}");

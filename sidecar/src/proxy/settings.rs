@@ -5,6 +5,9 @@ use std::time::Duration;
 
 pub use super::judge::Bounds as StallBounds;
 
+/// How often Ollama is asked what it has loaded. A model stays for minutes, and a look costs a millisecond.
+pub(crate) const LOOK_INTERVAL: Duration = Duration::from_secs(10);
+
 /// Every bound and time of the data path.
 #[derive(Debug, Clone)]
 pub struct ProxySettings {
@@ -37,6 +40,8 @@ pub struct ProxySettings {
     pub hold_loading: Duration,
     /// When a runner from which nothing comes has stopped.
     pub stall: StallBounds,
+    /// From one look at what Ollama has loaded to the next, while something is: [`LOOK_INTERVAL`].
+    pub look_interval: Duration,
     /// Whether models belong on a GPU, so that one which is not wholly there is told of. Default no.
     pub expect_gpu: bool,
     /// How long requests in flight may take to end at shutdown. Default 30 s.
@@ -60,6 +65,7 @@ impl ProxySettings {
             hold_loaded: Duration::from_secs(1),
             hold_loading: Duration::from_mins(10),
             stall: StallBounds::default(),
+            look_interval: LOOK_INTERVAL,
             expect_gpu: false,
             shutdown_grace: Duration::from_secs(30),
         }

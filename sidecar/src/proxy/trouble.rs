@@ -73,8 +73,8 @@ impl Signs {
         if paces.len() < ENOUGH + LATEST {
             return false;
         }
-        let before = median(paces.iter().take(paces.len() - LATEST));
-        let now = median(paces.iter().skip(paces.len() - LATEST));
+        let before = median(paces.iter().copied().take(paces.len() - LATEST));
+        let now = median(paces.iter().copied().skip(paces.len() - LATEST));
         now > before * FACTOR
     }
 
@@ -109,8 +109,9 @@ impl Signs {
     }
 }
 
-fn median<'a>(times: impl Iterator<Item = &'a Duration>) -> Duration {
-    let mut sorted: Vec<_> = times.copied().collect();
+/// The middle one; zero of none.
+pub(super) fn median(times: impl Iterator<Item = Duration>) -> Duration {
+    let mut sorted: Vec<_> = times.collect();
     sorted.sort_unstable();
     sorted.get(sorted.len() / 2).copied().unwrap_or_default()
 }

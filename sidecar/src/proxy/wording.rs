@@ -3,9 +3,10 @@
 use std::cmp::Reverse;
 use std::fmt::Write;
 
-use corral_limiter::fifo::{QueueFull, QueueRefusal};
+use corral_limiter::queue::ShedReason;
 use corral_limiter::{Nanos, Oversized, Rate, Refusal, Unit, Violation};
 
+use super::admission::{Shedding, WaitBound};
 use super::api_key::NoClient;
 use super::headers::MAX_ITEMS;
 use crate::health::Unavailable;
@@ -86,15 +87,49 @@ pub(crate) fn words(unit: Unit) -> &'static str {
     }
 }
 
-/// Which bound of the queue is in the way, and when to come back.
-pub(crate) fn queue(refusal: &QueueRefusal) -> String {
-    let wait = seconds(refusal.estimated_wait);
-    match refusal.reason {
-        QueueFull::Depth => format!("The queue of this pod is full. Retry in about {wait}."),
-        QueueFull::Wait => format!(
-            "This request would wait about {wait}, longer than the {} this pool allows. Retry in about {wait}.",
-            seconds(refusal.max_wait)
+/// Which bound of the queue is in the way, by the field that sets it, what to do, and when to come back.
+pub(crate) fn shed(shedding: &Shedding) -> String {
+    let Shedding { shed, waited, bound } = shedding;
+    let (wait, max_wait) = (seconds(shed.estimated_wait), seconds(shed.max_wait));
+    let why = match shed.reason {
+        ShedReason::ClientFull => "As many of your requests wait here as one client may have waiting \
+             (spec.capacity.queue.maxDepthPerClient), or they hold as much data as one may. Let them be answered before \
+             you send more."
+            .to_owned(),
+        ShedReason::QueueFull => "The queue of this pod is full (spec.capacity.queue.maxDepth).".to_owned(),
+        ShedReason::WaitTooLong => {
+            format!("This request would wait about {wait}, longer than {}.", bounded(*bound, &max_wait))
+        }
+        ShedReason::PushedOut => "This request has lost its place: the queue of this pod is full \
+             (spec.capacity.queue.maxDepth), others came that have less in it, or are more urgent, and of those that \
+             could go your client has the most waiting. Send fewer at one time."
+            .to_owned(),
+        ShedReason::TimedOut => {
+            format!("No slot came free within {}: {}.", seconds(*waited), bounded(*bound, &max_wait))
+        }
+        ShedReason::DeadlineMissed => "The timeout that this request came with would end before its answer could be \
+             of use. Give it more time."
+            .to_owned(),
+    };
+    format!("{why} Retry in about {wait}.")
+}
+
+/// What bounds a wait, and how long that is.
+fn bounded(bound: WaitBound, max_wait: &str) -> String {
+    match bound {
+        WaitBound::MaxWait => {
+            format!("the {max_wait} that this pool lets it wait (spec.capacity.queue.maxWaitSeconds)")
+        }
+        WaitBound::BatchMaxWait => format!(
+            "the {max_wait} that this pool lets one of low priority wait (spec.capacity.queue.batchMaxWaitSeconds)"
         ),
+        WaitBound::OwnTimeout(quarter) => {
+            format!(
+                "the {} that are a quarter of the timeout it came with; give it more time",
+                seconds(quarter)
+            )
+        }
+        WaitBound::Overload => "what anybody waits while this pod is overloaded; send less".to_owned(),
     }
 }
 
@@ -114,6 +149,7 @@ pub(crate) fn unavailable(why: Unavailable) -> &'static str {
         Unavailable::NoPlan => "No plan of limits has been received yet.",
         Unavailable::OllamaDown => "Ollama is down.",
         Unavailable::Stalled => "The model has stopped working.",
+        Unavailable::BreakerOpen => "Ollama fails what it is sent, and is left alone for a moment.",
         Unavailable::Draining => "This pod is shutting down.",
     }
 }
@@ -158,6 +194,8 @@ pub(crate) fn window(window: Nanos) -> String {
 
 #[cfg(test)]
 mod tests {
+    use corral_limiter::queue::Shed;
+
     use super::*;
 
     #[test]
@@ -189,17 +227,34 @@ mod tests {
         assert_eq!(duration(Nanos(1)), "1ms");
     }
 
+    fn told(reason: ShedReason, bound: WaitBound) -> String {
+        let (estimated_wait, max_wait) = (Nanos::from_secs(40), Nanos::from_secs(30));
+        let shed = Shed { reason, estimated_wait, position: 3, max_wait };
+        super::shed(&Shedding { shed, waited: Nanos::from_millis(30_010), bound })
+    }
+
     #[test]
-    fn a_full_queue_and_a_long_one_are_told_apart() {
-        let told = |reason| {
-            let (estimated_wait, max_wait) = (Nanos::from_secs(40), Nanos::from_secs(30));
-            queue(&QueueRefusal { reason, estimated_wait, max_wait })
-        };
-        assert_eq!(told(QueueFull::Depth), "The queue of this pod is full. Retry in about 40s.");
-        assert_eq!(
-            told(QueueFull::Wait),
-            "This request would wait about 40s, longer than the 30s this pool allows. Retry in about 40s."
-        );
+    fn each_bound_of_the_queue_is_told_by_the_field_that_sets_it_and_with_what_to_do() {
+        use ShedReason::{ClientFull, DeadlineMissed, PushedOut, QueueFull, TimedOut, WaitTooLong};
+        for (reason, bound, words) in [
+            (ClientFull, WaitBound::MaxWait, "spec.capacity.queue.maxDepthPerClient"),
+            (QueueFull, WaitBound::MaxWait, "spec.capacity.queue.maxDepth)"),
+            (PushedOut, WaitBound::MaxWait, "Send fewer at one time."),
+            (WaitTooLong, WaitBound::MaxWait, "about 40s, longer than the 30s that this pool lets it wait"),
+            (WaitTooLong, WaitBound::BatchMaxWait, "spec.capacity.queue.batchMaxWaitSeconds"),
+            (
+                WaitTooLong,
+                WaitBound::OwnTimeout(Nanos::from_secs(5)),
+                "than the 5s that are a quarter of the timeout",
+            ),
+            (TimedOut, WaitBound::MaxWait, "within 30.01s: the 30s that this pool lets it wait (spec."),
+            (TimedOut, WaitBound::Overload, "while this pod is overloaded"),
+            (DeadlineMissed, WaitBound::MaxWait, "Give it more time."),
+        ] {
+            let text = told(reason, bound);
+            assert!(text.contains(words) && text.ends_with(" Retry in about 40s."), "{reason:?}: {text}");
+            assert!(!text.contains("  "), "{text}");
+        }
     }
 
     #[test]

@@ -69,6 +69,13 @@ async fn converse(mut stream: TcpStream, seen: Arc<Seen>) {
             write(&mut stream, "HTTP/1.1 200 OK\r\nContent-Length: 17\r\n\r\n{\"embeddings\":[]}").await;
             continue;
         }
+        if asks_what_a_model_is(&request) {
+            // On a connection that counts for nothing: that a model is not described is no trouble.
+            seen.connections.fetch_sub(1, Ordering::SeqCst);
+            let head = "HTTP/1.1 200 OK\r\nConnection: close\r\nContent-Length: 2\r\n\r\n";
+            write(&mut stream, &format!("{head}{{}}")).await;
+            return;
+        }
         seen.requests.lock().push(request.clone());
         let running = seen.running.fetch_add(1, Ordering::SeqCst) + 1;
         seen.most.fetch_max(running, Ordering::SeqCst);
@@ -82,6 +89,11 @@ async fn converse(mut stream: TcpStream, seen: Arc<Seen>) {
             return;
         }
     }
+}
+
+/// Whether it is the sidecar's own question, and no client's.
+fn asks_what_a_model_is(request: &str) -> bool {
+    request.starts_with("POST /api/show") && !request.contains("\"kind\"") && !request.contains("\"name\"")
 }
 
 /// Whether the answer could be given to its end.

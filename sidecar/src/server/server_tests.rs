@@ -10,7 +10,7 @@ mod stall;
 use std::num::NonZeroU32;
 use std::sync::atomic::Ordering;
 
-use corral_limiter::fifo::SlotBounds;
+use corral_limiter::queue::Slots;
 use corral_limiter::{HeadFacts, LimiterSettings, compile};
 use corral_wire::{
     EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
@@ -75,7 +75,7 @@ async fn world_of(per_model: u32, burst: u64, change: impl FnOnce(&mut ProxySett
     health.upstream_answered();
     let settings = CoreSettings {
         limiter: LimiterSettings { hash_key: [1; 16], keys_per_limit: 100 },
-        slots: SlotBounds { per_model, total: 3 },
+        slots: Slots { per_model, models: 3 },
     };
     let core = Arc::new(Core::new(settings, health, Arc::new(Metrics::new())));
     core.take_plan(Arc::new(compile(&plan(burst)).unwrap()), NonZeroU32::MIN);
@@ -631,10 +631,6 @@ fn counted(world: &World, endpoint: &str, outcome: &str) -> bool {
 #[tokio::test]
 async fn every_request_has_exactly_one_outcome() {
     let world = world_with(3, |_| ()).await;
-    let never = world.send(&post("/api/chat", "", r#"{"model":"never"}"#)).await;
-    world.until(|world| world.core.gauges().in_flight == 1).await;
-    drop(never);
-    world.until(|world| counted(world, "chat", "client_gone")).await;
     world.post("/api/generate", r#"{"model":"tiny"}"#).await;
     world.until(|world| counted(world, "generate", "served")).await;
     world.post("/v1/completions", r#"{"model":"cut"}"#).await;
@@ -642,6 +638,10 @@ async fn every_request_has_exactly_one_outcome() {
     // What was cut before it said a word was given back.
     world.post("/v1/chat/completions", r#"{"model":"tiny"}"#).await;
     world.until(|world| counted(world, "chat", "served")).await;
+    let never = world.send(&post("/api/chat", "", r#"{"model":"never"}"#)).await;
+    world.until(|world| world.core.gauges().in_flight == 1).await;
+    drop(never);
+    world.until(|world| counted(world, "chat", "client_gone")).await;
     world.post("/api/embed", r#"{"model":"tiny"}"#).await;
     world.until(|world| counted(world, "embed", "limited")).await;
     world.raw("GET /api/nothing HTTP/1.1\r\nHost: a\r\nConnection: close\r\n\r\n").await;

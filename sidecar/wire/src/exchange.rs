@@ -156,6 +156,8 @@ pub struct Gauges {
     pub in_flight: u32,
     /// Requests waiting for a slot.
     pub queued: u32,
+    /// For how long all of them will probably hold their slots, summed, in milliseconds; an estimate.
+    pub queued_cost_ms: u64,
     /// Age of the oldest waiting request, in milliseconds; 0 when none waits.
     pub oldest_wait_ms: u64,
     /// How long one more request would wait for a slot of the model that is waited for longest, in milliseconds; an

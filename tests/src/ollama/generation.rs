@@ -65,6 +65,9 @@ pub(crate) struct Generation {
     text: String,
     tokens: usize,
     arrived: Instant,
+    /// When it was given to a runner.
+    scheduled: Instant,
+    /// When it got its slot. What lies between is in no duration but the total.
     placed: Instant,
     first: Option<Instant>,
 }
@@ -79,7 +82,7 @@ impl Generation {
         arrived: Instant,
     ) -> Self {
         let ending = Ending::new(record);
-        let placed = Instant::now();
+        let (scheduled, placed) = (slot.scheduled, Instant::now());
         let slot = Some(slot);
         Self {
             extent,
@@ -90,6 +93,7 @@ impl Generation {
             text: String::new(),
             tokens: 0,
             arrived,
+            scheduled,
             placed,
             first: None,
         }
@@ -182,7 +186,7 @@ impl Generation {
             prompt_tokens,
             tokens,
             total_ns: nanos(now - self.arrived),
-            load_ns: nanos(self.placed - self.arrived),
+            load_ns: nanos(self.scheduled - self.arrived),
             prompt_ns: nanos(first - self.placed),
             eval_ns: nanos(now - first),
         })
@@ -190,11 +194,11 @@ impl Generation {
 }
 
 /// At least one, because a zero would be left out of the answer.
-fn nanos(time: Duration) -> u64 {
+pub(crate) fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 
-async fn pause(time: Duration) {
+pub(crate) async fn pause(time: Duration) {
     if !time.is_zero() {
         sleep(time).await;
     }

@@ -69,7 +69,7 @@ struct Shown {
 }
 
 fn details(model: &ModelSpec) -> Details {
-    let family = if model.embeds { "bert" } else { "llama" };
+    let family = model.family;
     Details {
         parent_model: "",
         format: "gguf",

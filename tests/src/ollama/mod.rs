@@ -85,6 +85,11 @@ impl ScriptedOllama {
         *self.world.pace.lock() = pace;
     }
 
+    /// From now on its models have so many slots, as if something else took or gave back the rest.
+    pub fn set_parallel(&self, parallel: usize) {
+        self.world.scheduler.set_parallel(parallel);
+    }
+
     /// From now on every generation waits at this gate before each token and before its end.
     pub fn gate(&self) -> Gate {
         let gate = Gate::shut();

@@ -95,6 +95,7 @@ struct Log {
     models: BTreeMap<String, Load>,
     all: Load,
     loads: usize,
+    embedded: usize,
     unread: usize,
     connections: u64,
     open: usize,
@@ -147,6 +148,11 @@ impl Record {
         self.log.lock().loads
     }
 
+    /// How many inputs have been embedded, of whatever requests.
+    pub fn embedded_inputs(&self) -> usize {
+        self.log.lock().embedded
+    }
+
     /// Requests whose body never became whole.
     pub fn broken_bodies(&self) -> usize {
         self.log.lock().unread
@@ -178,6 +184,10 @@ impl Record {
 
     pub(crate) fn loaded(&self) {
         self.log.lock().loads += 1;
+    }
+
+    pub(crate) fn embedded(&self) {
+        self.log.lock().embedded += 1;
     }
 
     pub(crate) fn connected(&self) -> Connected {

@@ -2,6 +2,10 @@
 //!
 //! A request for a loaded model never meets `max_queue`. A client that leaves before it holds a runner is forgotten
 //! by the loader, and its handler would wait for ever: it counts as leaked, as the real one leaks.
+//!
+//! Whoever wants a loaded model with other options, or one more model than there is room for, waits in the loader until
+//! the runner in the way is idle. Meanwhile all who wait for loads wait behind it, and requests that the old runner
+//! suits pass by, so that it may never become idle.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,12 +13,12 @@ use std::sync::atomic::{AtomicUsize, Ordering};
 
 use jiff::Timestamp;
 use parking_lot::Mutex;
-use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot};
-use tokio::time::sleep;
+use tokio::sync::{OwnedSemaphorePermit, Semaphore, mpsc, oneshot, watch};
+use tokio::time::{Instant, sleep};
 
 use super::name;
 use super::record::{Outcome, Record, Running};
-use super::settings::{ModelSpec, Pace, Wedge};
+use super::settings::{ModelSpec, Pace, Settings, Wedge};
 
 /// What a runner was started with: a request that wants another of these makes it load anew.
 pub(crate) type RunnerOptions = Vec<(&'static str, String)>;
@@ -30,40 +34,61 @@ pub(crate) enum NoRunner {
 
 /// A slot of a runner, held until dropped.
 pub(crate) struct Slot {
+    /// When its request was given to the runner: what it waited for its slot comes after.
+    pub(crate) scheduled: Instant,
     _permit: OwnedSemaphorePermit,
     _running: Running,
     _user: User,
 }
 
 struct Runner {
+    model: ModelSpec,
     options: RunnerOptions,
     slots: Arc<Semaphore>,
-    parallel: usize,
     usage: Arc<Usage>,
 }
 
 /// Who is on a runner, and until when it stays. That is fixed when it first becomes idle, and moves when it does so again.
 #[derive(Default)]
 struct Usage {
-    users: AtomicUsize,
+    users: watch::Sender<usize>,
     idle_since: Mutex<Option<Timestamp>>,
 }
 
+impl Usage {
+    fn is_idle(&self) -> bool {
+        *self.users.borrow() == 0
+    }
+
+    /// Waits until nobody is on it.
+    async fn idle(&self) {
+        // The sender lives in `self`, so this cannot fail.
+        let _ = self.users.subscribe().wait_for(|users| *users == 0).await;
+    }
+}
+
 /// One request on a runner, from when it was given to it until it is over.
-struct User(Arc<Usage>);
+struct User {
+    slots: Arc<Semaphore>,
+    usage: Arc<Usage>,
+}
 
 impl User {
-    fn of(usage: &Arc<Usage>) -> Self {
-        usage.users.fetch_add(1, Ordering::SeqCst);
-        Self(usage.clone())
+    fn of(runner: &Runner) -> Self {
+        runner.usage.users.send_modify(|users| *users += 1);
+        Self { slots: runner.slots.clone(), usage: runner.usage.clone() }
     }
 }
 
 impl Drop for User {
     fn drop(&mut self) {
-        if self.0.users.fetch_sub(1, Ordering::SeqCst) == 1 {
-            *self.0.idle_since.lock() = Some(Timestamp::now());
-        }
+        let usage = &self.usage;
+        usage.users.send_modify(|users| {
+            *users -= 1;
+            if *users == 0 {
+                *usage.idle_since.lock() = Some(Timestamp::now());
+            }
+        });
     }
 }
 
@@ -78,7 +103,7 @@ pub(crate) struct Listed {
 struct Pending {
     model: ModelSpec,
     options: RunnerOptions,
-    reply: oneshot::Sender<Result<(), NoRunner>>,
+    reply: oneshot::Sender<Result<User, NoRunner>>,
 }
 
 type Runners = Arc<Mutex<HashMap<String, Runner>>>;
@@ -93,60 +118,67 @@ pub(crate) struct Scheduler {
     record: Record,
     pace: Arc<Mutex<Pace>>,
     wedge: Wedge,
+    parallel: Arc<AtomicUsize>,
 }
 
 impl Scheduler {
     /// Starts the loader; it ends when the scheduler is dropped.
-    pub(crate) fn start(
-        parallel: usize,
-        max_queue: usize,
-        record: Record,
-        pace: Arc<Mutex<Pace>>,
-        wedge: Wedge,
-    ) -> Self {
+    pub(crate) fn start(settings: &Settings, record: Record, pace: Arc<Mutex<Pace>>, wedge: Wedge) -> Self {
         let (pending, queue) = mpsc::unbounded_channel();
         let runners = Runners::default();
         let queued = Arc::new(AtomicUsize::new(0));
         let loading = Arc::default();
+        let parallel = Arc::new(AtomicUsize::new(settings.num_parallel));
         let loader = Loader {
             runners: runners.clone(),
             loading: Arc::clone(&loading),
             queued: queued.clone(),
-            parallel: parallel.max(1),
+            parallel: parallel.clone(),
+            max_loaded: settings.max_loaded,
             record: record.clone(),
             pace: pace.clone(),
         };
         tokio::spawn(loader.run(queue));
-        Self { runners, loading, pending, queued, max_queue, record, pace, wedge }
+        Self {
+            runners,
+            loading,
+            pending,
+            queued,
+            max_queue: settings.max_queue,
+            record,
+            pace,
+            wedge,
+            parallel,
+        }
     }
 
     /// Finds a runner, loads one if need be, and waits for a slot of it.
     pub(crate) async fn slot(&self, model: &ModelSpec, options: RunnerOptions) -> Result<Slot, NoRunner> {
-        self.runner(model, options).await?;
+        let user = self.runner(model, options).await?;
         let mut leaving = Leaving { record: &self.record, outcome: Some(Outcome::LeftWaiting) };
-        let slot = self.take_slot(&model.name).await;
+        let slot = self.take_slot(&model.name, user).await;
         leaving.outcome = None;
         slot
     }
 
     /// Finds a runner, or loads one, and is on it for a moment: all that a request without input does.
     pub(crate) async fn visit(&self, model: &ModelSpec, options: RunnerOptions) -> Result<(), NoRunner> {
-        self.runner(model, options).await?;
         // Who is on it alone leaves it idle anew.
-        drop(self.runners.lock().get(&model.name).map(|runner| User::of(&runner.usage)));
-        Ok(())
+        self.runner(model, options).await.map(drop)
     }
 
     /// Finds a runner, or loads one. One that is loaded must say that it is well.
-    async fn runner(&self, model: &ModelSpec, options: RunnerOptions) -> Result<(), NoRunner> {
+    async fn runner(&self, model: &ModelSpec, options: RunnerOptions) -> Result<User, NoRunner> {
         let mut leaving = Leaving { record: &self.record, outcome: Some(Outcome::Leaked) };
         let pace = *self.pace.lock();
         sleep(pace.schedule).await;
-        let found = if self.fits(&model.name, &options) {
+        if self.suits(&model.name, &options) {
             self.wedge.passed().await;
-            Ok(())
-        } else {
-            self.load(model, options).await
+        }
+        // What was loaded may have gone while it said so.
+        let found = match self.join(&model.name, &options) {
+            Some(user) => Ok(user),
+            None => self.load(model, options).await,
         };
         leaving.outcome = None;
         found
@@ -168,11 +200,33 @@ impl Scheduler {
         self.runners.lock().remove(model);
     }
 
-    fn fits(&self, model: &str, options: &RunnerOptions) -> bool {
+    /// Gives every runner another number of slots; those that go are waited for, in their turn.
+    pub(crate) fn set_parallel(&self, parallel: usize) {
+        let before = self.parallel.swap(parallel, Ordering::SeqCst);
+        for runner in self.runners.lock().values() {
+            let (had, has) = (runner.model.slots(before), runner.model.slots(parallel));
+            runner.slots.add_permits(has.saturating_sub(had));
+            let (slots, fewer) = (runner.slots.clone(), had.saturating_sub(has));
+            tokio::spawn(async move {
+                for _ in 0..fewer {
+                    // A closed one has no slots any more.
+                    if let Ok(slot) = slots.acquire().await {
+                        slot.forget();
+                    }
+                }
+            });
+        }
+    }
+
+    fn suits(&self, model: &str, options: &RunnerOptions) -> bool {
         self.runners.lock().get(model).is_some_and(|runner| runner.options == *options)
     }
 
-    async fn load(&self, model: &ModelSpec, options: RunnerOptions) -> Result<(), NoRunner> {
+    fn join(&self, model: &str, options: &RunnerOptions) -> Option<User> {
+        self.runners.lock().get(model).filter(|runner| runner.options == *options).map(User::of)
+    }
+
+    async fn load(&self, model: &ModelSpec, options: RunnerOptions) -> Result<User, NoRunner> {
         let (reply, answer) = oneshot::channel();
         let pending = Pending { model: model.clone(), options, reply };
         if self.queued.load(Ordering::SeqCst) > self.max_queue {
@@ -183,18 +237,17 @@ impl Scheduler {
         answer.await.unwrap_or(Err(NoRunner::Busy))
     }
 
-    async fn take_slot(&self, model: &str) -> Result<Slot, NoRunner> {
-        let gone = || NoRunner::Failed("model was unloaded".to_owned());
-        let on = |runner: &Runner| (runner.slots.clone(), User::of(&runner.usage));
-        let (slots, user) = self.runners.lock().get(model).map(on).ok_or_else(gone)?;
+    async fn take_slot(&self, model: &str, user: User) -> Result<Slot, NoRunner> {
+        let scheduled = Instant::now();
+        let gone = |_| NoRunner::Failed("model was unloaded".to_owned());
         let short = name::short(model);
-        let permit = if let Ok(permit) = slots.clone().try_acquire_owned() {
+        let permit = if let Ok(permit) = user.slots.clone().try_acquire_owned() {
             permit
         } else {
             let _waiting = self.record.waits(&short);
-            slots.acquire_owned().await.map_err(|_| gone())?
+            user.slots.clone().acquire_owned().await.map_err(gone)?
         };
-        Ok(Slot { _permit: permit, _running: self.record.runs(&short), _user: user })
+        Ok(Slot { scheduled, _permit: permit, _running: self.record.runs(&short), _user: user })
     }
 }
 
@@ -216,7 +269,8 @@ struct Loader {
     runners: Runners,
     loading: Arc<Mutex<Option<String>>>,
     queued: Arc<AtomicUsize>,
-    parallel: usize,
+    parallel: Arc<AtomicUsize>,
+    max_loaded: usize,
     record: Record,
     pace: Arc<Mutex<Pace>>,
 }
@@ -234,18 +288,17 @@ impl Loader {
         }
     }
 
-    async fn ensure(&self, model: &ModelSpec, options: RunnerOptions) -> Result<(), NoRunner> {
-        let old = self.runners.lock().get(&model.name).map(|old| {
-            let fits = old.options == options;
-            (fits, old.slots.clone(), old.parallel)
-        });
-        if let Some((fits, slots, parallel)) = old {
-            if fits {
-                return Ok(());
+    async fn ensure(&self, model: &ModelSpec, options: RunnerOptions) -> Result<User, NoRunner> {
+        while let Some((name, usage)) = self.in_the_way(&model.name, &options) {
+            usage.idle().await;
+            let mut runners = self.runners.lock();
+            // Whoever the old runner suits may have come to it meanwhile.
+            if usage.is_idle() {
+                runners.remove(&name);
             }
-            let all = u32::try_from(parallel).unwrap_or(u32::MAX);
-            // It waits for what runs; a closed semaphore means that it is unloaded already.
-            let _ = slots.acquire_many(all).await;
+        }
+        if let Some(runner) = self.runners.lock().get(&model.name) {
+            return Ok(User::of(runner));
         }
         let load = self.pace.lock().load;
         *self.loading.lock() = Some(model.name.clone());
@@ -254,104 +307,29 @@ impl Loader {
         if let Some(error) = &model.load_error {
             return Err(NoRunner::Failed(error.clone()));
         }
-        let parallel = if model.embeds { 1 } else { self.parallel };
-        let runner =
-            Runner { options, slots: Arc::new(Semaphore::new(parallel)), parallel, usage: Arc::default() };
+        let slots = Arc::new(Semaphore::new(model.slots(self.parallel.load(Ordering::SeqCst))));
+        let runner = Runner { options, slots, model: model.clone(), usage: Arc::default() };
+        let user = User::of(&runner);
         self.runners.lock().insert(model.name.clone(), runner);
         self.record.loaded();
-        Ok(())
+        Ok(user)
+    }
+
+    /// The runner that must go before a model can be had with these options: its own, if that has others, or where there
+    /// is no room for it an idle one, or else any.
+    fn in_the_way(&self, model: &str, options: &RunnerOptions) -> Option<(String, Arc<Usage>)> {
+        let runners = self.runners.lock();
+        if let Some(own) = runners.get(model) {
+            return (own.options != *options).then(|| (model.to_owned(), own.usage.clone()));
+        }
+        if self.max_loaded == 0 || runners.len() < self.max_loaded {
+            return None;
+        }
+        let first = runners.iter().min_by_key(|(name, runner)| (!runner.usage.is_idle(), (*name).clone()));
+        first.map(|(name, runner)| (name.clone(), runner.usage.clone()))
     }
 }
 
 #[cfg(test)]
-mod tests {
-    use std::time::Duration;
-
-    use super::*;
-
-    fn scheduler(parallel: usize, max_queue: usize, load_ms: u64) -> (Arc<Scheduler>, Record) {
-        let pace = Pace { load: Duration::from_millis(load_ms), ..Pace::default() };
-        let record = Record::default();
-        let pace = Arc::new(Mutex::new(pace));
-        (Arc::new(Scheduler::start(parallel, max_queue, record.clone(), pace, Wedge::default())), record)
-    }
-
-    async fn all_at_once(scheduler: &Arc<Scheduler>, count: usize) -> Vec<Result<(), NoRunner>> {
-        let model = ModelSpec::endless("slow");
-        let one = || {
-            let (scheduler, model) = (scheduler.clone(), model.clone());
-            tokio::spawn(async move {
-                let slot = scheduler.slot(&model, vec![]).await;
-                sleep(Duration::from_secs(3)).await;
-                slot.map(|_| ())
-            })
-        };
-        let running: Vec<_> = (0..count).map(|_| one()).collect();
-        let mut results = Vec::new();
-        for task in running {
-            results.push(task.await.unwrap());
-        }
-        results
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn an_unloaded_model_with_a_queue_of_two_serves_three_of_eight() {
-        let (scheduler, _) = scheduler(1, 2, 100);
-        let served = all_at_once(&scheduler, 8).await.iter().filter(|one| one.is_ok()).count();
-        assert_eq!(served, 3);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_loaded_model_queues_without_bound() {
-        let (scheduler, record) = scheduler(1, 2, 0);
-        drop(scheduler.slot(&ModelSpec::endless("slow"), vec![]).await);
-        let served = all_at_once(&scheduler, 8).await.iter().filter(|one| one.is_ok()).count();
-        assert_eq!(served, 8);
-        let load = record.model("slow:latest");
-        assert_eq!((load.max_running, load.max_waiting), (1, 7));
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn a_client_leaks_before_it_has_a_runner_and_never_after() {
-        let (scheduler, record) = scheduler(1, 2, 1000);
-        let model = ModelSpec::endless("slow");
-        let brief = Duration::from_millis(100);
-        assert!(tokio::time::timeout(brief, scheduler.slot(&model, vec![])).await.is_err());
-        assert_eq!(record.leaked(), 1);
-        let slot = scheduler.slot(&model, vec![]).await.ok().unwrap();
-        assert!(tokio::time::timeout(brief, scheduler.slot(&model, vec![])).await.is_err());
-        assert_eq!((record.leaked(), record.count(Outcome::LeftWaiting)), (1, 1));
-        drop(slot);
-        assert_eq!(record.load().running, 0);
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn what_is_listed_has_a_fixed_expiry_once_it_was_idle() {
-        let (scheduler, _) = scheduler(2, 2, 1000);
-        let model = ModelSpec::endless("slow");
-        let expiries = || scheduler.listed().iter().map(|one| one.idle_since).collect::<Vec<_>>();
-        let taking = scheduler.slot(&model, vec![]);
-        tokio::pin!(taking);
-        assert!(tokio::time::timeout(Duration::from_millis(100), &mut taking).await.is_err());
-        assert_eq!(expiries(), [None], "listed while it loads");
-        let slot = taking.await.ok().unwrap();
-        assert_eq!(expiries(), [None], "not idle yet");
-        drop(slot);
-        let idle = expiries();
-        assert!(idle[0].is_some());
-        let again = scheduler.slot(&model, vec![]).await.ok().unwrap();
-        assert_eq!(expiries(), idle, "requests do not move it");
-        drop(again);
-        assert!(expiries() > idle, "the next idleness does");
-    }
-
-    #[tokio::test(start_paused = true)]
-    async fn other_options_load_the_model_anew() {
-        let (scheduler, record) = scheduler(1, 2, 10);
-        let model = ModelSpec::endless("slow");
-        drop(scheduler.slot(&model, vec![]).await);
-        drop(scheduler.slot(&model, vec![("num_ctx", "1024".to_owned())]).await);
-        drop(scheduler.slot(&model, vec![("num_ctx", "1024".to_owned())]).await);
-        assert_eq!(record.loads(), 2);
-    }
-}
+#[path = "sched_tests.rs"]
+mod tests;

@@ -20,13 +20,13 @@ use tokio::time::{Instant, sleep};
 
 use super::door::{self, Entry};
 use super::fault::{Fault, Script};
-use super::generation::{Ending, Extent, Generation, Rhythm, Step};
+use super::generation::{Ending, Extent, Generation, Rhythm, Step, pause};
 use super::job::{self, Job, Refusal, Work};
 use super::record::{Arrival, Outcome, Record};
 use super::route::{self, Endpoint, Route};
 use super::sched::{Listed, NoRunner, Scheduler, Slot};
 use super::settings::{Gate, Settings, Wedge};
-use super::voice::{self, Voice};
+use super::voice::{self, Took, Voice};
 use super::{SharedPace, VERSION, metadata};
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -35,7 +35,7 @@ type Answer = Result<Response<Body>, io::Error>;
 /// Everything that a server's connections share.
 pub(crate) struct World {
     settings: Settings,
-    scheduler: Scheduler,
+    pub(crate) scheduler: Scheduler,
     pub(crate) record: Record,
     pub(crate) script: Script,
     pub(crate) pace: SharedPace,
@@ -49,13 +49,7 @@ impl World {
         let record = Record::default();
         let pace = Arc::new(Mutex::new(settings.pace));
         let wedge = Wedge::default();
-        let scheduler = Scheduler::start(
-            settings.num_parallel,
-            settings.max_queue,
-            record.clone(),
-            pace.clone(),
-            wedge.clone(),
-        );
+        let scheduler = Scheduler::start(&settings, record.clone(), pace.clone(), wedge.clone());
         let (script, gate) = (Script::default(), Mutex::new(None));
         Self { settings, scheduler, record, script, pace, gate, wedge }
     }
@@ -184,10 +178,13 @@ async fn infer(world: &Arc<World>, job: Job, fault: Option<Fault>, arrived: Inst
     };
     match (&job.work, slot) {
         (Work::Embed { inputs, base64, prompt_tokens }, slot) => {
-            let (media, body) = voice::vectors(job.endpoint, &job.spelling, *inputs, *base64, *prompt_tokens);
+            let scheduled = slot.as_ref().map(|slot| slot.scheduled);
             if let Some(slot) = slot {
                 embed(world, *inputs, slot).await;
             }
+            let took = scheduled.map(|scheduled| Took::until_now(arrived, scheduled));
+            let (media, body) =
+                voice::vectors(job.endpoint, &job.spelling, *inputs, *base64, (*prompt_tokens, took));
             if job.endpoint != Endpoint::Embeddings {
                 world.record.told(*prompt_tokens, 0);
             }
@@ -220,12 +217,15 @@ async fn place(world: &World, job: &Job) -> Result<Option<Slot>, NoRunner> {
     }
 }
 
-/// One slot, one token's time an input: the real server's inputs wait on each other in the same way.
+/// The real server gives each input to the runner by itself, all at once; with its one slot they go through it one after
+/// the other, before anybody who comes later.
 async fn embed(world: &Arc<World>, inputs: usize, slot: Slot) {
     let mut ending = Ending::new(world.record.clone());
-    let pace = *world.pace.lock();
-    let inputs = u32::try_from(inputs).unwrap_or(u32::MAX);
-    sleep(pace.prompt + pace.token.saturating_mul(inputs)).await;
+    for _ in 0..inputs {
+        let pace = *world.pace.lock();
+        pause(pace.prompt + pace.token).await;
+        world.record.embedded();
+    }
     drop(slot);
     ending.outcome = Outcome::Finished;
 }

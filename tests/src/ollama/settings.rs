@@ -5,6 +5,22 @@ use std::time::Duration;
 
 use tokio::sync::{Semaphore, watch};
 
+/// Architectures that have one slot whatever `OLLAMA_NUM_PARALLEL` says (`Scheduler.load` in `server/sched.go`, the same
+/// from v0.24.0 to v0.33.0-rc2).
+pub(crate) const ONE_SLOT: [&str; 11] = [
+    "mllama",
+    "qwen3vl",
+    "qwen3vlmoe",
+    "qwen35",
+    "qwen35moe",
+    "qwen3next",
+    "lfm2",
+    "lfm2moe",
+    "nemotron_h",
+    "nemotron_h_moe",
+    "nemotron_h_omni",
+];
+
 /// One model in its store.
 #[derive(Debug, Clone)]
 pub struct ModelSpec {
@@ -13,6 +29,8 @@ pub struct ModelSpec {
     /// The spelling by which the legacy embeddings endpoint, which minds case, knows it.
     pub(crate) written: String,
     pub(crate) embeds: bool,
+    /// Its architecture, `details.family`.
+    pub(crate) family: &'static str,
     pub(crate) stops_after_z: bool,
     pub(crate) load_error: Option<String>,
 }
@@ -22,7 +40,14 @@ impl ModelSpec {
     pub fn endless(name: &str) -> Self {
         let name = name.to_owned();
         let normal = format!("registry.ollama.ai/library/{}:latest", name.to_ascii_lowercase());
-        Self { name: normal, written: name, embeds: false, stops_after_z: false, load_error: None }
+        Self {
+            name: normal,
+            written: name,
+            embeds: false,
+            family: "llama",
+            stops_after_z: false,
+            load_error: None,
+        }
     }
 
     /// A model that says the alphabet once and stops: 27 tokens.
@@ -32,7 +57,19 @@ impl ModelSpec {
 
     /// A model that only embeds.
     pub fn embedding(name: &str) -> Self {
-        Self { embeds: true, ..Self::endless(name) }
+        Self { embeds: true, family: "bert", ..Self::endless(name) }
+    }
+
+    /// The same model of another architecture, as `qwen3vl`.
+    #[must_use]
+    pub fn family(self, family: &'static str) -> Self {
+        Self { family, ..self }
+    }
+
+    /// How many slots its runner has where `OLLAMA_NUM_PARALLEL` says so many: models that cannot complete have one,
+    /// and so have some architectures.
+    pub(crate) fn slots(&self, num_parallel: usize) -> usize {
+        if self.embeds || ONE_SLOT.contains(&self.family) { 1 } else { num_parallel.max(1) }
     }
 
     /// A model whose load fails with this text.
@@ -69,10 +106,13 @@ impl Default for Pace {
 /// What a scripted Ollama is started with.
 #[derive(Debug, Clone)]
 pub struct Settings {
-    /// `OLLAMA_NUM_PARALLEL`: slots a loaded model. At least 1; embedding models have 1 whatever it says.
+    /// `OLLAMA_NUM_PARALLEL`: slots a loaded model. At least 1; embedding models, and those of some architectures, have 1
+    /// whatever it says.
     pub num_parallel: usize,
     /// `OLLAMA_MAX_QUEUE`: how many wait for a load before the next gets 503. At least 1.
     pub max_queue: usize,
+    /// `OLLAMA_MAX_LOADED_MODELS`, or as many as the memory holds. 0: any number.
+    pub max_loaded: usize,
     /// `OLLAMA_CONTEXT_LENGTH`, in tokens.
     pub context_length: i64,
     /// Its models.
@@ -82,12 +122,13 @@ pub struct Settings {
 }
 
 impl Default for Settings {
-    /// One slot, a queue of two, 2048 tokens of context; models `tiny` and `slow` (endless), `tinyz` (27 tokens) and
+    /// One slot, a queue of two, room for any number of models, 2048 tokens of context; models `tiny` and `slow` (endless), `tinyz` (27 tokens) and
     /// `tinybert` (embeds): the server that the recorded exchanges come from.
     fn default() -> Self {
         Self {
             num_parallel: 1,
             max_queue: 2,
+            max_loaded: 0,
             context_length: 2048,
             models: vec![
                 ModelSpec::endless("tiny"),

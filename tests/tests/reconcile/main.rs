@@ -9,6 +9,7 @@ mod exchange;
 mod laws;
 mod pods;
 mod precedence;
+mod priorities;
 mod relief;
 mod revisions;
 mod room;

@@ -19,6 +19,12 @@ impl Virtual {
         Self(scaled.checked_div(i128::from(weight.max(1))).unwrap_or(scaled))
     }
 
+    /// What cost this is for a weight; none below zero.
+    fn cost(self, weight: u32) -> u64 {
+        let cost = self.0.max(0).saturating_mul(weight.into()).checked_div(SCALE).unwrap_or_default();
+        u64::try_from(cost).unwrap_or(u64::MAX)
+    }
+
     fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
@@ -59,6 +65,11 @@ impl Account {
     /// Who has the least goes next.
     pub(super) fn key(&self) -> Virtual {
         self.past.plus(Virtual::of(self.outstanding, self.weight))
+    }
+
+    /// The cost by which it is ahead of the others: it waits until they have had as much for their weights.
+    pub(super) fn ahead_of(&self, others: Virtual) -> u64 {
+        self.key().minus(others).cost(self.weight)
     }
 
     /// A charge that is made now belongs to this.

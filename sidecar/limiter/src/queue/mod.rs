@@ -196,7 +196,7 @@ impl FairQueue {
     /// What Ollama has loaded: models of which nothing is in flight and that are not among these are loaded no more.
     pub fn seen_loaded(&mut self, loaded: &[ModelName]) {
         let groups = &self.groups;
-        self.models.seen(loaded, |runner| groups.used(runner).running);
+        self.models.seen(loaded, self.slots.models, |runner| groups.used(runner).running);
     }
 
     /// A sign that Ollama has too much of a model: its slots become fewer for a while.

@@ -47,6 +47,8 @@ pub(super) struct Resident {
     /// Since when it is loaded, or its load goes on.
     since: Nanos,
     is_loading: bool,
+    /// It was loaded, and Ollama has thrown it out though requests for it are in flight: they wait inside.
+    is_displaced: bool,
     used: Nanos,
 }
 
@@ -178,7 +180,13 @@ impl Models {
             },
         };
         self.resident.retain(|resident| Some(&resident.runner) != victim.as_ref());
-        self.resident.push(Resident { runner: runner.clone(), since: now, is_loading: true, used: now });
+        self.resident.push(Resident {
+            runner: runner.clone(),
+            since: now,
+            is_loading: true,
+            is_displaced: false,
+            used: now,
+        });
     }
 
     /// The last request for a runner has ended. One whose load brought nothing gives its place back.
@@ -194,21 +202,43 @@ impl Models {
         let found = self.resident.iter_mut().find(|resident| resident.runner == *runner);
         let Some(resident) = found.filter(|resident| resident.is_loading) else { return };
         let took = now.since(resident.since);
-        (resident.is_loading, resident.since) = (false, now);
-        insert_bounded(&mut self.load_times, &runner.model, took);
+        let was_displaced = resident.is_displaced;
+        (resident.is_loading, resident.is_displaced, resident.since) = (false, false, now);
+        if !was_displaced {
+            insert_bounded(&mut self.load_times, &runner.model, took);
+        } else if let Some(swap) = self.swap.take_if(|swap| swap.to == *runner) {
+            self.resident.retain(|resident| resident.runner != swap.victim);
+        }
     }
 
-    /// Of those with nothing in flight, only these are loaded still.
-    pub(super) fn seen(&mut self, loaded: &[ModelName], running: impl Fn(&Runner) -> u32) {
+    /// Of those with nothing in flight, only these are loaded still. If more are taken to be loaded than there are places,
+    /// those that are not among these wait inside Ollama, before all who wait for loads, until another one is idle: one
+    /// gets no new requests until then.
+    pub(super) fn seen(&mut self, loaded: &[ModelName], places: u32, running: impl Fn(&Runner) -> u32) {
         self.resident.retain(|resident| {
             let runner = &resident.runner;
             resident.is_loading || running(runner) > 0 || loaded.contains(&runner.model)
         });
+        if self.resident.len() <= usize::try_from(places).unwrap_or(usize::MAX) {
+            return;
+        }
+        for resident in self.resident.iter_mut().filter(|resident| !loaded.contains(&resident.runner.model)) {
+            resident.is_displaced |= !resident.is_loading;
+            resident.is_loading = true;
+        }
+        let waits = self.resident.iter().find(|resident| resident.is_displaced);
+        let stays = self.resident.iter().filter(|resident| !resident.is_loading);
+        if let (None, Some(waits), Some(victim)) =
+            (&self.swap, waits, stays.min_by_key(|resident| resident.since))
+        {
+            self.swap = Some(Swap { victim: victim.runner.clone(), to: waits.runner.clone() });
+        }
     }
 
-    /// Who is wanted in the place of another has nobody left who waits for it.
+    /// Who is wanted in the place of another has nobody left who waits for it, here or inside Ollama.
     pub(super) fn call_off(&mut self, waited_for: impl Fn(&Runner) -> bool) {
-        if self.swap.as_ref().is_some_and(|swap| !waited_for(&swap.to) || self.find(&swap.victim).is_none()) {
+        let wanted = |runner: &Runner| waited_for(runner) || self.is_resident(runner);
+        if self.swap.as_ref().is_some_and(|swap| !wanted(&swap.to) || self.find(&swap.victim).is_none()) {
             self.swap = None;
         }
     }
@@ -314,3 +344,7 @@ fn insert_bounded<T>(map: &mut HashMap<ModelName, T>, model: &ModelName, value: 
     }
     map.insert(model.clone(), value);
 }
+
+#[cfg(test)]
+#[path = "models_tests.rs"]
+mod tests;

@@ -1,8 +1,9 @@
 //! How long one who comes now would wait. An estimate.
 //!
 //! What is served before it, in the order of the queue, until its own turn comes: of its own flow everything; of other flows
-//! of its band as much as their weights give them meanwhile, and of other bands as much as theirs do, each no more than
-//! waits; and before all that, until the next slot comes free, one service time over the slots.
+//! of its band as much as their weights give them until they are where its flow will be by then, and of other bands as much
+//! as theirs do, each no more than waits; and before all that, until the next slot comes free, one service time over the
+//! slots.
 
 use super::{Band, FairQueue, Wish, group::Group};
 use crate::{ModelName, Nanos};
@@ -38,27 +39,29 @@ impl FairQueue {
         Nanos(time.0.checked_div(u64::from(self.slots_of(model).max(1))).unwrap_or(time.0))
     }
 
-    /// The cost of what is served before it.
+    /// The cost of what is served before it: of its own flow what waits, of others what they get until it is its turn. That
+    /// hangs on how far its flow and its band are ahead, and not on what it costs itself.
     fn work_before(&self, group: &Group, wish: &Wish<'_>) -> u64 {
         let band = wish.priority.band();
+        let state = self.band(band);
         let flow = self.flows.find(wish.flow, wish.priority);
-        let own = flow.map_or(0, |flow| group.cost_of_flow(flow)).saturating_add(wish.cost);
+        let own = flow.map_or(0, |flow| group.cost_of_flow(flow));
+        let known = flow.and_then(|flow| self.flows.get(flow));
+        let ahead = known.map_or(0, |flow| flow.account.ahead_of(state.time));
         let of_others = group.weight_of_others(band, flow);
-        let weight = u64::from(wish.weight());
-        let others = scaled(own, of_others, weight);
-        let most = group.cost_of(band).saturating_add(wish.cost);
-        let in_band = own.saturating_add(others).min(most);
+        let others = scaled(own.saturating_add(ahead), of_others, u64::from(wish.weight()));
+        let in_band = own.saturating_add(others.min(group.cost_of(band).saturating_sub(own)));
+        let of_band = in_band.saturating_add(state.account.ahead_of(self.time));
         let other_bands = Band::ALL.into_iter().filter(|other| *other != band);
         let beside = other_bands.map(|other| {
             let waiting = group.cost_of(other);
             match (band, other) {
                 (Band::Spare, _) => waiting,
                 (_, Band::Spare) => 0,
-                _ => scaled(in_band, other.weight_milli().into(), band.weight_milli().into()).min(waiting),
+                _ => scaled(of_band, other.weight_milli().into(), band.weight_milli().into()).min(waiting),
             }
         });
-        let all = beside.fold(in_band, u64::saturating_add);
-        all.saturating_sub(wish.cost)
+        beside.fold(in_band, u64::saturating_add)
     }
 }
 

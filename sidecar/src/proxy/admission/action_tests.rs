@@ -2,12 +2,13 @@
 
 use std::time::Duration;
 
+use corral_limiter::queue::ShedReason;
 use corral_wire::{Action, ExceedDoc, KeyPart, LimitDoc, Oversize, RateDoc};
 use proptest::prelude::*;
 use tokio::task::JoinSet;
 use tokio::time::{Instant, sleep, timeout};
 
-use super::tests::{CLIENT, core, load, model, plan};
+use super::tests::{CLIENT, core, load, model, plan, reason, want};
 use super::*;
 
 /// One a second, two at one instant.
@@ -23,7 +24,7 @@ fn paced(action: Action, max_wait_ms: Option<u64>) -> LimitDoc {
 }
 
 fn place(core: &Arc<Core>) -> Result<Place, Denied> {
-    Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(&model("m"), Usage::default())
+    Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(want("m"), Usage::default())
 }
 
 /// A core whose waiters are asked again.
@@ -82,7 +83,7 @@ async fn who_is_delayed_has_a_place_in_the_queue_and_is_no_load() {
     let first = place(&core).unwrap().slot().await.unwrap();
     let _second = place(&core).unwrap();
     let delayed = place(&core).unwrap();
-    assert!(matches!(place(&core).err(), Some(Denied::Queue(_))), "the queue has two places");
+    assert_eq!(reason(place(&core).err()), ShedReason::QueueFull, "the queue has two places");
     assert_eq!(load(&core), (1, 1));
     drop(delayed);
     assert!(place(&core).is_ok());
@@ -257,9 +258,9 @@ proptest! {
                     let served = async {
                         let estimate = Usage { input: 3, output: 10, slot: Nanos::ZERO };
                         let entered = Entered::enter(&core, &CLIENT).map_err(Denied::Limit)?;
-                        let mut permit = entered.queue(&model("m"), estimate)?.slot().await?;
+                        let mut permit = entered.queue(want("m"), estimate)?.slot().await?;
                         sleep(Duration::from_millis(takes)).await;
-                        permit.progress(tokens);
+                        permit.progress(3, tokens);
                         permit.settle(3, tokens);
                         Ok::<_, Denied>(())
                     };

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use corral_limiter::fifo::{SlotQueue, WaiterId, Wish};
-use corral_limiter::{BodyFacts, CommitError, ModelName, Nanos, Refusal, Terms, Ticket, Usage};
-
-use super::hall::{Arrived, Hall, SOONEST};
+use corral_limiter::queue::{FairQueue, Runner, WaiterId};
+use corral_limiter::{BodyFacts, CommitError, Limiter, Nanos, Place as Claim, Refusal, Terms, Ticket, Usage};
 use tokio::time::sleep_until;
 
+use super::hall::{Arrived, Hall, SOONEST};
+use super::place::Decided;
+use super::want::NO_CLAIM;
 use crate::core::{Core, State};
 
 /// A request that needs no slot and waits for another to end is asked again after this.
@@ -40,33 +41,39 @@ impl Charge {
     }
 
     /// Decides every limit and then `arrival`, all or none, in one critical section, for a request that needs a slot of
-    /// this model, if any. Of one whose limits are asked again the hall keeps what it holds.
+    /// this, if any. Of one whose limits are asked again the hall keeps what it holds.
     pub(super) fn decide<E>(
         &mut self,
         body: BodyFacts<'_>,
-        slot: Option<&ModelName>,
+        slot: Option<&Runner>,
         now: Nanos,
-        arrival: impl FnOnce(&mut SlotQueue, &mut Hall, WaiterId, &Terms) -> Result<Arrived, E>,
-    ) -> Result<(WaiterId, Terms, Arrived), CommitError<E>> {
+        arrival: impl FnOnce(&mut FairQueue, &mut Hall, WaiterId, (Claim, &Terms)) -> Result<Arrived, E>,
+    ) -> Result<Decided, CommitError<E>> {
         let mut state = self.core.lock();
         let State { limiter, queue, hall } = &mut *state;
         let id = hall.next_id();
-        let waits = slot.is_some_and(|model| !queue.starts_at_once(Wish::slot(model)));
+        let claim = self.ticket.as_ref().map_or(NO_CLAIM, |ticket| limiter.place(ticket.head()));
+        let waits = slot.is_some_and(|runner| !queue.starts_at_once(runner, claim.priority, now));
         let body = BodyFacts { waits, ..body };
-        let Some(ticket) = self.ticket.as_mut() else {
-            let terms = Terms::default();
-            let arrived = arrival(queue, hall, id, &terms).map_err(CommitError::Arrival)?;
-            return Ok((id, terms, arrived));
+        let (terms, arrived) = match self.ticket.as_mut() {
+            None => {
+                let terms = Terms::default();
+                let arrived = arrival(queue, hall, id, (claim, &terms)).map_err(CommitError::Arrival)?;
+                (terms, arrived)
+            }
+            Some(ticket) => limiter.commit(ticket, &body, now, |terms| {
+                arrival(queue, hall, id, (claim, terms)).map(|arrived| (*terms, arrived))
+            })?,
         };
-        let (terms, arrived) = limiter.commit(ticket, &body, now, |terms| {
-            arrival(queue, hall, id, terms).map(|arrived| (*terms, arrived))
-        })?;
         if terms.asks_again_for.is_some()
             && let Some(ticket) = self.ticket.take()
         {
             hall.keep(id, ticket);
         }
-        Ok((id, terms, arrived))
+        if matches!(arrived, Arrived::Waits(_)) {
+            state.dispatch(now);
+        }
+        Ok(Decided { id, claim, terms, arrived })
     }
 
     /// Takes back what the hall has kept.
@@ -133,10 +140,9 @@ impl Charge {
     }
 
     /// So many tokens of its answer have come: what goes beyond what was reserved is charged now.
-    pub(super) fn progress(&mut self, output: u64) {
+    pub(super) fn progress(&mut self, limiter: &mut Limiter, output: u64, now: Nanos) {
         if let Some(ticket) = &mut self.ticket {
-            let now = self.core.clock().now();
-            self.core.lock().limiter.progress(ticket, output, now);
+            limiter.progress(ticket, output, now);
         }
     }
 

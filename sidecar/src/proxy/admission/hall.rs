@@ -1,14 +1,19 @@
-//! Those who wait for a slot, or for a limit to allow that they have one, and how to wake them.
+//! Those who wait for a slot, or for a limit to allow that they have one, and how they get it.
+//!
+//! Each of them has a cell that a slot is put into, or the word that it gets none. Whoever frees a slot puts it there under
+//! the lock of the queue: it is never free in between, and none is put where nobody takes it out.
 
 use std::sync::Arc;
 
-use corral_limiter::fifo::{Arrival, QueueRefusal, Rank, SlotQueue, WaiterId, Wish};
-use corral_limiter::{BucketId, Limiter, ModelName, Nanos, Terms, Ticket};
+use corral_limiter::handoff::{Giver, Taker, pair};
+use corral_limiter::queue::{Arrival, Dispatched, FairQueue, Shed, WaiterId};
+use corral_limiter::{BucketId, Limiter, Nanos, Place as Claim, Terms, Ticket};
 use hashbrown::HashMap;
 use smallvec::SmallVec;
-use tokio::sync::{Notify, oneshot};
+use tokio::sync::Notify;
 use tokio::time::sleep_until;
 
+use super::want::Want;
 use crate::core::{Core, State};
 
 /// Nobody is asked again sooner than this.
@@ -18,17 +23,35 @@ pub(super) const SOONEST: Nanos = Nanos::from_millis(1);
 #[derive(Debug, Default)]
 pub(crate) struct Hall {
     last: u64,
-    waiting: HashMap<WaiterId, oneshot::Sender<()>>,
+    waiting: HashMap<WaiterId, Waiter>,
     /// What those hold whose limits are asked again when a slot is there; they take it back with their slot.
     asking: HashMap<WaiterId, Ticket>,
+    /// For how long all who wait will probably hold their slots, in nanoseconds.
+    work: u128,
     recall: Recall,
 }
 
-/// When somebody whom a limit holds back may be asked again.
+#[derive(Debug)]
+struct Waiter {
+    cell: Giver<Given>,
+    /// For how long it will probably hold its slot.
+    slot_time: Nanos,
+}
+
+/// When somebody may have a slot though nobody gives one back.
 #[derive(Debug, Default)]
 struct Recall {
     at: Option<Nanos>,
     changed: Arc<Notify>,
+}
+
+/// What one who waits is given.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Given {
+    /// A slot, since then.
+    Slot(Nanos),
+    /// The word that it gets none.
+    Shed(Shed),
 }
 
 /// How a request has come in.
@@ -36,28 +59,18 @@ struct Recall {
 pub(super) enum Arrived {
     /// It has its slot.
     Started,
-    /// It rings when its slot is there.
-    Waits(Bell),
+    /// It waits for it.
+    Waits(Wait),
     /// It may come only then.
     Booked(Nanos),
 }
 
-/// Rings when a slot is there.
+/// Waits for a slot.
 #[derive(Debug)]
-pub(super) struct Bell {
-    pub(super) rings: oneshot::Receiver<()>,
-    /// Until when it is waited for.
+pub(super) struct Wait {
+    pub(super) cell: Taker<Given>,
+    /// Until when.
     pub(super) deadline: Nanos,
-}
-
-/// What a request wants of the queue, on the terms on which its limits let it in.
-pub(super) fn wish<'a>(model: &'a ModelName, terms: &Terms) -> Wish<'a> {
-    Wish {
-        model,
-        rank: if terms.is_deprioritized { Rank::Spare } else { Rank::Normal },
-        is_pending: terms.asks_again_for.is_some(),
-        max_wait: terms.asks_again_for,
-    }
 }
 
 impl Hall {
@@ -66,41 +79,57 @@ impl Hall {
         WaiterId(self.last)
     }
 
-    /// A request comes to the queue, or books its place in it.
+    /// A request comes to the queue, or books its place in it. Those who had to go for it are told.
     pub(super) fn arrive(
         &mut self,
-        queue: &mut SlotQueue,
-        (id, model): (WaiterId, &ModelName),
-        terms: &Terms,
+        queue: &mut FairQueue,
+        (id, want): (WaiterId, &Want),
+        (claim, terms): (Claim, &Terms),
         now: Nanos,
-    ) -> Result<Arrived, QueueRefusal> {
+    ) -> Result<Arrived, Shed> {
         if terms.delay > Nanos::ZERO {
-            queue.book(id)?;
+            queue.book(id, claim.flow, want.bytes)?;
             return Ok(Arrived::Booked(now.plus(terms.delay)));
         }
-        let arrival = queue.arrive(id, wish(model, terms), now)?;
-        Ok(self.seat(id, arrival))
+        let arrived = queue.arrive(id, want.wish(claim, terms), now)?;
+        for (other, shed) in arrived.pushed_out {
+            self.give(other, Given::Shed(shed));
+        }
+        Ok(self.seat(id, want.slot_time, arrived.arrival))
     }
 
     /// A request that has booked its place comes to the queue.
     pub(super) fn join(
         &mut self,
-        queue: &mut SlotQueue,
-        (id, model): (WaiterId, &ModelName),
-        terms: &Terms,
+        queue: &mut FairQueue,
+        (id, want): (WaiterId, &Want),
+        (claim, terms): (Claim, &Terms),
         now: Nanos,
     ) -> Arrived {
-        let arrival = queue.join(id, wish(model, terms), now);
-        self.seat(id, arrival)
+        let arrival = queue.join(id, want.wish(claim, terms), now);
+        self.seat(id, want.slot_time, arrival)
     }
 
-    fn seat(&mut self, id: WaiterId, arrival: Arrival) -> Arrived {
+    /// Has one who waits find what it is given.
+    pub(super) fn seat(&mut self, id: WaiterId, slot_time: Nanos, arrival: Arrival) -> Arrived {
         let Arrival::Wait { deadline } = arrival else {
             return Arrived::Started;
         };
-        let (wake, rings) = oneshot::channel();
-        self.waiting.insert(id, wake);
-        Arrived::Waits(Bell { rings, deadline })
+        let (giver, taker) = pair();
+        self.work += u128::from(slot_time.0);
+        self.waiting.insert(id, Waiter { cell: giver, slot_time });
+        Arrived::Waits(Wait { cell: taker, deadline })
+    }
+
+    /// Puts it into the cell of one who waits; false if that one has gone.
+    fn give(&mut self, id: WaiterId, given: Given) -> bool {
+        self.unseat(id).is_some_and(|waiter| waiter.cell.give(given).is_ok())
+    }
+
+    fn unseat(&mut self, id: WaiterId) -> Option<Waiter> {
+        let waiter = self.waiting.remove(&id)?;
+        self.work = self.work.saturating_sub(waiter.slot_time.0.into());
+        Some(waiter)
     }
 
     /// Keeps what a request holds until it has its slot.
@@ -115,7 +144,7 @@ impl Hall {
 
     /// A request has gone.
     pub(super) fn leave(&mut self, id: WaiterId) {
-        self.waiting.remove(&id);
+        self.unseat(id);
     }
 
     /// Whether somebody's limits are still to be asked, so that what others give back may be what it waits for.
@@ -123,29 +152,46 @@ impl Hall {
         !self.asking.is_empty()
     }
 
+    /// For how long all who wait will probably hold their slots.
+    pub(crate) fn work(&self) -> Nanos {
+        Nanos(u64::try_from(self.work).unwrap_or(u64::MAX))
+    }
+
     #[cfg(test)]
     pub(super) fn is_empty(&self) -> bool {
-        self.waiting.is_empty() && self.asking.is_empty()
+        self.waiting.is_empty() && self.asking.is_empty() && self.work == 0
     }
 }
 
 impl State {
-    /// Hands every free slot to who is next for it and whose limits allow it. One that leaves at this moment still holds
-    /// its place, and gives it back when it takes the lock.
+    /// Hands every free slot to who is next for it and whose limits allow it.
     pub(crate) fn dispatch(&mut self, now: Nanos) {
+        // What was meant for one who left at this very moment goes to who is next.
+        while self.hand_out(now) {}
+    }
+
+    /// Says whether a slot came back.
+    fn hand_out(&mut self, now: Nanos) -> bool {
         let Self { limiter, queue, hall } = self;
-        let Hall { waiting, asking, recall, .. } = hall;
+        let Hall { waiting, asking, .. } = hall;
         let mut held_back = HeldBack::default();
-        let started = queue.dispatch(now, |id| {
-            let present = waiting.get(&id).is_some_and(|wake| !wake.is_closed());
+        let Dispatched { started, late } = queue.dispatch(now, |id| {
+            let present = waiting.get(&id).is_some_and(|waiter| waiter.cell.is_wanted());
             present && asking.get_mut(&id).is_none_or(|ticket| held_back.let_go(limiter, ticket, now))
         });
-        recall.set(held_back.again);
+        for (id, shed) in late {
+            hall.give(id, Given::Shed(shed));
+        }
+        let mut came_back = false;
         for id in started {
-            if let Some(wake) = waiting.remove(&id) {
-                let _ = wake.send(());
+            if !hall.give(id, Given::Slot(now)) {
+                queue.leave(id, now);
+                came_back = true;
             }
         }
+        let look = queue.next_look(now).map(|at| at.max(now.plus(SOONEST)));
+        hall.recall.set(held_back.again.into_iter().chain(look).min());
+        came_back
     }
 }
 
@@ -185,7 +231,8 @@ impl Recall {
     }
 }
 
-/// Asks those again whom limits hold back, as soon as these allow it; until it is dropped.
+/// Asks those again whom limits hold back as soon as these allow it, and the queue when time alone has changed something;
+/// until it is dropped.
 pub(crate) async fn recall(core: &Core) {
     let changed = Arc::clone(&core.lock().hall.recall.changed);
     loop {

@@ -8,23 +8,31 @@
 //! ```
 //!
 //! Slots are handed over, not signalled: whoever gives one back picks the next under the same lock, so no slot is
-//! ever free while somebody waits for it, and none is given to a client that has gone. A limit may let a request in only
+//! ever free while somebody waits for it, and none is given to a client that has gone. Who is next is for
+//! [`corral_limiter::queue::FairQueue`] to say; who has to go for another, or would be served too late, is told at once.
+//! A limit may let a request in only
 //! later (it books its place now), only where nobody else wants the slot, or ask to be asked again once a slot is there.
 
 mod charge;
 mod hall;
 mod place;
+mod shedding;
+mod want;
 
 use std::sync::Arc;
 
-use corral_limiter::fifo::QueueRefusal;
+use corral_limiter::queue::{Band, Shed, WaiterId};
 use corral_limiter::{BodyFacts, CommitError, HeadFacts, ModelName, Nanos, Oversized, Refusal, Usage};
 use tokio::time::sleep_until;
 
 use self::charge::Charge;
 use self::hall::Arrived;
 pub(crate) use self::hall::{Hall, recall};
+use self::place::Decided;
 pub(crate) use self::place::{Permit, Place};
+use self::shedding::Came;
+pub(crate) use self::shedding::{Shedding, WaitBound};
+pub(crate) use self::want::Want;
 use crate::core::Core;
 
 /// Why a request gets no slot.
@@ -34,16 +42,8 @@ pub(crate) enum Denied {
     Limit(Refusal),
     /// A limit will never admit it.
     Oversized(Oversized),
-    /// The queue is full, or would take too long.
-    Queue(QueueRefusal),
-    /// It waited as long as it may.
-    TimedOut {
-        /// How long that was.
-        waited: Nanos,
-        /// How long it would wait if it came again now, by what was learned of its model; as long as it did, where
-        /// nothing was. An estimate.
-        estimated_wait: Nanos,
-    },
+    /// The queue does not keep it, on arrival or any more.
+    Shed(Shedding),
 }
 
 /// A request whose head has passed. Dropped: it left.
@@ -70,11 +70,12 @@ impl Entered {
         let core = Arc::clone(&self.charge.core);
         let now = core.clock().now();
         let body = BodyFacts { model, ..BodyFacts::default() };
-        let decided = self.charge.decide(body, None, now, |queue, _, id, terms| match terms.delay {
+        let decided = self.charge.decide(body, None, now, |queue, _, id, (claim, terms)| match terms.delay {
             Nanos::ZERO => Ok(Arrived::Started),
-            delay => queue.book(id).map(|()| Arrived::Booked(now.plus(delay))),
+            delay => queue.book(id, claim.flow, 0).map(|()| Arrived::Booked(now.plus(delay))),
         });
-        let (id, terms, arrived) = decided.map_err(|error| denied(&core, error))?;
+        let shedding = |shed| Shedding::plain(shed, Nanos::ZERO);
+        let Decided { id, terms, arrived, .. } = decided.map_err(|error| denied(&core, error, shedding))?;
         if terms.hold_up() {
             self.charge.take_back(id);
             let _booked = Booked { core: &core, id };
@@ -89,21 +90,33 @@ impl Entered {
     }
 
     /// Decides every limit, by what the request will probably cost, and the queue's arrival.
-    pub(crate) fn queue(mut self, model: &ModelName, estimate: Usage) -> Result<Place, Denied> {
+    pub(crate) fn queue(mut self, want: Want, estimate: Usage) -> Result<Place, Denied> {
         let core = Arc::clone(&self.charge.core);
         core.tally().arrived();
         let now = core.clock().now();
-        let arrive =
-            |queue: &mut _, hall: &mut Hall, id, terms: &_| hall.arrive(queue, (id, model), terms, now);
-        let body = BodyFacts { model: Some(model), estimate, ..BodyFacts::default() };
-        let arrived =
-            self.charge.decide(body, Some(model), now, arrive).map_err(|error| denied(&core, error))?;
+        let body = BodyFacts { model: Some(&want.runner.model), estimate, ..BodyFacts::default() };
+        let mut came = None;
+        let decided = self.charge.decide(body, Some(&want.runner), now, |queue, hall, id, (claim, terms)| {
+            came = Some(want::band(claim, terms));
+            hall.arrive(queue, (id, &want), (claim, terms), now)
+        });
+        let decided = decided.map_err(|error| {
+            let came = Came { at: now, band: came.unwrap_or(Band::Standard), due: want.due };
+            denied(&core, error, |shed| Shedding::new(shed, Nanos::ZERO, &came))
+        })?;
         self.charge.reserve(estimate);
-        Ok(Place::new(self.charge, model.clone(), arrived, now))
+        Ok(Place::new(self.charge, Box::new(want), decided, now))
     }
 }
 
-fn denied(core: &Core, error: CommitError<QueueRefusal>) -> Denied {
+impl Entered {
+    /// The same, and waits for the slot.
+    pub(crate) async fn slot(self, want: Want, estimate: Usage) -> Result<Permit, Denied> {
+        self.queue(want, estimate)?.slot().await
+    }
+}
+
+fn denied(core: &Core, error: CommitError<Shed>, shedding: impl FnOnce(Shed) -> Shedding) -> Denied {
     match error {
         CommitError::Refused(refusal) => {
             core.tally().policy_rejected();
@@ -113,9 +126,9 @@ fn denied(core: &Core, error: CommitError<QueueRefusal>) -> Denied {
             core.tally().policy_rejected();
             Denied::Oversized(oversized)
         }
-        CommitError::Arrival(refusal) => {
+        CommitError::Arrival(shed) => {
             core.tally().capacity_rejected();
-            Denied::Queue(refusal)
+            Denied::Shed(shedding(shed))
         }
     }
 }
@@ -123,12 +136,12 @@ fn denied(core: &Core, error: CommitError<QueueRefusal>) -> Denied {
 /// A booked place that is given up when this is dropped.
 struct Booked<'a> {
     core: &'a Core,
-    id: corral_limiter::fifo::WaiterId,
+    id: WaiterId,
 }
 
 impl Drop for Booked<'_> {
     fn drop(&mut self) {
-        self.core.lock().queue.leave(self.id);
+        self.core.lock().queue.leave(self.id, self.core.clock().now());
     }
 }
 

@@ -2,11 +2,11 @@ use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
-use corral_limiter::fifo::SlotBounds;
-use corral_limiter::{LimiterSettings, compile, fifo::QueueBounds};
+use corral_limiter::queue::{Runner, ShedReason, Slots};
+use corral_limiter::{LimiterSettings, QueueBounds, compile};
 use corral_wire::{
-    EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc, RateDoc,
-    Scope,
+    CostModel, EndpointClass, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolRef, QueueDoc,
+    RateDoc, Scope,
 };
 use proptest::prelude::*;
 use tokio::task::JoinSet;
@@ -50,7 +50,7 @@ fn limit(burst: u64, concurrency: u32) -> LimitDoc {
 pub(super) fn core(per_model: u32, doc: &PlanDoc) -> Arc<Core> {
     let settings = CoreSettings {
         limiter: LimiterSettings { hash_key: [7; 16], keys_per_limit: 1000 },
-        slots: SlotBounds { per_model, total: per_model * 2 },
+        slots: Slots { per_model, models: 2 },
     };
     let core = Core::new(settings, Arc::new(Health::new()), Arc::new(Metrics::new()));
     core.take_plan(Arc::new(compile(doc).unwrap()), NonZeroU32::MIN);
@@ -61,8 +61,28 @@ pub(super) fn model(name: &str) -> ModelName {
     ModelName::parse(name).unwrap()
 }
 
+/// A slot of this model for a second, by estimate.
+pub(super) fn want(name: &str) -> Want {
+    Want {
+        runner: Runner::of(&model(name)),
+        cost: 1_000_000_000,
+        cost_model: CostModel::SlotTime,
+        slot_time: Nanos::from_secs(1),
+        bytes: 0,
+        due: None,
+    }
+}
+
 fn place(core: &Arc<Core>, name: &str) -> Result<Place, Denied> {
-    Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(&model(name), Usage::default())
+    Entered::enter(core, &CLIENT).map_err(Denied::Limit)?.queue(want(name), Usage::default())
+}
+
+/// Why the queue does not keep it.
+pub(super) fn reason(denied: Option<Denied>) -> ShedReason {
+    match denied {
+        Some(Denied::Shed(shedding)) => shedding.reason(),
+        other => panic!("{other:?}"),
+    }
 }
 
 fn remaining(core: &Core) -> Vec<u64> {
@@ -100,7 +120,7 @@ async fn more_slots_go_to_waiters_at_once_and_fewer_wait_for_who_runs() {
     let doc = plan(10, 60_000, vec![]);
     let core = core(1, &doc);
     let slots = |per_model| {
-        let slots = SlotBounds { per_model, total: per_model * 2 };
+        let slots = Slots { per_model, models: 2 };
         core.take_plan_and_slots(Arc::new(compile(&doc).unwrap()), NonZeroU32::MIN, Some(slots));
     };
     let first = place(&core, "m").unwrap().slot().await.unwrap();
@@ -121,7 +141,8 @@ async fn more_slots_go_to_waiters_at_once_and_fewer_wait_for_who_runs() {
 #[tokio::test(start_paused = true)]
 async fn a_full_model_blocks_nobody_who_wants_another() {
     let core = core(1, &plan(10, 60_000, vec![]));
-    let _held = place(&core, "a").unwrap().slot().await.unwrap();
+    let held = place(&core, "a").unwrap().slot().await.unwrap();
+    held.loaded();
     let _waits = place(&core, "a").unwrap();
     assert_eq!(place(&core, "b").unwrap().slot().await.unwrap().waited(), Nanos::ZERO);
 }
@@ -133,7 +154,7 @@ async fn nobody_waits_longer_than_the_longest_wait() {
     let started = Instant::now();
     let denied = place(&core, "m").unwrap().slot().await.err().unwrap();
     let waited = Instant::now() - started;
-    assert!(matches!(denied, Denied::TimedOut { .. }), "{denied:?}");
+    assert_eq!(reason(Some(denied)), ShedReason::TimedOut);
     assert!((5_000..5_050).contains(&waited.as_millis()), "{waited:?}");
     assert_eq!(load(&core), (0, 1));
     assert_eq!(core.counters().capacity_rejects, 1);
@@ -142,21 +163,26 @@ async fn nobody_waits_longer_than_the_longest_wait() {
 /// What one that waits for `m` in vain is told: how long it has waited, and how long it would wait again; in seconds.
 async fn waits_in_vain(core: &Arc<Core>) -> (u64, u64) {
     let denied = place(core, "m").unwrap().slot().await.err();
-    let Some(Denied::TimedOut { waited, estimated_wait }) = denied else {
+    let Some(Denied::Shed(Shedding { shed, waited, bound: WaitBound::MaxWait })) = denied else {
         panic!("{denied:?}");
     };
-    (waited.0 / 1_000_000_000, estimated_wait.0 / 1_000_000_000)
+    assert_eq!(shed.reason, ShedReason::TimedOut);
+    (waited.0 / 1_000_000_000, shed.estimated_wait.0 / 1_000_000_000)
 }
 
 #[tokio::test(start_paused = true)]
 async fn who_waited_in_vain_is_told_how_long_it_would_wait_again() {
     let core = core(1, &plan(10, 60_000, vec![]));
     let first = place(&core, "m").unwrap().slot().await.unwrap();
-    assert_eq!(waits_in_vain(&core).await, (60, 60), "nothing is known of the model");
+    assert_eq!(waits_in_vain(&core).await, (60, 1), "nothing is known of the model");
     drop(first);
-    core.lock().queue.set_bounds(QueueBounds { max_depth: 10, max_wait: Nanos::from_secs(5) });
+    let max_wait = Nanos::from_secs(5);
+    let bounds = QueueBounds { max_depth: 10, max_depth_per_client: 10, max_wait, batch_max_wait: max_wait };
+    core.lock().queue.set_bounds(bounds);
     let _second = place(&core, "m").unwrap().slot().await.unwrap();
-    assert_eq!(waits_in_vain(&core).await, (5, 60), "it does not wait behind itself");
+    let (waited, again) = waits_in_vain(&core).await;
+    assert_eq!(waited, 5);
+    assert!(again >= 55, "it does not wait behind itself, and the last one took a minute: {again}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -165,7 +191,7 @@ async fn a_full_queue_refuses_and_consumes_nothing() {
     let _held = place(&core, "m").unwrap();
     let _waits = place(&core, "m").unwrap();
     let before = remaining(&core);
-    assert!(matches!(place(&core, "m").err(), Some(Denied::Queue(_))));
+    assert_eq!(reason(place(&core, "m").err()), ShedReason::QueueFull);
     assert_eq!(remaining(&core), before);
 }
 

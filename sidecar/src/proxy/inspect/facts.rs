@@ -37,10 +37,11 @@ pub(super) enum Field {
     MaxTokens,
     MaxCompletionTokens,
     MaxOutputTokens,
+    KeepAlive,
     Read(Part),
 }
 
-const FIELDS: [(&str, Field); 19] = [
+const FIELDS: [(&str, Field); 20] = [
     ("model", Field::Model),
     ("name", Field::Name),
     ("stream", Field::Stream),
@@ -50,6 +51,7 @@ const FIELDS: [(&str, Field); 19] = [
     ("max_tokens", Field::MaxTokens),
     ("max_completion_tokens", Field::MaxCompletionTokens),
     ("max_output_tokens", Field::MaxOutputTokens),
+    ("keep_alive", Field::KeepAlive),
     ("messages", Field::Read(Part::Messages)),
     ("prompt", Field::Read(Part::Prompt)),
     ("input", Field::Read(Part::Input)),
@@ -86,10 +88,13 @@ impl<'a> Facts<'a> {
     }
 
     /// An outermost value that the model reads.
-    pub(super) fn read(&mut self, part: Part, raw: &str, gauge: &Gauge) {
+    pub(super) fn read(&mut self, part: Part, raw: Raw<'a>, gauge: &Gauge) {
         let mut size = gauge.size();
-        if part.is_shown_as_json() && raw != "null" {
-            size.text = raw.len() as u64;
+        if part.is_shown_as_json() && raw.text != "null" {
+            size.text = raw.text.len() as u64;
+        }
+        if part == Part::Input {
+            self.knobs.input = Some(raw);
         }
         self.prompt.set(part, size);
     }
@@ -104,6 +109,7 @@ impl<'a> Facts<'a> {
             Field::MaxTokens => self.knobs.max_tokens = Some(raw),
             Field::MaxCompletionTokens => self.knobs.max_completion_tokens = Some(raw),
             Field::MaxOutputTokens => self.knobs.max_output_tokens = Some(raw),
+            Field::KeepAlive => self.knobs.keep_alive = Some(raw),
             Field::Options | Field::StreamOptions | Field::Read(_) => {}
         }
         Ok(())

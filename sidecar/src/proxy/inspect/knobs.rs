@@ -44,4 +44,7 @@ pub(crate) struct Knobs<'a> {
     pub(crate) max_tokens: Option<Raw<'a>>,
     pub(crate) max_completion_tokens: Option<Raw<'a>>,
     pub(crate) max_output_tokens: Option<Raw<'a>>,
+    /// What is to be embedded.
+    pub(crate) input: Option<Raw<'a>>,
+    pub(crate) keep_alive: Option<Raw<'a>>,
 }

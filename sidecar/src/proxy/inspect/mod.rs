@@ -5,6 +5,7 @@
 
 mod budget;
 mod facts;
+mod inputs;
 mod knobs;
 mod prompt;
 mod scan;
@@ -20,9 +21,10 @@ use http_body_util::BodyExt;
 use tokio::time::{Instant, timeout_at};
 
 pub(crate) use budget::{BodyBudget, Held};
+pub(crate) use inputs::{Inputs, Stretch};
 pub(crate) use knobs::{Knobs, Raw, Room};
 pub(crate) use prompt::{Part, Prompt, Size};
-pub(crate) use scan::BadJson;
+pub(crate) use scan::{BadJson, items, members};
 pub(crate) use shape::{Reads, Shape, Tuning};
 
 use super::ProxySettings;

@@ -49,7 +49,7 @@ pub(crate) enum BadJson {
 /// Scans a whole body.
 pub(crate) fn scan(body: &[u8]) -> Result<Facts<'_>, BadJson> {
     let text = std::str::from_utf8(body).map_err(|_| BadJson::NotUtf8)?;
-    let mut scan = Scan { text, at: 0, keys: SmallVec::new(), gauge: Gauge::default() };
+    let mut scan = Scan::new(text);
     scan.skip_space();
     if !scan.take(b'{') {
         return Err(BadJson::NotAnObject);
@@ -58,6 +58,44 @@ pub(crate) fn scan(body: &[u8]) -> Result<Facts<'_>, BadJson> {
     scan.outermost(&mut facts)?;
     scan.skip_space();
     if scan.at < text.len() { Err(BadJson::Trailing { at: scan.at }) } else { Ok(facts) }
+}
+
+/// The outermost members of an object, in their order, each value as it is written; and what follows the object.
+pub(crate) fn members(text: &str) -> Result<(Vec<(&str, Raw<'_>)>, &str), BadJson> {
+    let mut scan = Scan::new(text);
+    let mut members = Vec::new();
+    if !scan.take(b'{') {
+        return Err(BadJson::NotAnObject);
+    }
+    scan.members(|scan, key| {
+        if members.len() == MAX_KEYS {
+            return Err(BadJson::TooManyKeys);
+        }
+        members.push((key, scan.raw_value(1)?));
+        Ok(())
+    })?;
+    let tail = text.get(scan.at..).unwrap_or_default();
+    scan.skip_space();
+    if scan.at < text.len() { Err(BadJson::Trailing { at: scan.at }) } else { Ok((members, tail)) }
+}
+
+/// Shows each item of a list, as it is written.
+pub(crate) fn items<'a>(text: &'a str, mut item: impl FnMut(&'a str)) -> Result<(), BadJson> {
+    let mut scan = Scan::new(text);
+    scan.expect(b'[')?;
+    scan.skip_space();
+    if scan.take(b']') {
+        return Ok(());
+    }
+    loop {
+        scan.skip_space();
+        item(scan.raw_value(1)?.text);
+        scan.skip_space();
+        if scan.take(b']') {
+            return Ok(());
+        }
+        scan.expect(b',')?;
+    }
 }
 
 struct Scan<'a> {
@@ -70,6 +108,10 @@ struct Scan<'a> {
 }
 
 impl<'a> Scan<'a> {
+    fn new(text: &'a str) -> Self {
+        Self { text, at: 0, keys: SmallVec::new(), gauge: Gauge::default() }
+    }
+
     /// The rest of the outermost object, behind its brace.
     fn outermost(&mut self, facts: &mut Facts<'a>) -> Result<(), BadJson> {
         self.members(|scan, key| {
@@ -123,7 +165,7 @@ impl<'a> Scan<'a> {
             Some(Field::Read(part)) => {
                 self.gauge = Gauge::of(part);
                 let raw = self.raw_value(1)?;
-                facts.read(part, raw.text, &self.gauge);
+                facts.read(part, raw, &self.gauge);
             }
             Some(field) => facts.take(field, self.raw_value(1)?)?,
             None => _ = self.raw_value(1)?,

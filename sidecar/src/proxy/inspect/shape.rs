@@ -2,6 +2,9 @@
 //!
 //! Values are told apart by their text: two spellings of one value count as two, which costs patience, never truth.
 
+use std::collections::hash_map::DefaultHasher;
+use std::hash::{BuildHasher, BuildHasherDefault};
+
 use super::scan::MAX_NUMBER;
 use super::text;
 
@@ -43,7 +46,7 @@ pub(crate) enum Reads {
 }
 
 /// What a runner must have been started with; empty: the model's own values. Equal shapes share a runner.
-#[derive(Debug, Default, Clone, PartialEq, Eq)]
+#[derive(Debug, Default, Clone, PartialEq, Eq, Hash)]
 pub(crate) struct Shape {
     /// The members of `options`, as JSON.
     options: Box<str>,
@@ -68,6 +71,15 @@ impl Shape {
             if all.is_empty() { String::new() } else { format!(",\"options\":{{{}}}", all.join(",")) };
         let shift = if shift.is_empty() { String::new() } else { format!(",\"shift\":{shift}") };
         Some(options + &shift)
+    }
+
+    /// Stands for it; 0 for the model's own values. Two that are told apart by chance alone share one.
+    pub(crate) fn digest(&self) -> u64 {
+        if *self == Self::default() {
+            0
+        } else {
+            BuildHasherDefault::<DefaultHasher>::default().hash_one(self)
+        }
     }
 
     /// Whether only `/api/chat` and `/api/generate` can ask for it.
@@ -161,6 +173,19 @@ mod tests {
             assert_eq!(native(same), one, "{same}");
         }
         assert_ne!(native(r#"{"options":{"num_ctx":7,"num_gpu":1,"num_ctx":9},"shift":true}"#), one);
+    }
+
+    #[test]
+    fn a_digest_stands_for_a_shape_and_nothing_stands_for_none() {
+        let digest = |body| native(body).digest();
+        assert_eq!(digest("{}"), 0);
+        let one = r#"{"options":{"num_ctx":7}}"#;
+        assert_eq!(digest(one), digest(r#"{"options":{"num_ctx":7,"seed":1}}"#));
+        for other in
+            ["{}", r#"{"options":{"num_ctx":8}}"#, r#"{"options":{"num_gpu":7}}"#, r#"{"shift":true}"#]
+        {
+            assert_ne!(digest(one), digest(other), "{other}");
+        }
     }
 
     #[test]

@@ -6,14 +6,17 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corral_limiter::Nanos;
+use corral_limiter::queue::Strain;
+use corral_wire::CostModel;
 
 use super::edit::Edit;
-use super::learned::{Lesson, to_f64, to_u64};
+use super::learned::{Lesson, Spell, to_f64, to_u64};
 use super::meter::{Heard, Meter};
-use super::reckon::Reckoning;
+use super::reckon::{Reckoning, share};
 use super::strip::Strip;
 use crate::proxy::Proxy;
 use crate::proxy::admission::Permit;
+use crate::proxy::models::Times;
 
 /// After so many tokens of an answer, what goes beyond its reservation is charged.
 const STEP: u64 = 256;
@@ -60,17 +63,45 @@ pub(crate) struct Account {
     strip: Option<Strip>,
     /// Tokens of the answer that the limits know of.
     told: u64,
+    /// Of a request in parts: tokens of those that are done.
+    done: Option<u64>,
 }
 
 impl Account {
     /// Opens one.
     pub(crate) fn new(reckoning: Reckoning, spent: Arc<Spent>) -> Self {
-        Self { reckoning, spent, meter: None, strip: None, told: 0 }
+        Self { reckoning, spent, meter: None, strip: None, told: 0, done: None }
     }
 
     /// What is to be changed in the body.
     pub(crate) fn edits(&self) -> &[Edit] {
         self.reckoning.edits()
+    }
+
+    /// What the request will probably cost the queue.
+    pub(crate) fn queue_cost(&self, model: CostModel) -> u64 {
+        self.reckoning.cost(model)
+    }
+
+    /// What some of its inputs will probably cost the queue.
+    pub(crate) fn cost_of(&self, inputs: usize, of: usize, model: CostModel) -> u64 {
+        self.reckoning.cost_of(inputs, of, model)
+    }
+
+    /// How many tokens some of its inputs probably have.
+    pub(crate) fn estimate_of(&self, inputs: usize, of: usize) -> u64 {
+        share(self.reckoning.estimate().input, inputs, of)
+    }
+
+    /// Of a request in parts: so many tokens are done. They are what it is charged, unless it is completed.
+    pub(crate) fn part(&mut self, tokens: u64) {
+        self.done = Some(tokens);
+        self.spent.set(tokens, 0);
+    }
+
+    /// Settles what is done so far.
+    pub(crate) fn settle_part(&self, permit: &mut Permit) {
+        permit.settle(self.done.unwrap_or_default(), 0);
     }
 
     /// An answer begins, as a stream or not. Says whether bytes may be taken out of it.
@@ -98,15 +129,15 @@ impl Account {
         self.strip.as_mut().map_or_else(Bytes::new, Strip::rest)
     }
 
-    /// Tells the limits now and then how far it is, and at once when Ollama has counted.
+    /// Tells the limits and the queue now and then how far it is, and at once when Ollama has counted.
     fn note(&mut self, heard: &Heard, permit: &mut Permit) {
-        let so_far = heard.so_far();
-        self.spent.set(self.input(heard), so_far);
+        let (input, so_far) = (self.input(heard), heard.so_far());
+        self.spent.set(input, so_far);
         let due = so_far - so_far % STEP;
         let counted = if heard.output.is_some() { so_far } else { due };
         if counted > self.told {
             self.told = counted;
-            permit.progress(counted);
+            permit.progress(input, counted);
         }
     }
 
@@ -128,6 +159,9 @@ impl Account {
 
     /// Tokens of prompt and answer; none if nothing was worked on.
     fn cost(&self, how: How, heard: Option<&Heard>) -> Option<(u64, u64)> {
+        if let (Some(done), true) = (self.done, how != How::Complete) {
+            return Some((done, 0));
+        }
         let estimate = self.reckoning.estimate();
         let Some(heard) = heard else {
             return match how {
@@ -174,8 +208,8 @@ impl Account {
         let output = (!reckoning.dialect.embeds()).then_some(heard.so_far());
         metrics.estimated(reckoning.estimate(), input, output.unwrap_or_default());
         let (size, context, cap) = (reckoning.size, reckoning.context, reckoning.cap);
-        let prompts = reckoning.prompts();
-        let lesson = Lesson { size, prompts, context, input, output, cap, slot };
+        let (prompts, whose, spell) = (reckoning.prompts(), reckoning.whose, spell(heard));
+        let lesson = Lesson { size, prompts, context, input, output, cap, slot, spell, whose };
         proxy.core.learned.lock().learn(reckoning.model(), &lesson);
         self.look_for_trouble(heard, proxy);
     }
@@ -194,7 +228,13 @@ impl Account {
         let beside = proxy.core.in_flight();
         if proxy.signs.lock().answered(model, beside, pace) {
             proxy.core.trouble();
+            proxy.core.strain(model, Strain::Slow);
         }
+    }
+
+    /// How long its answer took, and with what, if Ollama has told.
+    pub(crate) fn times(&self) -> Option<Times> {
+        self.meter.as_ref().and_then(|meter| meter.heard().times())
     }
 
     /// An answer that is surely being worked on has begun after so long. Whether that is far longer than its prompt takes.
@@ -205,11 +245,18 @@ impl Account {
     }
 }
 
+/// How long Ollama says it took. What it had in its cache it did not read.
+fn spell(heard: &Heard) -> Spell {
+    let uncached = heard.input.map(|input| input.saturating_sub(heard.cached));
+    Spell { read: heard.read_in.map(Nanos).zip(uncached), wrote: heard.made_in.map(Nanos).zip(heard.output) }
+}
+
 #[cfg(test)]
 mod tests {
     use corral_wire::TokensDoc;
     use http::Method;
 
+    use super::super::Whose;
     use super::*;
     use crate::proxy::{inspect, route};
 
@@ -222,7 +269,8 @@ mod tests {
         let endpoint = route::find(&Method::POST, &uri).unwrap().endpoint;
         let asked = inspect::scan_body(body.as_bytes(), endpoint.action).unwrap();
         let tokens = TokensDoc { cached_weight_milli, ..TokensDoc::default() };
-        let reckoning = Reckoning::of(&asked, endpoint, &tokens, &super::super::Learned::default());
+        let reckoning =
+            Reckoning::of(&asked, endpoint, &tokens, (&super::super::Learned::default(), Whose::default()));
         Account::new(reckoning.unwrap(), Arc::default())
     }
 

@@ -1,13 +1,23 @@
-//! What is learned of each model from its answers: how long a token is, and how long an answer.
+//! What is learned of each model from its answers: how long a token is, how long an answer, and how long both take; and
+//! how long the answers of each client are.
+//!
+//! A limit reserves what nine answers in ten do not exceed, so that it holds; the queue goes by the mean, so that nobody
+//! is put off for what others ask for.
 //!
 //! Samples are bounded, so that no client can teach much by odd requests: whatever it does, an estimate is wrong by a
 //! factor of a few, and settled in the end.
+
+mod lengths;
+mod pace;
 
 use std::collections::VecDeque;
 
 use corral_limiter::{ModelName, Nanos};
 use hashbrown::HashMap;
 
+pub(crate) use self::lengths::Whose;
+pub(super) use self::pace::{Pace, Spell};
+use self::{lengths::Lengths, pace::Paces};
 use crate::proxy::inspect::Size;
 
 /// How many models are remembered. Only those that Ollama has answered with are.
@@ -34,6 +44,10 @@ pub(super) struct Habits {
     pub(super) tokens_per_image: f64,
     /// Nine answers in ten have no more tokens.
     pub(super) long_answer: u64,
+    /// How many tokens an answer has, on the average.
+    pub(super) mean_answer: u64,
+    /// How long a token takes.
+    pub(super) pace: Pace,
     /// For how long a request holds its slot, on the average.
     pub(super) slot: Nanos,
 }
@@ -45,6 +59,8 @@ impl Habits {
         template: 0.0,
         tokens_per_image: 768.0,
         long_answer: 256,
+        mean_answer: 256,
+        pace: Pace::UNKNOWN,
         slot: Nanos::from_secs(1),
     };
 }
@@ -66,12 +82,24 @@ pub(super) struct Lesson {
     pub(super) cap: Option<u64>,
     /// How long it held its slot.
     pub(super) slot: Nanos,
+    /// How long Ollama says it took.
+    pub(super) spell: Spell,
+    /// Whose answer it was.
+    pub(super) whose: Whose,
 }
 
-/// The habits of the models that answered last.
+impl Lesson {
+    /// Its cap ended the answer: it would have been longer than it is.
+    fn is_cut(&self, output: u64) -> bool {
+        self.cap.is_some_and(|cap| output >= cap)
+    }
+}
+
+/// The habits of the models that answered last, and of their clients.
 #[derive(Debug, Default)]
 pub(crate) struct Learned {
     models: HashMap<ModelName, Known>,
+    lengths: Lengths,
     lessons: u64,
 }
 
@@ -80,6 +108,10 @@ struct Known {
     habits: Habits,
     /// Lengths of answers, oldest first.
     answers: VecDeque<u64>,
+    /// The mean of all of them, and how many there were.
+    mean_answer: f64,
+    counted: u32,
+    paces: Paces,
     /// Something is known of the template, and of the time in a slot: what the first sample replaced was a guess.
     knows_template: bool,
     knows_slot: bool,
@@ -93,6 +125,12 @@ impl Learned {
         self.models.get(model).map_or(Habits::UNKNOWN, |known| known.habits)
     }
 
+    /// How many tokens the answer to such a request of this client has, on the average; of a client of whom nothing is
+    /// known, as of any other of the model.
+    pub(super) fn mean_answer(&self, model: &ModelName, whose: Whose) -> u64 {
+        self.lengths.of(whose).unwrap_or_else(|| self.of(model).mean_answer)
+    }
+
     pub(super) fn learn(&mut self, model: &ModelName, lesson: &Lesson) {
         if !self.models.contains_key(model) && self.models.len() >= MOST_MODELS {
             self.forget_oldest();
@@ -101,6 +139,13 @@ impl Learned {
         let known = self.models.entry(model.clone()).or_insert_with(Known::nothing);
         known.latest = self.lessons;
         known.learn(lesson);
+        let usual = known.habits.mean_answer;
+        if let Some(output) = lesson.output {
+            let expected = self.lengths.of(lesson.whose).unwrap_or(usual);
+            if !lesson.is_cut(output) || output > expected {
+                self.lengths.learn(lesson.whose, output, usual);
+            }
+        }
     }
 
     fn forget_oldest(&mut self) {
@@ -114,14 +159,26 @@ impl Learned {
 impl Known {
     fn nothing() -> Self {
         let habits = Habits::UNKNOWN;
-        Self { habits, answers: VecDeque::new(), knows_template: false, knows_slot: false, latest: 0 }
+        Self {
+            mean_answer: to_f64(habits.mean_answer),
+            habits,
+            answers: VecDeque::new(),
+            counted: 0,
+            paces: Paces::nothing(),
+            knows_template: false,
+            knows_slot: false,
+            latest: 0,
+        }
     }
 
     fn learn(&mut self, lesson: &Lesson) {
         self.learn_tokens(lesson);
         if let Some(output) = lesson.output {
-            self.learn_answer(output, lesson.cap);
+            self.learn_answer(output, lesson);
+            self.learn_mean(output, lesson);
         }
+        self.paces.learn(&lesson.spell, (lesson.input, lesson.output.unwrap_or(0)), lesson.slot);
+        self.habits.pace = self.paces.pace();
         let step = if std::mem::replace(&mut self.knows_slot, true) { STEP } else { 1.0 };
         let slot = moved(to_f64(self.habits.slot.0), to_f64(lesson.slot.0), step);
         self.habits.slot = Nanos(to_u64(slot));
@@ -154,8 +211,8 @@ impl Known {
     }
 
     /// An answer that its cap ended would have been longer: it counts only if it is long as it is.
-    fn learn_answer(&mut self, output: u64, cap: Option<u64>) {
-        if cap.is_some_and(|cap| output >= cap) && output <= self.habits.long_answer {
+    fn learn_answer(&mut self, output: u64, lesson: &Lesson) {
+        if lesson.is_cut(output) && output <= self.habits.long_answer {
             return;
         }
         if self.answers.len() == ANSWERS {
@@ -169,10 +226,20 @@ impl Known {
             self.habits.long_answer = (*long).max(1);
         }
     }
+
+    /// The same goes for the mean.
+    fn learn_mean(&mut self, output: u64, lesson: &Lesson) {
+        if lesson.is_cut(output) && output <= self.habits.mean_answer {
+            return;
+        }
+        self.counted = self.counted.saturating_add(1);
+        self.mean_answer = moved(self.mean_answer, to_f64(output), STEP.max(1.0 / f64::from(self.counted)));
+        self.habits.mean_answer = to_u64(self.mean_answer).max(1);
+    }
 }
 
 /// A step from one value towards another.
-fn moved(from: f64, to: f64, step: f64) -> f64 {
+pub(super) fn moved(from: f64, to: f64, step: f64) -> f64 {
     from + (to - from) * step
 }
 
@@ -201,8 +268,8 @@ mod tests {
 
     fn lesson(text: u64, input: u64, output: u64) -> Lesson {
         let size = Size { text, ..Size::default() };
-        let slot = Nanos::from_secs(2);
-        Lesson { size, prompts: 1, context: None, input, output: Some(output), cap: None, slot }
+        let (slot, spell, whose) = (Nanos::from_secs(2), Spell::default(), Whose(1));
+        Lesson { size, prompts: 1, context: None, input, output: Some(output), cap: None, slot, spell, whose }
     }
 
     fn after(lessons: impl IntoIterator<Item = Lesson>) -> Habits {
@@ -277,6 +344,31 @@ mod tests {
         let capped = |output| Lesson { cap: Some(output), ..lesson(0, 1, output) };
         assert_eq!(after(vec![capped(10); 100]).long_answer, 256);
         assert_eq!(after(vec![capped(1000); 100]).long_answer, 1000);
+    }
+
+    #[test]
+    fn the_queue_goes_by_the_mean_of_the_client_and_else_by_that_of_the_model() {
+        let mut learned = Learned::default();
+        assert_eq!(learned.mean_answer(&model("m"), Whose(1)), 256, "nothing is known");
+        for _ in 0..40 {
+            learned.learn(&model("m"), &lesson(0, 1, 10));
+        }
+        learned.learn(&model("m"), &Lesson { whose: Whose(2), ..lesson(0, 1, 1000) });
+        let of = |client| learned.mean_answer(&model("m"), Whose(client));
+        assert!((10..15).contains(&of(1)), "{}", of(1));
+        assert!(of(2) > 500, "{}", of(2));
+        assert!((100..200).contains(&of(3)), "an eighth of a long one beside short ones: {}", of(3));
+    }
+
+    #[test]
+    fn an_answer_that_its_cap_ended_does_not_shorten_the_mean() {
+        let mut learned = Learned::default();
+        for _ in 0..40 {
+            learned.learn(&model("m"), &Lesson { cap: Some(10), ..lesson(0, 1, 10) });
+        }
+        assert_eq!(learned.mean_answer(&model("m"), Whose(1)), 256);
+        learned.learn(&model("m"), &Lesson { cap: Some(1000), ..lesson(0, 1, 1000) });
+        assert!(learned.mean_answer(&model("m"), Whose(1)) > 256);
     }
 
     #[test]

@@ -3,8 +3,11 @@
 //! A chunk with content is about one token: Ollama flushes each, though its parsers of thoughts and of tool calls may keep
 //! some back and tell them at once.
 
+use std::time::Duration;
+
 use super::dialect::{Dialect, Voice};
 use super::walk::{Framing, Listener, Name, Walker};
+use crate::proxy::models::Times;
 
 /// Follows one answer.
 #[derive(Debug)]
@@ -30,6 +33,9 @@ pub(super) struct Heard {
     /// Nanoseconds for which Ollama read the prompt, and for which it made the answer; only its own API tells.
     pub(super) read_in: Option<u64>,
     pub(super) made_in: Option<u64>,
+    /// Nanoseconds that all of it took, and until there was a runner; told with those.
+    pub(super) took_in_all: Option<u64>,
+    pub(super) loaded_in: Option<u64>,
     /// It told of an error.
     pub(super) failed: bool,
 }
@@ -52,6 +58,8 @@ impl Meter {
             cached: 0,
             read_in: None,
             made_in: None,
+            took_in_all: None,
+            loaded_in: None,
             failed: false,
         };
         Self { walker: Walker::new(framing), heard }
@@ -78,6 +86,13 @@ impl Heard {
         self.input.is_some() || self.output.is_some()
     }
 
+    /// How long it took, and what of that was spent on what. None if that was not told, or not of all.
+    pub(super) fn times(&self) -> Option<Times> {
+        let all = Duration::from_nanos(self.took_in_all?);
+        let work = Duration::from_nanos(self.made_in?.saturating_add(self.read_in.unwrap_or(0)));
+        Some(Times { total: all, load: Duration::from_nanos(self.loaded_in.unwrap_or(0)), work })
+    }
+
     /// Nothing has come of it yet.
     pub(super) fn is_empty(&self) -> bool {
         self.chunks == 0 && !self.has_counts()
@@ -101,6 +116,8 @@ impl Listener for Heard {
             Count::Cached => self.cached = number,
             Count::ReadIn => self.read_in = Some(number),
             Count::MadeIn => self.made_in = Some(number),
+            Count::TookInAll => self.took_in_all = Some(number),
+            Count::LoadedIn => self.loaded_in = Some(number),
         }
     }
 
@@ -116,6 +133,8 @@ enum Count {
     Cached,
     ReadIn,
     MadeIn,
+    TookInAll,
+    LoadedIn,
 }
 
 /// Whether what stands there is a part of the answer: words, thoughts, or a call of a tool.
@@ -147,8 +166,8 @@ fn is_content(voice: Voice, path: &[Name]) -> bool {
 /// Which count stands there.
 fn count_at(voice: Voice, path: &[Name]) -> Option<Count> {
     use Name::{
-        Cached, CachedPrompt, Completion, Evaluated, EvaluatedIn, Input, InputDetails, Output, Prompt,
-        PromptDetails, PromptEvaluated, PromptEvaluatedIn, Response, Usage,
+        Cached, CachedPrompt, Completion, Evaluated, EvaluatedIn, Input, InputDetails, LoadedIn, Output,
+        Prompt, PromptDetails, PromptEvaluated, PromptEvaluatedIn, Response, TookInAll, Usage,
     };
     match (voice, path) {
         (Voice::Native, [PromptEvaluated])
@@ -161,6 +180,8 @@ fn count_at(voice: Voice, path: &[Name]) -> Option<Count> {
         | (Voice::Responses, [Usage, Output] | [Response, Usage, Output]) => Some(Count::Output),
         (Voice::Native, [PromptEvaluatedIn]) => Some(Count::ReadIn),
         (Voice::Native, [EvaluatedIn]) => Some(Count::MadeIn),
+        (Voice::Native, [TookInAll]) => Some(Count::TookInAll),
+        (Voice::Native, [LoadedIn]) => Some(Count::LoadedIn),
         (Voice::Native, [CachedPrompt])
         | (Voice::OpenAi, [Usage, PromptDetails, Cached])
         | (Voice::Responses, [Usage, InputDetails, Cached] | [Response, Usage, InputDetails, Cached]) => {

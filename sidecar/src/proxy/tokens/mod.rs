@@ -29,5 +29,5 @@ mod walk;
 
 pub(crate) use account::{Account, How, Spent};
 pub(crate) use edit::Edit;
-pub(crate) use learned::Learned;
-pub(crate) use reckon::Reckoning;
+pub(crate) use learned::{Learned, Whose};
+pub(crate) use reckon::{Reckoning, tokens_cost as cost};

@@ -1,11 +1,11 @@
 //! What a request will probably cost, reckoned from its body before it is admitted.
 
-use corral_limiter::{ModelName, Usage};
-use corral_wire::TokensDoc;
+use corral_limiter::{ModelName, Nanos, Usage};
+use corral_wire::{CostModel, TokensDoc};
 
 use super::dialect::Dialect;
 use super::edit::{self, Edits};
-use super::learned::{Habits, Learned, to_f64, to_u64};
+use super::learned::{Habits, Learned, Pace, Whose, to_f64, to_u64};
 use crate::proxy::inspect::{Asked, Size};
 use crate::proxy::route::Endpoint;
 
@@ -28,6 +28,14 @@ pub(crate) struct Reckoning {
     pub(super) cached_weight_milli: u32,
     edits: Edits,
     estimate: Usage,
+    /// How many tokens its answer has, on the average: what the queue goes by.
+    mean_output: u64,
+    /// How much of it is sent first.
+    first: (usize, usize),
+    /// How long a token of its model takes.
+    pace: Pace,
+    /// Whose request it is.
+    pub(super) whose: Whose,
 }
 
 impl Reckoning {
@@ -36,7 +44,7 @@ impl Reckoning {
         asked: &Asked<'_>,
         endpoint: &Endpoint,
         tokens: &TokensDoc,
-        learned: &Learned,
+        (learned, whose): (&Learned, Whose),
     ) -> Option<Self> {
         let dialect = Dialect::of(endpoint)?;
         let streams = asked.stream.unwrap_or(endpoint.streams_by_default) && !dialect.embeds();
@@ -46,6 +54,7 @@ impl Reckoning {
         let own = asked.tuning.value("num_ctx").filter(|_| dialect.sets_context());
         let own = own.and_then(|raw| raw.parse().ok()).filter(|context| *context > 0);
         let context = own.or(tokens.context_length.map(u64::from));
+        let habits = learned.of(&asked.model);
         let mut this = Self {
             dialect,
             model: asked.model.clone(),
@@ -57,8 +66,14 @@ impl Reckoning {
             cached_weight_milli: tokens.cached_weight_milli,
             edits,
             estimate: Usage::default(),
+            mean_output: 0,
+            first: (1, 1),
+            pace: habits.pace,
+            whose,
         };
-        this.estimate = this.estimate_by(&learned.of(&asked.model));
+        this.estimate = this.estimate_by(&habits);
+        let mean = learned.mean_answer(&asked.model, whose);
+        this.mean_output = this.output(mean, this.estimate.input);
         Some(this)
     }
 
@@ -72,6 +87,39 @@ impl Reckoning {
         self.estimate
     }
 
+    /// What it will probably cost the queue.
+    pub(crate) fn cost(&self, model: CostModel) -> u64 {
+        let (inputs, of) = self.first;
+        self.cost_of(inputs, of, model)
+    }
+
+    /// What some of its inputs will probably cost the queue.
+    pub(super) fn cost_of(&self, inputs: usize, of: usize, model: CostModel) -> u64 {
+        share(self.whole_cost(model), inputs, of).max(1)
+    }
+
+    /// It is sent in parts, and this is the first one.
+    pub(crate) fn in_parts(&mut self, inputs: usize, of: usize) {
+        self.first = (inputs, of);
+    }
+
+    fn whole_cost(&self, model: CostModel) -> u64 {
+        match model {
+            CostModel::SlotTime => self.slot_time().0.max(1),
+            CostModel::Tokens => tokens_cost(self.estimate.input, self.mean_output),
+        }
+    }
+
+    /// For how long it will probably hold its slot.
+    pub(crate) fn slot_time(&self) -> Nanos {
+        self.pace.whole(self.estimate.input, self.mean_output)
+    }
+
+    /// For how long it will probably hold its slot until its answer is of use: a stream until its first token.
+    pub(crate) fn needs(&self) -> Nanos {
+        if self.streams { self.pace.reading(self.estimate.input) } else { self.slot_time() }
+    }
+
     /// What is to be changed in the body.
     pub(crate) fn edits(&self) -> &[super::Edit] {
         &self.edits
@@ -79,7 +127,7 @@ impl Reckoning {
 
     fn estimate_by(&self, habits: &Habits) -> Usage {
         let input = self.input(habits);
-        Usage { input, output: self.output(habits, input), slot: habits.slot }
+        Usage { input, output: self.output(habits.long_answer, input), slot: habits.slot }
     }
 
     fn input(&self, habits: &Habits) -> u64 {
@@ -101,7 +149,8 @@ impl Reckoning {
         if self.dialect.embeds() { self.size.strings } else { 1 }
     }
 
-    fn output(&self, habits: &Habits, input: u64) -> u64 {
+    /// Tokens of an answer that usually has so many, as far as it may have them.
+    fn output(&self, usual: u64, input: u64) -> u64 {
         if self.dialect.embeds() {
             return 0;
         }
@@ -110,9 +159,26 @@ impl Reckoning {
             0 => context / 2,
             left => left,
         });
-        habits.long_answer.min(self.cap.unwrap_or(u64::MAX)).min(room)
+        usual.min(self.cap.unwrap_or(u64::MAX)).min(room)
     }
 }
+
+/// A part of an amount, rounded down.
+pub(super) fn share(amount: u64, part: usize, of: usize) -> u64 {
+    let exact = u128::from(amount) * part as u128 / (of as u128).max(1);
+    u64::try_from(exact).unwrap_or(u64::MAX)
+}
+
+/// What tokens cost the queue where the pool's cost model goes by them: one of an answer as much as two of a prompt.
+///
+/// In [`TOKEN`]s, so that it is about as much as the time of a slot would be: a pool may change its cost model while
+/// requests wait and run, and none of them is put off for what it was charged by the other one.
+pub(crate) fn tokens_cost(input: u64, output: u64) -> u64 {
+    input.saturating_add(output.saturating_mul(2)).saturating_mul(TOKEN).max(1)
+}
+
+/// What a token of a prompt costs where the cost model goes by tokens.
+pub(crate) const TOKEN: u64 = 10_000_000;
 
 #[cfg(test)]
 #[path = "reckon_tests.rs"]

@@ -9,7 +9,7 @@ fn reckoned(path: &str, body: &str, tokens: &TokensDoc) -> Reckoning {
     let uri = path.parse().unwrap();
     let endpoint = route::find(&Method::POST, &uri).unwrap().endpoint;
     let asked = inspect::scan_body(body.as_bytes(), endpoint.action).unwrap();
-    Reckoning::of(&asked, endpoint, tokens, &Learned::default()).unwrap()
+    Reckoning::of(&asked, endpoint, tokens, (&Learned::default(), Whose::default())).unwrap()
 }
 
 fn estimate(path: &str, body: &str) -> (u64, u64) {
@@ -85,4 +85,36 @@ fn the_output_cap_of_the_pool_bounds_the_estimate_too() {
     let tokens = TokensDoc { output_cap: Some(5), ..TokensDoc::default() };
     let reckoned = reckoned("/v1/messages", r#"{"model":"a","max_tokens":100}"#, &tokens);
     assert_eq!((reckoned.estimate().output, reckoned.edits().len()), (5, 1));
+}
+
+fn costs(path: &str, body: &str) -> (u64, u64, u64) {
+    let reckoned = reckoned(path, body, &TokensDoc::default());
+    let millis = |nanos: u64| nanos / 1_000_000;
+    let tokens = reckoned.cost(CostModel::Tokens) / TOKEN;
+    (millis(reckoned.cost(CostModel::SlotTime)), tokens, millis(reckoned.needs().0))
+}
+
+#[test]
+fn the_queue_goes_by_the_time_that_a_slot_is_held_or_by_tokens_of_which_an_answers_count_double() {
+    let text = "x".repeat(3500);
+    let generate = |more: &str| format!(r#"{{"model":"a","prompt":"{text}"{more}}}"#);
+    // At 0.5 ms a token of a prompt and 20 ms a token of an answer.
+    assert_eq!(
+        costs("/api/generate", &generate("")),
+        (500 + 5120, 1000 + 512, 500),
+        "a stream is of use with its first token"
+    );
+    assert_eq!(
+        costs("/api/generate", &generate(r#","stream":false"#)),
+        (5620, 1512, 5620),
+        "a whole is of use when it is there"
+    );
+    assert_eq!(costs("/api/generate", &generate(r#","options":{"num_predict":10}"#)), (700, 1020, 500));
+    assert_eq!(costs("/api/embed", &format!(r#"{{"model":"a","input":"{text}"}}"#)), (500, 1000, 500));
+}
+
+#[test]
+fn what_costs_nothing_costs_a_little() {
+    let reckoned = reckoned("/api/embed", r#"{"model":"a"}"#, &TokensDoc::default());
+    assert_eq!((reckoned.cost(CostModel::SlotTime), reckoned.cost(CostModel::Tokens)), (1, 1));
 }

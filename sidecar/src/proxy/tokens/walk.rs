@@ -30,6 +30,7 @@ pub(super) enum Name {
     EvaluatedIn,
     Input,
     InputDetails,
+    LoadedIn,
     Message,
     Output,
     PartialJson,
@@ -42,6 +43,7 @@ pub(super) enum Name {
     Text,
     Thinking,
     ToolCalls,
+    TookInAll,
     Usage,
 }
 
@@ -59,6 +61,7 @@ impl Name {
             b"eval_duration" => Self::EvaluatedIn,
             b"input_tokens" => Self::Input,
             b"input_tokens_details" => Self::InputDetails,
+            b"load_duration" => Self::LoadedIn,
             b"message" => Self::Message,
             b"output_tokens" => Self::Output,
             b"partial_json" => Self::PartialJson,
@@ -71,6 +74,7 @@ impl Name {
             b"text" => Self::Text,
             b"thinking" => Self::Thinking,
             b"tool_calls" => Self::ToolCalls,
+            b"total_duration" => Self::TookInAll,
             b"usage" => Self::Usage,
             _ => Self::Other,
         }

@@ -1,7 +1,7 @@
 //! Ollama's side: a small pool of HTTP/1.1 connections, last used first.
 //!
-//! A request is sent a second time only if hyper hands it back untouched, which it does when a pooled connection had
-//! died before a byte went out. A connection is pooled again only after its answer was read to the end; dropping a
+//! A request is sent a second time, on a fresh connection, only if hyper hands it back untouched, which it does when a
+//! pooled connection had died before a byte went out. A connection is pooled again only after its answer was read to the end; dropping a
 //! [`Lease`] before that cuts the connection, which is how Ollama learns to stop.
 
 mod pieces;
@@ -10,6 +10,7 @@ mod request;
 
 use std::io;
 use std::net::SocketAddr;
+use std::sync::Arc;
 use std::time::Duration;
 
 use http::{Request, Response, StatusCode};
@@ -21,9 +22,11 @@ use tokio::task::AbortHandle;
 use tokio::time::timeout;
 
 pub(crate) use pieces::Pieces;
-pub(crate) use request::build;
+pub(crate) use request::Order;
 
 use pool::Pool;
+
+use crate::metrics::{Metrics, Retried};
 
 /// The most bytes of an answer's head.
 const MAX_HEAD: usize = 64 * 1024;
@@ -43,6 +46,9 @@ pub(crate) enum NoAnswer {
     /// It was the offer of another protocol, which nobody had asked for.
     #[error("status {0} is no answer")]
     NotFinal(StatusCode),
+    /// It was not asked: what it was asked before has failed too often.
+    #[error("the breaker is open")]
+    Shut,
 }
 
 /// Connections to one Ollama.
@@ -50,6 +56,7 @@ pub(crate) struct Upstream {
     address: SocketAddr,
     connect_timeout: Duration,
     pool: Pool,
+    metrics: Arc<Metrics>,
 }
 
 /// A connection that carries one exchange. Dropped instead of given back: cut.
@@ -59,8 +66,8 @@ pub(crate) struct Lease {
 }
 
 impl Upstream {
-    pub(crate) fn new(address: SocketAddr, connect_timeout: Duration) -> Self {
-        Self { address, connect_timeout, pool: Pool::default() }
+    pub(crate) fn new(address: SocketAddr, connect_timeout: Duration, metrics: Arc<Metrics>) -> Self {
+        Self { address, connect_timeout, pool: Pool::default(), metrics }
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -68,8 +75,9 @@ impl Upstream {
         &self,
         mut request: Request<Pieces>,
     ) -> Result<(Response<Incoming>, Lease), NoAnswer> {
+        let mut kept = self.pool.take();
         loop {
-            let (mut lease, fresh) = match self.pool.take() {
+            let (mut lease, fresh) = match kept.take() {
                 Some(lease) => (lease, false),
                 None => (self.connect().await?, true),
             };
@@ -79,7 +87,10 @@ impl Upstream {
                 }
                 Ok(response) => return Ok((response, lease)),
                 Err(mut failed) => match failed.take_message() {
-                    Some(untouched) if !fresh => request = untouched,
+                    Some(untouched) if !fresh => {
+                        self.metrics.upstream_retried(Retried::Stale);
+                        request = untouched;
+                    }
                     _ => return Err(NoAnswer::Ended(failed.into_error())),
                 },
             }

@@ -42,7 +42,7 @@ async fn exchange(upstream: &Upstream) -> Result<(), NoAnswer> {
 #[tokio::test]
 async fn one_connection_carries_request_after_request() {
     let (address, connections) = server(usize::MAX).await;
-    let upstream = Upstream::new(address, Duration::from_secs(1));
+    let upstream = Upstream::new(address, Duration::from_secs(1), Arc::default());
     for _ in 0..5 {
         exchange(&upstream).await.unwrap();
     }
@@ -52,7 +52,7 @@ async fn one_connection_carries_request_after_request() {
 #[tokio::test]
 async fn a_connection_that_died_in_the_pool_fails_nobody() {
     let (address, connections) = server(1).await;
-    let upstream = Upstream::new(address, Duration::from_secs(1));
+    let upstream = Upstream::new(address, Duration::from_secs(1), Arc::default());
     for _ in 0..5 {
         exchange(&upstream).await.unwrap();
     }
@@ -62,7 +62,7 @@ async fn a_connection_that_died_in_the_pool_fails_nobody() {
 #[tokio::test]
 async fn a_dropped_lease_cuts_its_connection() {
     let (address, connections) = server(usize::MAX).await;
-    let upstream = Upstream::new(address, Duration::from_secs(1));
+    let upstream = Upstream::new(address, Duration::from_secs(1), Arc::default());
     let sent = upstream.send(Request::new(Pieces::default())).await.unwrap();
     drop(sent);
     exchange(&upstream).await.unwrap();
@@ -72,6 +72,6 @@ async fn a_dropped_lease_cuts_its_connection() {
 #[tokio::test]
 async fn a_refused_connection_is_told_apart() {
     let nobody = TcpListener::bind("127.0.0.1:0").await.unwrap().local_addr().unwrap();
-    let upstream = Upstream::new(nobody, Duration::from_secs(1));
+    let upstream = Upstream::new(nobody, Duration::from_secs(1), Arc::default());
     assert!(matches!(exchange(&upstream).await, Err(NoAnswer::Refused(_))));
 }

@@ -73,11 +73,14 @@ pub struct TierDoc {
     /// How urgent the requests of its clients are; none: as their endpoints say.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub priority: Option<PriorityDoc>,
+    /// `namespace/name` of the policy that gives it a weight or a priority; none where none does.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub policy: Option<String>,
 }
 
 impl Default for TierDoc {
     fn default() -> Self {
-        Self { name: String::new(), scale_milli: 1000, weight: 1, priority: None }
+        Self { name: String::new(), scale_milli: 1000, weight: 1, priority: None, policy: None }
     }
 }
 

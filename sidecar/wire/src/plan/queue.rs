@@ -100,9 +100,11 @@ impl PriorityDoc {
 }
 
 /// The priority of requests to a class of endpoints whose client has none of its own.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", deny_unknown_fields)]
 pub struct EndpointPriorityDoc {
+    /// `namespace/name` of the policy that says so.
+    pub policy: String,
     /// The class; not [`EndpointClass::Metadata`], which never waits.
     pub endpoint: EndpointClass,
     /// The priority.
