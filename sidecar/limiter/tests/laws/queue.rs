@@ -5,5 +5,6 @@ mod canonical;
 mod events;
 mod exhaustive;
 mod machine;
+mod models;
 mod oracle;
 mod world;
