@@ -153,4 +153,6 @@ pub(crate) struct Passed {
 #[cfg(test)]
 mod action_tests;
 #[cfg(test)]
+mod fair_tests;
+#[cfg(test)]
 mod tests;
