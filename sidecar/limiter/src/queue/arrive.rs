@@ -97,6 +97,9 @@ impl FairQueue {
         let others = self.band(band).time;
         let flow = self.flows.find_or_make((wish.flow, wish.priority), wish.weight(), others);
         let group = self.groups.find_or_make(wish.runner);
+        if let Some(group) = self.groups.get_mut(group).filter(|_| !wish.is_pending) {
+            group.has_hope();
+        }
         self.ask(flow, band);
         if starts {
             self.start(id, (flow, group), (wish.flow, wish.cost), now);
