@@ -3,7 +3,8 @@
 use smallvec::SmallVec;
 
 use super::{
-    Band, Dispatched, Entry, FairQueue, Priority, ShedReason, WaiterId, Waiting,
+    Band, Dispatched, Entry, FairQueue, Priority, Runner, ShedReason, WaiterId, Waiting,
+    account::Virtual,
     flows::{FlowId, GroupId},
     group::{Group, Turn},
 };
@@ -34,9 +35,8 @@ impl FairQueue {
                     .extend(self.take_out(seat.id, ShedReason::DeadlineMissed).map(|shed| (seat.id, shed)));
             } else if !try_commit(seat.id) {
                 self.hold_back(seat.id);
-                self.stand_aside(group, turn.flow);
+                self.stand_aside(group, turn.flow, now);
                 held_back.push((group, turn.flow));
-                continue;
             } else if self.seat_to_slot(seat.id, now) {
                 done.started.push(seat.id);
             }
@@ -83,18 +83,38 @@ impl FairQueue {
         next.map(|(_, choice)| choice).or(spare)
     }
 
-    /// If who is next in fair order waits for a model that is not loaded, somebody has to make way for it.
+    /// Whoever is next of those whose model is not loaded takes the place of one who is loaded and comes after it in fair
+    /// order. It is compared with those who wait for that place alone: bands and flows that others serve at the same time
+    /// may be far ahead or behind.
     fn look_at_models(&mut self, now: Nanos) {
         let groups = &self.groups;
-        self.models.call_off(|runner| groups.of(runner).is_some_and(Group::has_waiters));
+        let may_be_loaded = |group: &Group| group.may_be_loaded(now);
+        self.models.call_off(|runner| groups.of(runner).is_some_and(may_be_loaded));
         if !self.groups.iter().any(|(_, group)| self.waits_for_load(group)) {
             return;
         }
-        let Some(choice) = self.first(|_, _, _| true) else { return };
+        let is_stranger = |group: &Group| !self.models.is_resident(&group.runner) && group.may_be_loaded(now);
+        let Some(choice) = self.first(|this, id, _| this.groups.get(id).is_some_and(is_stranger)) else {
+            return;
+        };
         let Some(group) = self.groups.get(choice.group) else { return };
-        let to = (&group.runner, choice.priority.band());
+        let comes_after = |runner: &Runner| {
+            let own =
+                self.first(|this, id, _| this.groups.get(id).is_some_and(|group| group.runner == *runner));
+            own.is_none_or(|own| self.order(&choice) < self.order(&own))
+        };
+        let to = (group.runner.clone(), choice.priority.band());
+        let residents = self.models.residents().iter().map(|resident| &resident.runner);
+        let after: SmallVec<[Runner; 4]> = residents.filter(|runner| comes_after(runner)).cloned().collect();
         let groups = &self.groups;
-        self.models.make_way(to, self.slots.models, |runner| groups.used(runner), now);
+        let used = |runner: &Runner| groups.used(runner);
+        self.models.make_way((&to.0, to.1), self.slots.models, used, |runner| after.contains(runner), now);
+    }
+
+    /// Fair order over all bands; who may only have what is to spare comes last.
+    fn order(&self, choice: &Choice) -> (bool, Virtual, Band, Turn) {
+        let band = choice.priority.band();
+        (band == Band::Spare, self.band(band).account.key(), band, choice.turn)
     }
 
     /// Slots that a model lost to signs of strain come back in time.
@@ -120,9 +140,10 @@ impl FairQueue {
         }
     }
 
-    fn stand_aside(&mut self, group: GroupId, flow: FlowId) {
+    fn stand_aside(&mut self, group: GroupId, flow: FlowId, now: Nanos) {
         if let Some(group) = self.groups.get_mut(group) {
             group.stand_aside(flow);
+            group.refused(now);
         }
     }
 

@@ -7,6 +7,9 @@ use hashbrown::HashMap;
 use super::{Band, Priority, Runner, WaiterId, account::Virtual, flows::FlowId};
 use crate::Nanos;
 
+/// So long no other runner makes way for those whose limits have just said no.
+const AFTER_REFUSAL: Nanos = Nanos::from_secs(20);
+
 /// The order in which requests came; those that come again after their first turn are before all others.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub(super) struct Ticket {
@@ -45,6 +48,8 @@ pub(super) struct Group {
     cost: [u64; 5],
     /// Of the flows that wait, by band.
     weights: [u64; 4],
+    /// When the limits of all who wait said no last, since somebody came who has none to ask.
+    refused: Option<Nanos>,
 }
 
 /// Those of one flow that wait for one runner, first come first served.
@@ -74,6 +79,7 @@ impl Group {
             waiting: [0; 5],
             cost: [0; 5],
             weights: [0; 4],
+            refused: None,
         }
     }
 
@@ -107,6 +113,29 @@ impl Group {
     /// Whether somebody waits whose limits have not just said no.
     pub(super) fn has_ready(&self) -> bool {
         self.ready.iter().any(|ready| !ready.is_empty())
+    }
+
+    /// Whether somebody waits for whom the runner may be loaded in the place of another. Only who is given a slot has its
+    /// limits asked, so those whose limits say no would drain other runners in vain: they have another try later.
+    pub(super) fn may_be_loaded(&self, now: Nanos) -> bool {
+        self.has_ready() && self.next_try().is_none_or(|at| now >= at)
+    }
+
+    /// When the limits of those who wait may be worth a load again, where all of them have just said no.
+    pub(super) fn next_try(&self) -> Option<Nanos> {
+        self.refused.map(|at| at.plus(AFTER_REFUSAL))
+    }
+
+    /// The limits of somebody said no.
+    pub(super) fn refused(&mut self, now: Nanos) {
+        if !self.has_ready() {
+            self.refused = Some(now);
+        }
+    }
+
+    /// Somebody comes who has no limits to ask.
+    pub(super) fn has_hope(&mut self) {
+        self.refused = None;
     }
 
     /// The most urgent band in which somebody waits.

@@ -213,7 +213,8 @@ impl FairQueue {
         let reserve = self.last_critical.map(|last| last.plus(RESERVE_KEPT)).filter(|end| *end > now);
         let strangers = self.groups.iter().any(|(_, group)| self.waits_for_load(group));
         let swap = self.models.next_change(|runner| self.groups.used(runner), now).filter(|_| strangers);
-        [reserve, swap, self.models.next_recovery(now)].into_iter().flatten().min()
+        let tries = self.groups.iter().filter_map(|(_, group)| group.next_try()).filter(|at| *at > now);
+        [reserve, swap, self.models.next_recovery(now), tries.min()].into_iter().flatten().min()
     }
 
     fn band(&self, band: Band) -> &BandState {

@@ -172,12 +172,11 @@ impl Models {
             resident.used = now;
             return;
         }
-        let victim = match self.swap.take() {
-            Some(swap) => Some(swap.victim),
-            None => match self.in_the_way(runner, places, &used, now) {
-                InTheWay::Idle(victim) => Some(victim),
-                InTheWay::Nobody | InTheWay::Busy => None,
-            },
+        let swap = self.swap.take_if(|swap| swap.to == *runner);
+        let victim = match self.in_the_way(runner, places, &used, now) {
+            InTheWay::Nobody => None,
+            InTheWay::Idle(victim) => Some(victim),
+            InTheWay::Busy => swap.map(|swap| swap.victim),
         };
         self.resident.retain(|resident| Some(&resident.runner) != victim.as_ref());
         self.resident.push(Resident {
@@ -243,20 +242,22 @@ impl Models {
         }
     }
 
-    /// A runner that is not loaded is next in fair order, for somebody of this band: if all places are in use, one of
-    /// those who may have to give way gets no new requests from now on.
+    /// A runner that is not loaded is the next to be, for somebody of this band: if all places are in use, one of those that
+    /// come after it in fair order, and may have to give way, gets no new requests from now on.
     pub(super) fn make_way(
         &mut self,
         to: (&Runner, Band),
         places: u32,
         used: impl Fn(&Runner) -> Use,
+        comes_after: impl Fn(&Runner) -> bool,
         now: Nanos,
     ) {
         let blocked = self.is_loading() || self.swap.is_some() || self.find(to.0).is_some();
         if blocked || !matches!(self.in_the_way(to.0, places, &used, now), InTheWay::Busy) {
             return;
         }
-        let due = |resident: &&Resident| self.is_due(resident, to.1, &used, now);
+        let due =
+            |resident: &&Resident| comes_after(&resident.runner) && self.is_due(resident, to.1, &used, now);
         let victim = match self.same_model(to.0) {
             Some(other) => Some(other).filter(due),
             None => self.resident.iter().filter(due).min_by_key(|resident| resident.since),

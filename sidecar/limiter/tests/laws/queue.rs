@@ -3,6 +3,8 @@
 
 mod canonical;
 mod events;
+mod exhaustive;
 mod machine;
+mod models;
 mod oracle;
 mod world;
