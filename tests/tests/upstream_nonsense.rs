@@ -55,7 +55,6 @@ async fn assert_recovers(canned: &Canned, sidecar: &Sidecar, after: &str) {
 
 #[tokio::test]
 async fn answers_that_are_no_http_become_a_failure_with_a_status() {
-    let (canned, sidecar) = world().await;
     let long = "x".repeat(10_000_000);
     for (name, answer) in [
         ("nothing", String::new()),
@@ -66,6 +65,8 @@ async fn answers_that_are_no_http_become_a_failure_with_a_status() {
         ("two lengths", "HTTP/1.1 200 OK\r\nContent-Length: 2\r\nContent-Length: 3\r\n\r\n{}x".to_owned()),
         ("a switch of protocols", "HTTP/1.1 101 Switching Protocols\r\nUpgrade: x\r\n\r\n".to_owned()),
     ] {
+        // Half of its exchanges would open the breaker.
+        let (canned, sidecar) = world().await;
         canned.set(answer);
         let met = meet(&sidecar.client()).await;
         let (status, body, whole) = met.unwrap();

@@ -14,7 +14,7 @@ impl fmt::Display for Explained {
         if let Some(client) = &self.client {
             writeln!(f, "client   {client}")?;
         }
-        if let Some(Placed { priority, weight }) = &self.place {
+        if let Some(Placed { priority, weight }) = self.place.as_deref() {
             writeln!(f, "queue    {priority} priority, weight {weight}")?;
         }
         if let Some(model) = &self.model {

@@ -111,6 +111,15 @@ impl Breaker {
         }
     }
 
+    /// When it changes by itself, if it does.
+    pub(super) fn changes_at(&self) -> Option<Nanos> {
+        match self.state {
+            State::Open { until } => Some(until),
+            State::HalfOpen { trial } => trial.map(|since| since.plus(TRIAL)),
+            State::Closed => None,
+        }
+    }
+
     /// Time goes by.
     pub(super) fn look(&mut self, now: Nanos) {
         match self.state {

@@ -67,10 +67,12 @@ pub(super) async fn send<'a>(
     need: Option<&Need>,
     listener: &mut Listener,
 ) -> Sent<'a> {
-    if listener.has_left() {
-        return Sent::Unsent;
-    }
-    let Some(pass) = proxy.core.health.let_pass(proxy.core.clock()) else {
+    let pass = tokio::select! {
+        biased;
+        () = listener.gone() => return Sent::Unsent,
+        pass = proxy.core.health.let_pass(proxy.core.clock()) => pass,
+    };
+    let Some(pass) = pass else {
         return Sent::Failed(NoAnswer::Shut);
     };
     let flight = need.map(|need| Flight::begin(proxy, need.clone()));

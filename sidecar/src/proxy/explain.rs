@@ -46,7 +46,7 @@ fn judge(
     let route = route::find(method, uri)?;
     let plan = core.plan().ok_or(Refused::Unavailable(Unavailable::NoPlan))?;
     let facts = identify(core, ask, &route, &plan, explained)?;
-    explained.place = (route.endpoint.action == Action::Infer).then(|| placed(&facts, &plan));
+    explained.place = (route.endpoint.action == Action::Infer).then(|| Box::new(placed(&facts, &plan)));
     let wanted = Wanted::read(core, &route, (&ask.body, &facts))?;
     explained.model = wanted.model.as_ref().map(ToString::to_string);
     explained.estimate = wanted.estimate.map(Estimate::from);

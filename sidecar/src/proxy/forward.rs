@@ -222,7 +222,7 @@ pub(super) async fn deliver(
     let stream = is_stream(&head);
     let mut exchange = Exchange { flight, hold, ending: if stream { ending } else { Ending::Whole } };
     if exchange.began_late(took, proxy) {
-        fares_badly(proxy, exchange.flight.as_ref(), Strain::Late);
+        proxy.core.trouble();
     }
     if let Some(flight) = &exchange.flight {
         flight.answered(kind_of(&head));

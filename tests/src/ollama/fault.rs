@@ -58,10 +58,16 @@ impl Script {
         self.queue.lock().push_back((endpoint, fault));
     }
 
-    /// Takes the first fault meant for this endpoint.
+    /// Takes the first fault meant for this endpoint. One that is meant for none in particular is not for what is asked
+    /// about models, which somebody who stands before it may ask at any time.
     pub(crate) fn next(&self, endpoint: Endpoint) -> Option<Fault> {
         let mut queue = self.queue.lock();
-        let place = queue.iter().position(|(meant, _)| meant.is_none_or(|one| one == endpoint))?;
+        let asks = matches!(endpoint, Endpoint::Show | Endpoint::Ps);
+        let meant_for = |(meant, _): &(Option<Endpoint>, Fault)| match meant {
+            None => !asks,
+            Some(one) => *one == endpoint,
+        };
+        let place = queue.iter().position(meant_for)?;
         queue.remove(place).map(|(_, fault)| fault)
     }
 }

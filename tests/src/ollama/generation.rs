@@ -194,7 +194,7 @@ impl Generation {
 }
 
 /// At least one, because a zero would be left out of the answer.
-pub(crate) fn nanos(time: Duration) -> u64 {
+fn nanos(time: Duration) -> u64 {
     u64::try_from(time.as_nanos()).unwrap_or(u64::MAX).max(1)
 }
 

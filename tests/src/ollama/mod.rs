@@ -97,7 +97,7 @@ impl ScriptedOllama {
         gate
     }
 
-    /// The next request, whatever it asks for, meets a fault.
+    /// The next request, whatever it asks for, meets a fault; but for questions about models (`/api/show`, `/api/ps`).
     pub fn fault(&self, fault: Fault) {
         self.world.script.add(None, fault);
     }

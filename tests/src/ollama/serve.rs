@@ -26,7 +26,7 @@ use super::record::{Arrival, Outcome, Record};
 use super::route::{self, Endpoint, Route};
 use super::sched::{Listed, NoRunner, Scheduler, Slot};
 use super::settings::{Gate, Settings, Wedge};
-use super::voice::{self, Took, Voice};
+use super::voice::{self, Voice};
 use super::{SharedPace, VERSION, metadata};
 
 type Body = UnsyncBoxBody<Bytes, io::Error>;
@@ -178,13 +178,10 @@ async fn infer(world: &Arc<World>, job: Job, fault: Option<Fault>, arrived: Inst
     };
     match (&job.work, slot) {
         (Work::Embed { inputs, base64, prompt_tokens }, slot) => {
-            let scheduled = slot.as_ref().map(|slot| slot.scheduled);
             if let Some(slot) = slot {
                 embed(world, *inputs, slot).await;
             }
-            let took = scheduled.map(|scheduled| Took::until_now(arrived, scheduled));
-            let (media, body) =
-                voice::vectors(job.endpoint, &job.spelling, *inputs, *base64, (*prompt_tokens, took));
+            let (media, body) = voice::vectors(job.endpoint, &job.spelling, *inputs, *base64, *prompt_tokens);
             if job.endpoint != Endpoint::Embeddings {
                 world.record.told(*prompt_tokens, 0);
             }

@@ -29,10 +29,6 @@ pub enum Strain {
     Busy,
     /// The memory of a GPU is full.
     OutOfMemory,
-    /// An answer did not begin when its prompt should long have been read.
-    Late,
-    /// Its answers come much slower than they do with as many side by side.
-    Slow,
     /// Requests wait inside it although they have slots: it has fewer than are used. Costs one slot, the others half.
     HiddenWait,
 }
@@ -76,7 +72,7 @@ impl Adapt {
         self.cut = Some(now);
         let less = match strain {
             Strain::HiddenWait => self.milli.saturating_sub(SLOT),
-            Strain::Busy | Strain::OutOfMemory | Strain::Late | Strain::Slow => self.milli / 2,
+            Strain::Busy | Strain::OutOfMemory => self.milli / 2,
         };
         self.milli = less.max(SLOT);
     }
@@ -130,7 +126,7 @@ mod tests {
 
     use super::*;
 
-    const HALVING: [Strain; 4] = [Strain::Busy, Strain::OutOfMemory, Strain::Late, Strain::Slow];
+    const HALVING: [Strain; 2] = [Strain::Busy, Strain::OutOfMemory];
 
     fn at(seconds: u64) -> Nanos {
         Nanos::from_secs(seconds)

@@ -60,8 +60,11 @@ pub(crate) fn scan(body: &[u8]) -> Result<Facts<'_>, BadJson> {
     if scan.at < text.len() { Err(BadJson::Trailing { at: scan.at }) } else { Ok(facts) }
 }
 
+/// Keys and values, as they are written.
+pub(crate) type Members<'a> = Vec<(&'a str, Raw<'a>)>;
+
 /// The outermost members of an object, in their order, each value as it is written; and what follows the object.
-pub(crate) fn members(text: &str) -> Result<(Vec<(&str, Raw<'_>)>, &str), BadJson> {
+pub(crate) fn members(text: &str) -> Result<(Members<'_>, &str), BadJson> {
     let mut scan = Scan::new(text);
     let mut members = Vec::new();
     if !scan.take(b'{') {

@@ -6,7 +6,6 @@ use std::time::Duration;
 
 use bytes::Bytes;
 use corral_limiter::Nanos;
-use corral_limiter::queue::Strain;
 use corral_wire::CostModel;
 
 use super::edit::Edit;
@@ -228,7 +227,6 @@ impl Account {
         let beside = proxy.core.in_flight();
         if proxy.signs.lock().answered(model, beside, pace) {
             proxy.core.trouble();
-            proxy.core.strain(model, Strain::Slow);
         }
     }
 

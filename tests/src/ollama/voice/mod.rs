@@ -16,7 +16,7 @@ use super::generation::Finish;
 use super::job::Job;
 use super::route::Endpoint;
 
-pub(crate) use embed::{Took, vectors};
+pub(crate) use embed::vectors;
 pub(crate) use native::{loaded, rfc3339_in, unloaded};
 
 /// The speech of one answer.

@@ -59,8 +59,8 @@ pub(crate) fn asks(runners: usize) -> impl Strategy<Value = Asks> {
 }
 
 fn strain() -> impl Strategy<Value = Strain> {
-    use Strain::{Busy, HiddenWait, Late, OutOfMemory, Slow};
-    prop::sample::select(vec![Busy, HiddenWait, Late, OutOfMemory, Slow])
+    use Strain::{Busy, HiddenWait, OutOfMemory};
+    prop::sample::select(vec![Busy, HiddenWait, OutOfMemory])
 }
 
 /// Events, each so many nanoseconds after the one before.
