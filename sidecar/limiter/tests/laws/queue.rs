@@ -4,7 +4,9 @@
 mod canonical;
 mod events;
 mod exhaustive;
+mod fairness;
 mod machine;
 mod models;
 mod oracle;
+mod storms;
 mod world;
