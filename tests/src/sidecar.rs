@@ -25,6 +25,7 @@ pub struct PolicyFile {
     num_parallel: u32,
     max_depth: u32,
     max_wait_seconds: u32,
+    queue: String,
     trusted_proxies: Vec<String>,
     identity: String,
     policy: String,
@@ -40,6 +41,7 @@ impl Default for PolicyFile {
             num_parallel: 1,
             max_depth: 100,
             max_wait_seconds: 30,
+            queue: String::new(),
             trusted_proxies: Vec::new(),
             identity: String::new(),
             policy: String::new(),
@@ -76,6 +78,12 @@ impl PolicyFile {
     #[must_use]
     pub fn queue(self, max_depth: u32, max_wait_seconds: u32) -> Self {
         Self { max_depth, max_wait_seconds, ..self }
+    }
+
+    /// With more of the pool's queue, as in `maxDepthPerClient: 2`.
+    #[must_use]
+    pub fn queue_field(self, field: &str) -> Self {
+        Self { queue: format!("{}, {field}", self.queue), ..self }
     }
 
     /// Believing `X-Forwarded-For` from these networks.
@@ -126,7 +134,7 @@ kind: OllamaPool
 metadata: {{ name: chat }}
 spec:
   ollama: {{ numParallel: {} }}
-  capacity: {{ queue: {{ maxDepth: {}, maxWaitSeconds: {} }} }}
+  capacity: {{ queue: {{ maxDepth: {}, maxWaitSeconds: {}{} }} }}
   identity: {{ trustedProxies: {:?}{} }}
 {}",
             self.mode,
@@ -134,6 +142,7 @@ spec:
             self.num_parallel,
             self.max_depth,
             self.max_wait_seconds,
+            self.queue,
             self.trusted_proxies,
             self.identity,
             self.documents

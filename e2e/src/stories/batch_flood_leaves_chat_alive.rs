@@ -41,13 +41,15 @@ pub fn run(scene: &Scene) -> Result<()> {
     let waits = chats.iter().map(Outcome::waited).collect::<Result<Vec<_>>>()?;
     let (wait, least) = (p99(waits), least_of_any_window(&served));
     scene.tell(&format!(
-        "{} chats wait p99 {} while the mean batch job takes {}; batch: {}, {:.1}/s, in any {} at least {least}",
+        "{} chats wait p99 {} while the mean batch job takes {}; batch: {}, {:.1}/s, in any {} at least \
+         {least}; {} of {SLOTS} slots in use",
         chats.len(),
         seconds(wait),
         seconds(mean),
         words(&flood),
-        a_second(&flood),
-        seconds(WINDOW)
+        a_second(&flood, TIME),
+        seconds(WINDOW),
+        scene.slots_in_use(&pod)?
     ));
     ensure!(wait <= mean, "who chats waits {} behind batch jobs of {}", seconds(wait), seconds(mean));
     ensure!(least > 0, "for {} no batch job ended", seconds(WINDOW));

@@ -13,8 +13,9 @@ use anyhow::{Context, Result, anyhow, ensure};
 use serde_json::Value;
 
 use super::in_flight::answer_of;
-use super::pool::{OLLAMA_PORT, PoolPod};
+use super::pool::{ADMIN_PORT, OLLAMA_PORT, PoolPod};
 use super::scene::Scene;
+use super::traffic::reading;
 use crate::cluster::http::{Exchange, Line, Request};
 use crate::machine::clock::{Deadline, Stopwatch};
 
@@ -147,6 +148,13 @@ impl Scene {
         })
     }
 
+    /// How many slots of the slow model are in use, as the pod says: fewer than it has while Ollama shows that it has too
+    /// much to do.
+    pub fn slots_in_use(&self, pod: &PoolPod) -> Result<u64> {
+        let metrics = self.metrics(pod.port(ADMIN_PORT)?)?;
+        reading(&metrics, "corral_model_slot_limit{model=\"slow:latest\"}")
+    }
+
     /// How many tokens of the slow model take this long while so many slots are busy: this machine's pace, taken now.
     pub fn tokens_lasting(&self, way: &Way, slots: usize, time: Duration) -> Result<usize> {
         let sample = Call { at: Duration::ZERO, client: 0, request: answer_of(SAMPLE) };
@@ -164,7 +172,7 @@ impl Scene {
         if let Some(outcome) = busy.iter().find(|outcome| !outcome.served()) {
             return Err(anyhow!("no overload, and not served: {:?}", outcome.exchange));
         }
-        Ok(a_second(&busy))
+        Ok(a_second(&busy, Duration::ZERO))
     }
 }
 
@@ -177,12 +185,12 @@ fn one(way: &Way, watch: Stopwatch, call: &Call, patience: Duration) -> Outcome 
     Outcome { client: call.client, at: call.at, ended: watch.elapsed(), exchange }
 }
 
-/// How many of these were served a second, until the last one was.
-pub fn a_second<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>) -> f64 {
+/// How many of these were served a second, until the last one was, and for at least so long.
+pub fn a_second<'a>(outcomes: impl IntoIterator<Item = &'a Outcome>, at_least: Duration) -> f64 {
     let ends: Vec<Duration> =
         outcomes.into_iter().filter(|outcome| outcome.served()).map(|outcome| outcome.ended).collect();
-    let last = ends.iter().max().map_or(1.0, Duration::as_secs_f64);
-    f64::from(u32::try_from(ends.len()).unwrap_or(u32::MAX)) / last
+    let last = ends.iter().max().copied().unwrap_or_default().max(at_least).max(Duration::from_millis(1));
+    f64::from(u32::try_from(ends.len()).unwrap_or(u32::MAX)) / last.as_secs_f64()
 }
 
 /// The same request so many times a second, from `first` on.
@@ -232,8 +240,9 @@ mod tests {
     #[test]
     fn only_what_was_served_counts_for_the_rate() {
         let outcomes = [outcome(200, 1), outcome(429, 9), outcome(200, 4)];
-        assert!((a_second(&outcomes) - 0.5).abs() < 1e-9);
-        assert!(a_second(&[]).abs() < 1e-9);
+        assert!((a_second(&outcomes, Duration::ZERO) - 0.5).abs() < 1e-9);
+        assert!((a_second(&outcomes, Duration::from_secs(20)) - 0.1).abs() < 1e-9);
+        assert!(a_second(&[], Duration::ZERO).abs() < 1e-9);
         assert_eq!(words(&outcomes), "2 served, 1 429");
         assert_eq!(outcomes[0].waited().unwrap(), Duration::from_millis(1500));
     }

@@ -31,11 +31,13 @@ pub fn run(scene: &Scene) -> Result<()> {
     let outcomes = scene.fire(&way, &calls(&request, capacity), PATIENCE)?;
     let (mice, elephant): (Vec<_>, Vec<_>) = outcomes.iter().partition(|outcome| outcome.client > 0);
     scene.tell(&format!(
-        "capacity {capacity:.1}/s. Elephant: {}. Mice: {}, their wait p99 {} ms. All together {:.1}/s",
+        "capacity {capacity:.1}/s. Elephant: {}. Mice: {}, their wait p99 {} ms. All together {:.1}/s, {} of {SLOTS} \
+         slots in use",
         words(elephant.iter().copied()),
         words(mice.iter().copied()),
         p99(waits(&mice)?).as_millis(),
-        a_second(&outcomes)
+        a_second(&outcomes, TIME),
+        scene.slots_in_use(&pod)?
     ));
     the_mice_are_served(&mice)?;
     let refused = elephant.iter().filter(|outcome| outcome.status() == Some(429)).count();

@@ -36,12 +36,13 @@ pub fn run(scene: &Scene) -> Result<()> {
     let request = request.header("x-request-timeout-ms", &patience);
     let calls = steady(0, &request, capacity * OVER, Duration::ZERO, TIME);
     let ours = scene.fire(&way, &calls, PATIENCE)?;
+    scene.tell(&format!("{} of {SLOTS} slots in use", scene.slots_in_use(&pod)?));
     scene.at_rest(std::slice::from_ref(&pod), &[])?;
     let bare = scene.fire(&scene.bare_way(&pod)?, begin_of(&calls), PATIENCE)?;
-    tell(scene, "with the sidecar", capacity, &ours);
-    tell(scene, "Ollama alone", capacity, &bare);
+    tell(scene, "with the sidecar", capacity, a_second(&ours, TIME), &ours);
+    tell(scene, "Ollama alone", capacity, a_second(&bare, BARE_TIME), &bare);
     honest(&ours)?;
-    let goodput = a_second(&ours) / capacity;
+    let goodput = a_second(&ours, TIME) / capacity;
     ensure!(goodput >= GOAL, "{goodput:.2} of the capacity is served, not {GOAL}: {}", words(&ours));
     Ok(())
 }
@@ -58,8 +59,7 @@ fn begin_of(calls: &[Call]) -> &[Call] {
     calls.get(..count).unwrap_or_default()
 }
 
-fn tell(scene: &Scene, who: &str, capacity: f64, outcomes: &[Outcome]) {
-    let rate = a_second(outcomes);
+fn tell(scene: &Scene, who: &str, capacity: f64, rate: f64, outcomes: &[Outcome]) {
     scene.tell(&format!(
         "{who}, {OVER} times the capacity of {capacity:.1}/s: {rate:.1}/s within their {} s, {:.2} of it: {}",
         PATIENCE.as_secs(),

@@ -50,7 +50,6 @@ pub mod adaptive;
 pub mod algo;
 pub mod calendar;
 mod decision;
-pub mod fifo;
 pub mod handoff;
 mod judge;
 mod key;

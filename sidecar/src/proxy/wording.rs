@@ -123,11 +123,8 @@ fn bounded(bound: WaitBound, max_wait: &str) -> String {
         WaitBound::BatchMaxWait => format!(
             "the {max_wait} that this pool lets one of low priority wait (spec.capacity.queue.batchMaxWaitSeconds)"
         ),
-        WaitBound::OwnTimeout(quarter) => {
-            format!(
-                "the {} that are a quarter of the timeout it came with; give it more time",
-                seconds(quarter)
-            )
+        WaitBound::OwnTimeout(half) => {
+            format!("the {} that are half of the timeout it came with; give it more time", seconds(half))
         }
         WaitBound::Overload => "what anybody waits while this pod is overloaded; send less".to_owned(),
     }
@@ -245,7 +242,7 @@ mod tests {
             (
                 WaitTooLong,
                 WaitBound::OwnTimeout(Nanos::from_secs(5)),
-                "than the 5s that are a quarter of the timeout",
+                "than the 5s that are half of the timeout",
             ),
             (TimedOut, WaitBound::MaxWait, "within 30.01s: the 30s that this pool lets it wait (spec."),
             (TimedOut, WaitBound::Overload, "while this pod is overloaded"),

@@ -13,9 +13,10 @@ use super::{TOKEN, World, all_are, tokens};
 /// From one request to the next: no two meet.
 const APART: Duration = Duration::from_millis(10);
 const SLOTS: usize = 4;
-/// Of the throughput: waves of as many requests as there are slots, all of which one client may have waiting; and their
-/// length in tokens.
-const WAVES: usize = 8;
+/// Of the throughput: rounds of waves of as many requests as there are slots, all of which one client may have waiting,
+/// and their length in tokens.
+const ROUNDS: usize = 4;
+const WAVES: usize = 4;
 const LENGTH: u32 = 50;
 
 #[tokio::test]
@@ -84,26 +85,41 @@ fn print_first(heard: &[Heard]) {
     }
 }
 
-/// Everything at one instant, through the sidecar and then past it, where Ollama's own queue does the same.
+/// Everything at one instant, through the sidecar, and past it with another model, where Ollama's own queue does the same.
+/// In turns; of each the round that was disturbed least.
 async fn throughput() {
     let pace = Pace { token: TOKEN, ..Pace::default() };
     let world = World::start(pace, SLOTS, PolicyFile::open()).await;
-    let mut took = Vec::new();
-    for to in [world.sidecar.address(), world.ollama.address()] {
-        let body = tokens("tiny", "work", LENGTH);
-        let shots = (0..SLOTS * WAVES).map(|_| Shot::post(Duration::ZERO, to, "/api/generate", &body));
-        let heard = fire(shots.collect()).await.unwrap();
-        all_are(&heard, 200);
-        took.push(heard.iter().map(|one| one.ended).max().unwrap_or_default());
-        let load = world.ollama.record().load();
-        assert_eq!(load.max_running, SLOTS);
-        assert!(took.len() == 2 || load.max_waiting == 0, "Ollama's own queue was used: {load:?}");
+    let mut best = [Duration::MAX; 2];
+    for _ in 0..ROUNDS {
+        let ways = [(world.sidecar.address(), "tiny"), (world.ollama.address(), "slow")];
+        for ((to, model), best) in ways.into_iter().zip(&mut best) {
+            *best = (*best).min(all_at_once(to, model).await);
+        }
     }
     world.comes_to_rest().await;
-    let [guarded, direct] = took.try_into().unwrap();
+    let guarded = world.ollama.record().model("tiny:latest");
+    assert_eq!(
+        (guarded.max_running, guarded.max_waiting),
+        (SLOTS, 0),
+        "all slots, and not Ollama's own queue"
+    );
+    print_throughput(best);
+}
+
+/// How long it takes until the last one is served.
+async fn all_at_once(to: SocketAddr, model: &str) -> Duration {
+    let body = tokens(model, "work", LENGTH);
+    let shots = (0..SLOTS * WAVES).map(|_| Shot::post(Duration::ZERO, to, "/api/generate", &body));
+    let heard = fire(shots.collect()).await.unwrap();
+    all_are(&heard, 200);
+    heard.iter().map(|one| one.ended).max().unwrap_or_default()
+}
+
+fn print_throughput([guarded, direct]: [Duration; 2]) {
     let loss = (guarded.as_secs_f64() / direct.as_secs_f64() - 1.0) * 100.0;
     line(
-        &format!("throughput lost with {SLOTS} slots always busy"),
+        &format!("throughput lost with {SLOTS} slots always busy, best of {ROUNDS} rounds"),
         "<= 1 %",
         &format!("{loss:.2} %: {} direct, {} through the sidecar", in_millis(direct), in_millis(guarded)),
     );

@@ -79,13 +79,13 @@ impl FairQueue {
         self.make_room(wish)
     }
 
-    /// How long it waits at most. Of the time that its client has, half is for the answer.
+    /// How long it waits at most.
     fn patience(&self, wish: &Wish<'_>, now: Nanos) -> Nanos {
         let band = wish.priority.band();
         let longest = self.bounds.max_wait_of(band);
         let longest = self.band(band).codel.patience(longest, self.times.overall());
-        let half = wish.due.map(|due| Nanos(due.at.since(now).0.checked_div(2).unwrap_or_default()));
-        [wish.max_wait, half].into_iter().flatten().fold(longest, Nanos::min)
+        let own = wish.due.map(|due| due.longest_wait(now));
+        [wish.max_wait, own].into_iter().flatten().fold(longest, Nanos::min)
     }
 
     fn enter(&mut self, id: WaiterId, wish: &Wish<'_>, starts: bool, now: Nanos) -> Arrival {

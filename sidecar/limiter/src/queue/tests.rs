@@ -181,7 +181,7 @@ fn a_clients_deadline_bounds_its_wait_and_it_is_told_when_it_has_passed() {
     let at = Nanos::from_secs(8);
     let due = Some(Due { at, needs: Nanos::from_secs(4) });
     let (id, arrived) = scene.come(|wish| wish.due = due).unwrap();
-    assert_eq!(arrived.arrival, Arrival::Wait { deadline: Nanos::from_secs(2) });
+    assert_eq!(arrived.arrival, Arrival::Wait { deadline: Nanos::from_secs(4) });
     scene.now = Nanos::from_secs(5);
     scene.queue.release(running, secs(5), scene.now);
     let late = scene.queue.dispatch(scene.now, |_| true).late;

@@ -37,6 +37,15 @@ pub struct Due {
     pub needs: Nanos,
 }
 
+impl Due {
+    /// How long one that comes now may wait: half of what is left, the other half being for its answer. A client that asks
+    /// for less than its part must be able to wait for its turn, which with two of its requests in close succession comes
+    /// after a whole turn of all others.
+    pub fn longest_wait(self, now: Nanos) -> Nanos {
+        Nanos(self.at.since(now).0.checked_div(2).unwrap_or_default())
+    }
+}
+
 /// What a request wants of the queue.
 #[derive(Debug, Clone, Copy)]
 pub struct Wish<'a> {

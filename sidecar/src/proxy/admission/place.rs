@@ -249,10 +249,14 @@ impl Permit {
         let now = self.slot.core.clock().now();
         self.slot.tokens = spent;
         let held = self.slot.held(now);
+        let slot_time = match self.want.cost_model {
+            CostModel::SlotTime => Nanos(next),
+            CostModel::Tokens => self.want.slot_time,
+        };
         let arrived = {
             let mut state = self.slot.core.lock();
             let arrival = state.queue.again(self.slot.id, self.slot.cost(now), next, now);
-            let arrived = state.hall.seat(self.slot.id, self.want.slot_time, arrival);
+            let arrived = state.hall.seat(self.slot.id, slot_time, arrival);
             state.dispatch(now);
             arrived
         };

@@ -24,7 +24,7 @@ pub(crate) enum WaitBound {
     MaxWait,
     /// `spec.capacity.queue.batchMaxWaitSeconds`
     BatchMaxWait,
-    /// A quarter of the time that its client gives it, which is so much.
+    /// Half of the time that its client gives it, which is so much.
     OwnTimeout(Nanos),
     /// The queue itself, which keeps nobody long while all wait long.
     Overload,
@@ -66,7 +66,7 @@ fn bound(shed: &Shed, waited: Nanos, came: &Came) -> WaitBound {
         ShedReason::WaitTooLong => shed.estimated_wait,
         _ => waited.plus(NEARLY),
     };
-    let own = came.due.map(|due| Nanos(due.at.since(came.at).0 / 4));
+    let own = came.due.map(|due| due.longest_wait(came.at));
     match own.filter(|own| *own < shed.max_wait) {
         _ if met >= shed.max_wait => by_plan,
         Some(own) if met >= own => WaitBound::OwnTimeout(own),
@@ -100,11 +100,11 @@ mod tests {
         for reason in [ShedReason::TimedOut, ShedReason::WaitTooLong] {
             let bound = |band, met, timeout| bound_of(reason, band, met, timeout);
             assert_eq!(bound(standard, 60, None), WaitBound::MaxWait);
-            assert_eq!(bound(standard, 61, Some(600)), WaitBound::MaxWait, "a quarter of it is longer");
+            assert_eq!(bound(standard, 61, Some(600)), WaitBound::MaxWait, "half of it is longer");
             assert_eq!(bound(batch, 300, None), WaitBound::BatchMaxWait);
             assert_eq!(bound((Band::Spare, 300), 300, None), WaitBound::BatchMaxWait);
-            assert_eq!(bound(standard, 10, Some(40)), own(10));
-            assert_eq!(bound(batch, 60, Some(240)), own(60));
+            assert_eq!(bound(standard, 10, Some(20)), own(10));
+            assert_eq!(bound(batch, 60, Some(120)), own(60));
             assert_eq!(bound(standard, 15, None), WaitBound::Overload);
             assert_eq!(bound(standard, 15, Some(200)), WaitBound::Overload);
         }
