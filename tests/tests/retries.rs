@@ -1,5 +1,5 @@
 //! What Ollama cannot have begun to work on is sent once more, once, and nothing else ever is.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may panic as tests do")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::time::Duration;
 
