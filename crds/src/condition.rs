@@ -122,6 +122,8 @@ reasons! {
     OllamaDown,
     /// Not ready: Ollama answers in a pod, and its model has stopped working; the message names it.
     Stalled,
+    /// Not ready: Ollama fails what it is sent in a pod, and is left alone for a while; the message names it.
+    BreakerOpen,
     /// Not ready: a pod has left the Service while it works off more than it can in time; the message names it.
     Overloaded,
     /// Not ready: a pod has left the Service while it loads a model; the message names it.

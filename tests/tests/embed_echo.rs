@@ -63,7 +63,8 @@ async fn answer(
     served: Arc<AtomicUsize>,
 ) -> Result<Response<Full<Bytes>>, Infallible> {
     let path = request.uri().path().to_owned();
-    if request.method() == Method::GET {
+    if request.method() == Method::GET || !path.contains("embed") {
+        // Probes, and what the sidecar asks for itself.
         return Ok(Response::new(Full::from("{\"version\":\"0.32.15\"}")));
     }
     if path == "/api/show" {

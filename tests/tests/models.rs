@@ -1,13 +1,13 @@
 //! Ollama is never sent more than its models have slots, whatever it was told; and models share it without starving each
 //! other.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may panic as tests do")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
 use corral_tests::client::Client;
-use corral_tests::ollama::{ModelSpec, Outcome, Pace, ScriptedOllama, Settings};
+use corral_tests::ollama::{Endpoint, Fault, ModelSpec, Outcome, Pace, ScriptedOllama, Settings};
 use corral_tests::sidecar::{PolicyFile, Sidecar};
 use futures::future::join_all;
 use http::StatusCode;
@@ -97,10 +97,7 @@ async fn a_model_that_has_one_slot_is_never_sent_two_whatever_the_pool_says() {
 #[tokio::test]
 async fn the_first_request_does_not_wait_until_ollama_has_said_what_its_model_is() {
     let (ollama, sidecar) = world(Settings { num_parallel: 4, ..Settings::default() }, 3).await;
-    ollama.fault_at(
-        corral_tests::ollama::Endpoint::Show,
-        corral_tests::ollama::Fault::Stall { after: 0, lasts: Duration::from_mins(1) },
-    );
+    ollama.fault_at(Endpoint::Show, Fault::Stall { after: 0, lasts: Duration::from_mins(1) });
     let client = sidecar.client();
     let started = Instant::now();
     let (path, body) = generate("tiny", 1);
@@ -147,6 +144,38 @@ async fn requests_that_wait_inside_ollama_bring_its_slots_down_and_they_come_bac
     sleep(Duration::from_secs(90)).await;
     assert_eq!(inside(), 4);
     assert_eq!(ollama.record().load().waiting, 0);
+}
+
+#[tokio::test]
+async fn one_503_of_ollama_halves_the_slots_of_its_model_for_a_while() {
+    let pace = Pace { token: millis(100), ..Pace::default() };
+    let settings = Settings { num_parallel: 4, max_queue: 512, pace, ..Settings::default() };
+    let (ollama, sidecar) = world(settings, 3).await;
+    let client = sidecar.client();
+    let (_, chat) = generate("slow", 9);
+    let chat = json!({ "model": "slow", "messages": [{ "role": "user", "content": "hi" }], "options": chat["options"], "stream": false });
+    let others = Crowd::of(8, &client, ("/api/chat", chat));
+    let crowd = Crowd::of(8, &client, generate("tiny", 9));
+    let inside = |model: &str| ollama.record().model(model).running;
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!((inside("tiny:latest"), inside("slow:latest")), (4, 4));
+    let before = crowd.answers();
+    // It is sent once more, and nobody notices.
+    ollama.fault_at(Endpoint::Generate, Fault::Busy);
+    let mut samples = Vec::new();
+    for _ in 0..90 {
+        sleep(Duration::from_secs(1)).await;
+        samples.push((inside("tiny:latest"), inside("slow:latest")));
+    }
+    assert!(samples[5..25].iter().all(|(tiny, _)| *tiny == 2), "{samples:?}");
+    assert!(samples[80..].iter().all(|(tiny, _)| *tiny == 4), "{samples:?}");
+    // Now and then all of one model end in the same moment.
+    let full = samples.iter().filter(|(_, slow)| *slow == 4).count();
+    assert!(full > 80, "another model has nothing to do with it: {samples:?}");
+    sleep(Duration::from_secs(210)).await;
+    let served = crowd.answers() - before;
+    assert!(served * 100 >= 1200 * 85, "one sign alone costs 15 % of five minutes at most: {served} of 1200");
+    drop(others);
 }
 
 #[tokio::test]

@@ -1,5 +1,5 @@
 //! What Ollama cannot have begun to work on is sent once more, once, and nothing else ever is.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may panic as tests do")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::time::Duration;
 
@@ -17,7 +17,7 @@ async fn world() -> (ScriptedOllama, Sidecar) {
     let settings = Settings { num_parallel: 64, max_queue: 512, ..Settings::default() };
     let ollama = ScriptedOllama::start(settings).await.unwrap();
     // No probe comes in between.
-    let policy = PolicyFile::open().slots(64);
+    let policy = PolicyFile::open().slots(64).queue(400, 30);
     let sidecar = Sidecar::tuned(&ollama, &policy, |settings| {
         settings.health.probe_interval = Duration::from_mins(1);
     });
@@ -173,9 +173,15 @@ async fn an_ollama_that_is_busy_for_everybody_is_not_asked_twice_by_everybody() 
     let (client, body) = (sidecar.client(), &body);
     let started = Instant::now();
     let asked = futures::future::join_all((0..60).map(|_| client.post("/api/generate", body))).await;
-    assert!(asked.into_iter().all(|answer| answer.unwrap().status == BUSY));
+    let statuses: Vec<StatusCode> = asked.into_iter().map(|answer| answer.unwrap().status).collect();
+    let busy = statuses.iter().filter(|status| **status == BUSY).count() as u64;
+    // The slots of a model that Ollama has no room for become fewer: some that come late are not let in at all.
+    assert!(
+        statuses.iter().all(|status| [BUSY, StatusCode::TOO_MANY_REQUESTS].contains(status)),
+        "{statuses:?}"
+    );
     let (retries, sent) = (retries(&sidecar, "busy").await, ollama.record().inferences().len() as u64);
     let most = 10 + 6 + started.elapsed().as_secs() + 1;
-    assert_eq!(sent, 60 + retries);
-    assert!((10..=most).contains(&retries), "{retries} of at most {most}");
+    assert_eq!(sent, busy + retries);
+    assert!(retries > 0 && retries <= most && retries < busy, "{retries} of {busy}, at most {most}");
 }

@@ -15,9 +15,10 @@ const NAMED: usize = 3;
 const ROUND_TO_SECONDS: u64 = 10;
 
 /// What pods say of themselves, and what that means; those before the drains are graver than a drain.
-const ENGINE: [(&str, Reason, &str); 2] = [
+const ENGINE: [(&str, Reason, &str); 3] = [
     ("OllamaDown", Reason::OllamaDown, "Ollama does not answer in"),
     ("Stalled", Reason::Stalled, "the model has stopped working in"),
+    ("BreakerOpen", Reason::BreakerOpen, "Ollama fails what it is sent in"),
 ];
 const LOAD: [(&str, Reason, &str); 2] = [
     ("Overloaded", Reason::Overloaded, "out of the Service for now, with more to do than it can in time:"),

@@ -117,7 +117,7 @@ async fn a_pool_says_which_pods_have_lost_their_ollama() {
     let mut world = settled().await;
     world.start_pod("chat", "chat-1", "10.0.0.1");
     world.settle().await;
-    for word in ["OllamaDown", "Stalled", "Overloaded", "ModelLoading"] {
+    for word in ["OllamaDown", "Stalled", "BreakerOpen", "Overloaded", "ModelLoading"] {
         world.sidecars.change("10.0.0.1", |sidecar| sidecar.reason = word.to_owned());
         world.settle().await;
         let (status, reason, message) = world.condition("ollamapools", "chat", "Ready");

@@ -292,7 +292,7 @@ mod tests {
 
     fn act() -> impl Strategy<Value = Act> {
         prop_oneof![
-            (0..5usize, 0..90u64).prop_map(|(strain, service)| Act::Strain(strain, service)),
+            (0..3usize, 0..90u64).prop_map(|(strain, service)| Act::Strain(strain, service)),
             any::<bool>().prop_map(Act::Serve),
             any::<bool>().prop_map(Act::Look),
             prop_oneof![0..70u32, any::<u32>()].prop_map(Act::Cap),
@@ -338,7 +338,7 @@ mod tests {
         }
 
         #[test]
-        fn without_further_signs_all_slots_come_back(cap in 1..200u32, signs in prop::collection::vec(0..5usize, 1..30)) {
+        fn without_further_signs_all_slots_come_back(cap in 1..200u32, signs in prop::collection::vec(0..3usize, 1..30)) {
             let mut adapt = Adapt::new(cap);
             let mut now = 0;
             for strain in signs {

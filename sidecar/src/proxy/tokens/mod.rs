@@ -13,6 +13,7 @@
 //! | its client left, while it was made as a whole | the estimate | the estimate |
 //! | broken, drained or stalled after the first token | the estimate | one a chunk with content |
 //! | failed before the first token, or 5xx | nothing, and the request itself is given back | nothing |
+//! | in parts, and failed, broken or left before the last | as Ollama counted what was done; of a part that its client left, the estimate | nothing |
 //! | refused by Ollama (4xx), or only a load | nothing | nothing |
 //!
 //! Bodies are passed on byte for byte, but for two members of requests ([`edit`]) and what the first of them adds to a
