@@ -25,7 +25,7 @@ impl Virtual {
         u64::try_from(cost).unwrap_or(u64::MAX)
     }
 
-    fn plus(self, other: Self) -> Self {
+    pub(super) fn plus(self, other: Self) -> Self {
         Self(self.0.saturating_add(other.0))
     }
 

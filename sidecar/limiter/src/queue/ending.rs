@@ -2,6 +2,7 @@
 
 use super::{
     Arrival, Band, Entry, FairQueue, Priority, Running, Shed, ShedReason, WaiterId, Waiting, Wish,
+    account::Virtual,
     flows::{FlowId, GroupId},
     group::Ticket,
     service::Sample,
@@ -139,10 +140,22 @@ impl FairQueue {
             state.running = state.running.saturating_sub(1);
             state.served = state.served.saturating_add(cost);
             state.account.settle(running.held, cost, of_band);
+            self.pass(priority.band(), cost);
             self.vacate(running.group, priority, now);
         }
         self.line_up(running.flow);
         Some(running)
+    }
+
+    /// The flows of a band have had so much among them, so its virtual time goes on by what that is for each. If it only
+    /// followed those who start, it would stand still while all who start are new, and who was served once would wait for
+    /// as long as somebody new comes.
+    fn pass(&mut self, band: Band, cost: u64) {
+        let each = Virtual::of(cost, self.flows.weights(band));
+        let state = self.band_mut(band);
+        state.time = state.time.plus(each);
+        let others = state.time;
+        self.flows.caught_up(band, others);
     }
 
     fn vacate(&mut self, group: GroupId, priority: Priority, now: Nanos) {

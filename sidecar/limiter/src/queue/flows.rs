@@ -36,6 +36,8 @@ pub(super) struct Flow {
     /// What of it waits is estimated to cost, and under what it stands in the backlog.
     pub(super) cost: u64,
     weighed: Option<Virtual>,
+    /// Its weight as it counts among those that wait or run; none where it is idle.
+    counted: u32,
     /// The groups in which it waits.
     pub(super) lanes: SmallVec<[GroupId; 2]>,
     /// Where it stands among the idle ones of its band.
@@ -55,6 +57,8 @@ pub(super) struct Flows {
     by_client: HashMap<(Priority, FlowKey), FlowId>,
     /// Those that wait, by priority: by how much, over the weight of the client.
     backlog: [BTreeSet<(Virtual, FlowId)>; 5],
+    /// The weights of those that wait or run, by band.
+    weights: [u32; 4],
     /// Those with nothing in the queue, by band; the first are forgotten first.
     idle: [BTreeSet<(Virtual, FlowId)>; 4],
 }
@@ -97,6 +101,7 @@ impl Flows {
             running: 0,
             cost: 0,
             weighed: None,
+            counted: 0,
             lanes: SmallVec::new(),
             idle_at: None,
         });
@@ -169,9 +174,19 @@ impl Flows {
         }
     }
 
-    /// What waits of a flow, or its weight, is another.
+    /// The weights of all flows of a band that wait or run.
+    pub(super) fn weights(&self, band: Band) -> u32 {
+        self.weights.get(band as usize).copied().unwrap_or_default()
+    }
+
+    /// What waits or runs of a flow, or its weight, is another.
     pub(super) fn weigh(&mut self, id: FlowId) {
         let Some(flow) = self.all.get_mut(id) else { return };
+        let counts = if flow.is_idle() { 0 } else { flow.account.weight() };
+        let counted = mem::replace(&mut flow.counted, counts);
+        if let Some(weights) = of_band(&mut self.weights, flow.priority.band()) {
+            *weights = weights.saturating_sub(counted).saturating_add(counts);
+        }
         let weighed = (flow.waiting > 0).then(|| Virtual::of(flow.cost, flow.account.weight()));
         let before = mem::replace(&mut flow.weighed, weighed);
         let Some(backlog) = self.backlog.get_mut(flow.priority as usize).filter(|_| before != weighed) else {

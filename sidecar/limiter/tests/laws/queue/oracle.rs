@@ -1,7 +1,7 @@
 //! Fair order by the book: what each band and each flow has had over its weight, from lists that are scanned. Virtual time is
 //! exact: it is counted in parts that every weight divides.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use corral_limiter::queue::{Band, FlowKey, Priority, WaiterId};
 
@@ -149,9 +149,15 @@ impl Ledger {
         }
     }
 
-    pub(crate) fn end(&mut self, id: WaiterId, real: u64) {
+    /// It is over, while these flows wait. The virtual time of its band goes on by what it cost over the weights of all that
+    /// wait or run.
+    pub(crate) fn end(&mut self, id: WaiterId, real: u64, waiting: BTreeSet<Flow>) {
+        let band = self.charges[&id].flow.0.band();
+        let running = self.charges.values().map(|charge| charge.flow);
+        let active: BTreeSet<_> = running.chain(waiting).filter(|flow| flow.0.band() == band).collect();
+        let weights: i128 = active.iter().map(|flow| self.weight_of(*flow)).sum();
+        *self.times.get_mut(&band).unwrap() += i128::from(real) * PARTS / weights;
         let Charge { flow, held, lifts } = self.charges.remove(&id).unwrap();
-        let band = flow.0.band();
         self.flows.get_mut(&flow).unwrap().settle(held, real, lifts.0);
         self.bands.get_mut(&band).unwrap().settle(held, real, lifts.1);
         *self.served.get_mut(&band).unwrap() += real;

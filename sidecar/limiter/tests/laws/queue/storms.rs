@@ -58,11 +58,12 @@ fn a_million_identities_are_bounded_and_the_honest_client_is_served_again_and_ag
         }
         running.extend(started);
         queue.loaded(&runner, now);
-        assert!(running.len() <= 2 && queue.gauges(now).flows <= 10_000 + 5 * 256);
+        assert!(running.len() <= 2);
+        assert!(number % 64 != 0 || queue.gauges(now).flows <= 200, "idle flows are kept");
     }
-    // 64 wait at most, and one in four is served.
-    assert!(longest <= 4 * 66, "it waited while {longest} came");
-    assert!(honest >= 1_000_000 / (4 * 66), "{honest} of the honest client were served");
+    // 64 wait at most, one in four is served, and what the honest client had is half of what each other gets.
+    assert!(longest <= 4 * 2 * 66, "it waited while {longest} came");
+    assert!(honest >= 1_000_000 / (4 * 2 * 66), "{honest} of the honest client were served");
 }
 
 #[test]

@@ -175,6 +175,10 @@ impl World {
         self.queue.bands()[Band::Interactive as usize].stands
     }
 
+    fn flows_that_wait(&self) -> BTreeSet<Flow> {
+        self.waiting.iter().map(|waiter| waiter.asks.flow()).collect()
+    }
+
     fn flow_waits(&self, flow: Flow) -> bool {
         self.waiting.iter().any(|waiter| waiter.asks.flow() == flow)
     }
@@ -421,7 +425,7 @@ impl World {
 
     pub(crate) fn release(&mut self, id: WaiterId, real: u64) {
         self.queue.release(id, real, self.now);
-        self.ledger.end(id, real);
+        self.ledger.end(id, real, self.flows_that_wait());
         self.end(id, Outcome::Served);
         self.settle();
     }
@@ -439,7 +443,7 @@ impl World {
             panic!("a slot without its turn")
         };
         assert!(deadline <= self.deadline(&asks));
-        self.ledger.end(id, spent);
+        self.ledger.end(id, spent, self.flows_that_wait());
         let asks = Asks { cost: next, ..asks };
         let weight = u32::try_from(self.ledger.weight_of(asks.flow())).unwrap();
         self.ledger.ask(
@@ -455,7 +459,7 @@ impl World {
     pub(crate) fn leave(&mut self, id: WaiterId) {
         self.queue.leave(id, self.now);
         if self.running.iter().any(|runs| runs.id == id) {
-            self.ledger.end(id, 0);
+            self.ledger.end(id, 0, self.flows_that_wait());
         }
         self.end(id, Outcome::Left);
         self.settle();
