@@ -73,6 +73,7 @@ where
         body_bytes: 0,
         body_read: false,
         shape: Shape::default(),
+        runner: 0,
         split: None,
         reckoning: None,
         record,
@@ -110,6 +111,8 @@ struct Life<'a> {
     body_read: bool,
     /// What it asks of its model's runner.
     shape: Shape,
+    /// The same for the queue, [`Runner::shape`].
+    runner: u64,
     /// In which parts it is sent, if it is too long to be sent as a whole.
     split: Option<Split>,
     /// What its tokens will probably come to.
@@ -256,7 +259,10 @@ impl Life<'_> {
         self.body_read = true;
         self.body_bytes = held.bytes().len() as u64;
         let asked = inspect::scan_body(held.bytes(), action)?;
-        self.shape = asked.tuning.shape(route.endpoint.reads());
+        let reads = route.endpoint.reads();
+        self.shape = asked.tuning.shape(reads);
+        let context = self.plan.as_deref().and_then(|plan| plan.tokens().context_length);
+        self.runner = asked.tuning.beyond(context).shape(reads).digest();
         self.record.stream = asked.stream.unwrap_or(route.endpoint.streams_by_default);
         let facts = self.facts.as_ref();
         self.reckoning = facts.and_then(|facts| self.proxy.reckon(&asked, route.endpoint, facts));
@@ -304,7 +310,7 @@ impl Life<'_> {
         let cost_model = self.plan.as_deref().map(Plan::cost_model).unwrap_or_default();
         let needs = reckoning.needs();
         Want {
-            runner: Runner { model: need.model.clone(), shape: need.shape.digest() },
+            runner: Runner { model: need.model.clone(), shape: self.runner },
             cost: reckoning.cost(cost_model),
             cost_model,
             slot_time: reckoning.slot_time(),

@@ -109,6 +109,17 @@ impl<'a> Tuning<'a> {
         named.and_then(|(_, value)| *value)
     }
 
+    /// The same where models are loaded with a context of so many tokens anyway: whoever asks for just that asks for nothing.
+    #[must_use]
+    pub(crate) fn beyond(mut self, context: Option<u32>) -> Self {
+        let is_usual = |raw: &str| raw.parse().ok() == context;
+        let named = FIXED.iter().zip(&mut self.options).find(|(name, _)| **name == "num_ctx");
+        if let Some((_, value)) = named.filter(|_| context.is_some()) {
+            *value = value.filter(|raw| !is_usual(raw));
+        }
+        self
+    }
+
     /// What of it counts for an endpoint.
     pub(crate) fn shape(&self, reads: Reads) -> Shape {
         let options = if reads == Reads::Nothing { &[] } else { &self.options[..] };
@@ -173,6 +184,19 @@ mod tests {
             assert_eq!(native(same), one, "{same}");
         }
         assert_ne!(native(r#"{"options":{"num_ctx":7,"num_gpu":1,"num_ctx":9},"shift":true}"#), one);
+    }
+
+    #[test]
+    fn a_context_that_models_have_anyway_is_no_other_shape() {
+        let digest = |body: &str, context| {
+            let asked = super::super::scan::scan(body.as_bytes()).unwrap();
+            asked.tuning.beyond(context).shape(Reads::Options).digest()
+        };
+        let body = r#"{"options":{"num_ctx":4096}}"#;
+        assert_eq!(digest(body, Some(4096)), 0);
+        assert_ne!(digest(body, Some(8192)), 0);
+        assert_ne!(digest(body, None), 0);
+        assert_ne!(digest(r#"{"options":{"num_ctx":4096,"num_gpu":1}}"#, Some(4096)), 0);
     }
 
     #[test]
