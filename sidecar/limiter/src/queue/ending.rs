@@ -66,7 +66,7 @@ impl FairQueue {
     pub fn leave(&mut self, id: WaiterId, now: Nanos) {
         self.unbook(id);
         if let Some(waiting) = self.rise(id) {
-            self.line_up(waiting.flow);
+            self.line_up(waiting.flow, waiting.group);
             self.forget(waiting.flow, waiting.group);
         } else if let Some(running) = self.stop(id, 0, now) {
             self.forget(running.flow, running.group);
@@ -86,7 +86,7 @@ impl FairQueue {
     /// Takes a waiter out, and says what one like it would find now.
     pub(super) fn take_out(&mut self, id: WaiterId, reason: ShedReason) -> Option<Shed> {
         let waiting = self.rise(id)?;
-        self.line_up(waiting.flow);
+        self.line_up(waiting.flow, waiting.group);
         let (flow, group) = (self.flows.get(waiting.flow)?, self.groups.get(waiting.group)?);
         let runner = group.runner.clone();
         let wish = Wish {
@@ -144,7 +144,7 @@ impl FairQueue {
             self.pass(priority.band(), cost);
             self.vacate(running.group, priority, now);
         }
-        self.line_up(running.flow);
+        self.line_up(running.flow, running.group);
         Some(running)
     }
 
