@@ -138,10 +138,10 @@ impl State {
         steps
     }
 
-    fn take(&mut self, step: Step, cast: &Cast) {
+    fn take(&mut self, step: Step, requests: Cast) {
         let runs_before = self.running();
         match step {
-            Step::Arrive(request) => self.arrive(request, cast[request]),
+            Step::Arrive(request) => self.arrive(request, requests[request]),
             Step::Release(request, cost) => {
                 self.queue.release(id(request), cost * COST, self.now);
                 self.stages[request] = Stage::Over;
@@ -173,27 +173,22 @@ impl State {
         let wish = Wish { flow: FlowKey(client.into()), priority, cost: 10 * COST, ..Wish::slot(&runner) };
         let before = self.queue.clone();
         let free = self.running() < self.slots as usize && self.waiting() == 0;
-        match self.queue.arrive(id(request), wish, self.now) {
-            Ok(arrived) => {
-                for (victim, shed) in &arrived.pushed_out {
-                    assert_eq!(shed.reason, ShedReason::PushedOut);
-                    let stage = &mut self.stages[usize::try_from(victim.0).unwrap()];
-                    assert!(matches!(stage, Stage::Waits { .. }));
-                    *stage = Stage::Over;
-                }
-                assert_eq!(arrived.arrival == Arrival::Start, free);
-                self.stages[request] = self.let_in(arrived.arrival);
-            }
-            Err(_) => {
-                assert_eq!(
-                    canonical::fingerprint(&before),
-                    canonical::fingerprint(&self.queue),
-                    "a refusal leaves a trace"
-                );
-                assert!(!free);
-                self.stages[request] = Stage::Over;
-            }
+        let arrived = self.queue.arrive(id(request), wish, self.now);
+        let Ok(arrived) = arrived else {
+            let (before, after) = (canonical::fingerprint(&before), canonical::fingerprint(&self.queue));
+            assert_eq!(before, after, "a refusal leaves a trace");
+            assert!(!free);
+            self.stages[request] = Stage::Over;
+            return;
+        };
+        for (victim, shed) in &arrived.pushed_out {
+            assert_eq!(shed.reason, ShedReason::PushedOut);
+            let stage = &mut self.stages[usize::try_from(victim.0).unwrap()];
+            assert!(matches!(stage, Stage::Waits { .. }));
+            *stage = Stage::Over;
         }
+        assert_eq!(arrived.arrival == Arrival::Start, free);
+        self.stages[request] = self.let_in(arrived.arrival);
     }
 
     fn let_in(&mut self, arrival: Arrival) -> Stage {
@@ -263,7 +258,7 @@ impl State {
 }
 
 /// Goes through all states that there are; returns how many, and how many steps lead from one to another.
-fn explore(cast: &Cast, moves: Moves) -> (usize, usize) {
+fn explore(requests: Cast, moves: Moves) -> (usize, usize) {
     let first = State::first(moves);
     let (mut known, mut steps) = (HashSet::from([first.fingerprint()]), 0);
     let mut ahead = VecDeque::from([first]);
@@ -271,7 +266,7 @@ fn explore(cast: &Cast, moves: Moves) -> (usize, usize) {
         state.check_all_can_be_served();
         for step in state.steps() {
             let mut next = state.clone();
-            next.take(step, cast);
+            next.take(step, requests);
             steps += 1;
             if known.insert(next.fingerprint()) {
                 ahead.push_back(next);
@@ -289,7 +284,7 @@ fn explore_all(moves: Moves) {
         [(0, Medium), (1, Spare), (1, Critical)],
     ];
     for cast in casts {
-        let (states, steps) = explore(&cast, moves);
+        let (states, steps) = explore(cast, moves);
         println!("{states} states, {steps} steps: {cast:?}");
         assert!(states > 1000, "something was not tried");
     }
