@@ -150,7 +150,7 @@ impl FairQueue {
             }
         }
         self.entries.insert(id, Entry::Waiting(waiting));
-        self.line_up(flow);
+        self.line_up(flow, group);
     }
 
     /// Gives it a slot: the virtual time of its band and of its flow moves on to where they were, and both are charged.
@@ -180,7 +180,7 @@ impl FairQueue {
         let running = Running { client, flow, group, estimate: cost, held, epochs, since: now };
         self.entries.insert(id, Entry::Running(running));
         self.flows.caught_up(band, others);
-        self.line_up(flow);
+        self.line_up(flow, group);
     }
 
     /// Takes one of a group's slots. Returns what loading its model will probably cost; nothing where it is loaded.

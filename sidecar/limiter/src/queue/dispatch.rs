@@ -59,7 +59,7 @@ impl FairQueue {
             if key == choice.turn.key {
                 return Some(choice);
             }
-            self.line_up(choice.turn.flow);
+            self.line_up(choice.turn.flow, choice.group);
         }
     }
 
@@ -148,10 +148,10 @@ impl FairQueue {
     }
 
     fn come_back(&mut self, group: GroupId, flow: FlowId) {
-        if let Some(group) = self.groups.get_mut(group) {
-            group.come_back(flow);
+        if let Some(known) = self.groups.get_mut(group) {
+            known.come_back(flow);
         }
-        self.line_up(flow);
+        self.line_up(flow, group);
     }
 
     /// Whoever waits gets a slot.

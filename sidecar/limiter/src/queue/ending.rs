@@ -66,6 +66,7 @@ impl FairQueue {
     pub fn leave(&mut self, id: WaiterId, now: Nanos) {
         self.unbook(id);
         if let Some(waiting) = self.rise(id) {
+            self.line_up(waiting.flow, waiting.group);
             self.forget(waiting.flow, waiting.group);
         } else if let Some(running) = self.stop(id, 0, now) {
             self.forget(running.flow, running.group);
@@ -85,6 +86,7 @@ impl FairQueue {
     /// Takes a waiter out, and says what one like it would find now.
     pub(super) fn take_out(&mut self, id: WaiterId, reason: ShedReason) -> Option<Shed> {
         let waiting = self.rise(id)?;
+        self.line_up(waiting.flow, waiting.group);
         let (flow, group) = (self.flows.get(waiting.flow)?, self.groups.get(waiting.group)?);
         let runner = group.runner.clone();
         let wish = Wish {
@@ -99,7 +101,7 @@ impl FairQueue {
         Some(shed)
     }
 
-    /// Gets up from among those who wait. Its flow and its group may be idle now.
+    /// Gets up from among those who wait. Its flow and its group may be idle now; if not, the flow has to line up.
     pub(super) fn rise(&mut self, id: WaiterId) -> Option<Waiting> {
         self.waiting(id)?;
         let Some(Entry::Waiting(waiting)) = self.entries.remove(&id) else { return None };
@@ -120,7 +122,6 @@ impl FairQueue {
                 state.codel.empty();
             }
         }
-        self.line_up(flow);
         Some(waiting)
     }
 
@@ -143,7 +144,7 @@ impl FairQueue {
             self.pass(priority.band(), cost);
             self.vacate(running.group, priority, now);
         }
-        self.line_up(running.flow);
+        self.line_up(running.flow, running.group);
         Some(running)
     }
 

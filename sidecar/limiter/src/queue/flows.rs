@@ -36,6 +36,8 @@ pub(super) struct Flow {
     /// What of it waits is estimated to cost, and under what it stands in the backlog.
     pub(super) cost: u64,
     weighed: Option<Virtual>,
+    /// The key and the weight by which it stands in line wherever it waits.
+    pub(super) lined_up: Option<(Virtual, u32)>,
     /// Its weight as it counts among those that wait or run; none where it is idle.
     counted: u32,
     /// The groups in which it waits.
@@ -102,6 +104,7 @@ impl Flows {
             cost: 0,
             weighed: None,
             counted: 0,
+            lined_up: None,
             lanes: SmallVec::new(),
             idle_at: None,
         });

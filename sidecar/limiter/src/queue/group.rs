@@ -1,6 +1,9 @@
 //! The requests for one runner: how many of its slots are taken, and who waits for one, flow by flow.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::{
+    collections::{BTreeMap, BTreeSet},
+    mem,
+};
 
 use hashbrown::HashMap;
 
@@ -229,24 +232,24 @@ impl Group {
         is_empty
     }
 
-    /// Puts a flow in line by its key and weight as they are now.
+    /// Puts a flow in line by its key and weight as they are now. Where it stands so already, nothing is moved.
     pub(super) fn line_up(&mut self, flow: FlowId, key: Virtual, weight: u32) {
-        self.leave_line(flow);
-        self.unweigh(flow);
         let Some(lane) = self.lanes.get_mut(&flow) else { return };
         let Some((ticket, _)) = lane.seats.first_key_value() else { return };
         let turn = (!lane.is_aside).then_some(Turn { key, ticket: *ticket, flow });
-        let weighed = Virtual::of(lane.cost, weight);
+        let weighed = Some(Virtual::of(lane.cost, weight));
         if let Some(sum) = self.weights.get_mut(lane.priority.band() as usize) {
             *sum = sum.saturating_sub(lane.weight.into()).saturating_add(weight.into());
         }
-        (lane.turn, lane.weighed, lane.weight) = (turn, Some(weighed), weight);
+        lane.weight = weight;
+        let turned = mem::replace(&mut lane.turn, turn);
+        let before = mem::replace(&mut lane.weighed, weighed);
         let place = lane.priority as usize;
         if let Some(ready) = self.ready.get_mut(place) {
-            ready.extend(turn);
+            replace(ready, turned, turn);
         }
         if let Some(backlog) = self.backlog.get_mut(place) {
-            backlog.insert((weighed, flow));
+            replace(backlog, before.map(|weighed| (weighed, flow)), weighed.map(|weighed| (weighed, flow)));
         }
     }
 
@@ -312,6 +315,17 @@ impl Lane {
             is_aside: false,
         }
     }
+}
+
+/// Puts one in the place of another.
+fn replace<T: Ord>(set: &mut BTreeSet<T>, before: Option<T>, after: Option<T>) {
+    if before == after {
+        return;
+    }
+    if let Some(before) = before {
+        set.remove(&before);
+    }
+    set.extend(after);
 }
 
 fn add(counts: &mut [u32; 5], priority: Priority, more: u32) {

@@ -267,12 +267,15 @@ impl FairQueue {
         band == Band::Interactive && self.band(band).codel.stands()
     }
 
-    /// Puts a flow in line again wherever it waits: its key has changed, or somebody of it has come or gone.
-    fn line_up(&mut self, flow: FlowId) {
+    /// Puts a flow in line again: for this runner, where somebody of it has come or gone, and wherever it waits if its key
+    /// or its weight has changed.
+    fn line_up(&mut self, flow: FlowId, group: GroupId) {
         self.flows.weigh(flow);
-        let Some(known) = self.flows.get(flow) else { return };
+        let Some(known) = self.flows.get_mut(flow) else { return };
         let (key, weight) = (known.account.key(), known.account.weight());
-        for group in &known.lanes {
+        let is_moved = known.lined_up.replace((key, weight)) != Some((key, weight));
+        let groups = known.lanes.iter().filter(|lane| is_moved || **lane == group);
+        for group in groups {
             if let Some(group) = self.groups.get_mut(*group) {
                 group.line_up(flow, key, weight);
             }
