@@ -268,11 +268,14 @@ impl Models {
     /// When somebody who is waited for may be loaded, though nothing happens until then; none if that is now, or hangs
     /// on something else.
     pub(super) fn next_change(&self, used: impl Fn(&Runner) -> Use, now: Nanos) -> Option<Nanos> {
-        let change = |resident: &Resident| match used(&resident.runner).running {
-            0 => resident.used.plus(self.grace(&resident.runner.model)),
-            _ => resident.since.plus(self.stay(&resident.runner.model)),
+        // One that is only waited for, by those whose limits hold them back, is in use as well.
+        let changes = |resident: &Resident| {
+            let grace =
+                Some(self.grace(&resident.runner.model)).filter(|_| used(&resident.runner).running == 0);
+            let stay = resident.since.plus(self.stay(&resident.runner.model));
+            [grace.map(|grace| resident.used.plus(grace)), Some(stay)].into_iter().flatten()
         };
-        self.resident.iter().map(change).filter(|at| *at > now).min()
+        self.resident.iter().flat_map(changes).filter(|at| *at > now).min()
     }
 
     /// Who has to go for a runner that is not loaded.

@@ -218,3 +218,23 @@ fn the_reserve_is_for_critical_requests_while_there_are_any() {
     assert_eq!(scene.starts(), [next]);
     assert_eq!(scene.queue.next_look(scene.now), Some(Nanos::from_secs(60)));
 }
+
+#[test]
+fn a_model_that_only_held_back_requests_wait_for_makes_way_at_its_time() {
+    let mut scene = Scene::new(1, 1);
+    let first = scene.of(1, Priority::Medium);
+    scene.done(first, 1);
+    let held_back = scene.come(|wish| wish.is_pending = true).unwrap().0;
+    let dispatch = |scene: &mut Scene| scene.queue.dispatch(scene.now, |id| id != held_back).started.to_vec();
+    scene.runner = runner("other");
+    let waits = scene.of(2, Priority::Medium);
+    for _ in 0..20 {
+        let started = dispatch(&mut scene);
+        if !started.is_empty() {
+            assert_eq!(started, [waits]);
+            return assert!(scene.now <= Nanos::from_secs(5), "{:?}", scene.now);
+        }
+        scene.now = scene.queue.next_look(scene.now).expect("a time to look again");
+    }
+    panic!("never served");
+}
