@@ -238,3 +238,17 @@ fn a_model_that_only_held_back_requests_wait_for_makes_way_at_its_time() {
     }
     panic!("never served");
 }
+
+#[test]
+fn who_comes_to_a_free_slot_is_not_refused_for_those_whom_their_limits_hold_back() {
+    let mut scene = Scene::new(1, 1);
+    let first = scene.of(1, Priority::Medium);
+    scene.done(first, 20);
+    for _ in 0..3 {
+        scene.come(|wish| (wish.flow, wish.is_pending) = (FlowKey(1), true)).unwrap();
+    }
+    assert!(scene.queue.dispatch(scene.now, |_| false).started.is_empty());
+    let due = Some(Due { at: scene.now.plus(Nanos::from_secs(25)), needs: Nanos::from_secs(1) });
+    let (next, _) = scene.come(|wish| (wish.flow, wish.due) = (FlowKey(2), due)).unwrap();
+    assert_eq!(scene.queue.dispatch(scene.now, |id| id == next).started.to_vec(), [next]);
+}
