@@ -65,6 +65,8 @@ struct Lane {
     weighed: Option<Virtual>,
     /// Its limits have just said no: it is not asked again before the next dispatch.
     is_aside: bool,
+    /// When they did so last.
+    refused: Option<Nanos>,
 }
 
 impl Group {
@@ -251,11 +253,16 @@ impl Group {
     }
 
     /// Takes a flow out of the line, however often it lines up, until it comes back.
-    pub(super) fn stand_aside(&mut self, flow: FlowId) {
+    pub(super) fn stand_aside(&mut self, flow: FlowId, now: Nanos) {
         self.leave_line(flow);
         if let Some(lane) = self.lanes.get_mut(&flow) {
-            lane.is_aside = true;
+            (lane.is_aside, lane.refused) = (true, Some(now));
         }
+    }
+
+    /// When the limits of a flow said no last, since it waits here.
+    pub(super) fn last_refused(&self, flow: FlowId) -> Option<Nanos> {
+        self.lanes.get(&flow)?.refused
     }
 
     /// It may line up again.
@@ -310,6 +317,7 @@ impl Lane {
             turn: None,
             weighed: None,
             is_aside: false,
+            refused: None,
         }
     }
 }

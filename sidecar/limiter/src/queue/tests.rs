@@ -252,3 +252,22 @@ fn who_comes_to_a_free_slot_is_not_refused_for_those_whom_their_limits_hold_back
     let (next, _) = scene.come(|wish| (wish.flow, wish.due) = (FlowKey(2), due)).unwrap();
     assert_eq!(scene.queue.dispatch(scene.now, |id| id == next).started.to_vec(), [next]);
 }
+
+#[test]
+fn a_queue_does_not_stand_because_limits_hold_back_who_waits_in_it() {
+    let mut scene = Scene::new(1, 1);
+    for _ in 0..30 {
+        scene.come(|wish| wish.is_pending = true).unwrap();
+    }
+    // Two at a time, every ten seconds; what they take of their slots is nothing.
+    for _ in 0..10 {
+        assert!(scene.queue.dispatch(scene.now, |_| false).started.is_empty());
+        scene.now = scene.now.plus(Nanos::from_secs(10));
+        for _ in 0..2 {
+            let started = scene.starts();
+            scene.queue.loaded(&runner("m"), scene.now);
+            scene.queue.release(started[0], 0, scene.now);
+        }
+    }
+    assert!(!scene.queue.bands().iter().any(|band| band.stands));
+}
