@@ -63,6 +63,8 @@ struct Swap {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Use {
     pub(super) running: u32,
+    /// The most urgent band of which something runs.
+    pub(super) run_for: Option<Band>,
     /// The most urgent band in which it is waited for.
     pub(super) waited_for: Option<Band>,
 }
@@ -287,7 +289,7 @@ impl Models {
         now: Nanos,
     ) -> InTheWay {
         let goes = |resident: &Resident| {
-            let Use { running, waited_for } = used(&resident.runner);
+            let Use { running, waited_for, .. } = used(&resident.runner);
             running == 0
                 && waited_for.is_none()
                 && now >= resident.used.plus(self.grace(&resident.runner.model))
@@ -315,10 +317,12 @@ impl Models {
         used: &impl Fn(&Runner) -> Use,
         now: Nanos,
     ) -> bool {
-        let Use { running, waited_for } = used(&resident.runner);
-        let is_used = running > 0 || waited_for.is_some();
-        let outranked = waited_for.is_none_or(|band| wanted_by < band);
-        is_used && (outranked || now >= resident.since.plus(self.stay(&resident.runner.model)))
+        let Use { run_for, waited_for, .. } = used(&resident.runner);
+        // Who is served probably comes again, though nobody waits just now.
+        let most_urgent = run_for.into_iter().chain(waited_for).min();
+        most_urgent.is_some_and(|band| {
+            wanted_by < band || now >= resident.since.plus(self.stay(&resident.runner.model))
+        })
     }
 
     fn stay(&self, model: &ModelName) -> Nanos {
