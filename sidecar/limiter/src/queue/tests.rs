@@ -271,3 +271,18 @@ fn a_queue_does_not_stand_because_limits_hold_back_who_waits_in_it() {
     }
     assert!(!scene.queue.bands().iter().any(|band| band.stands));
 }
+
+#[test]
+fn nothing_is_learned_from_requests_that_came_to_nothing() {
+    let mut scene = Scene::new(1, 1);
+    let first = scene.of(1, Priority::Medium);
+    scene.done(first, 20);
+    for _ in 0..20 {
+        let failed = scene.of(1, Priority::Medium);
+        scene.queue.fail(failed, 7, scene.now);
+    }
+    assert_eq!(scene.queue.bands()[Band::Standard as usize].served, secs(20) + 140);
+    scene.of(1, Priority::Medium);
+    let wish = scene.runner.clone();
+    assert_eq!(scene.queue.estimate(&Wish::slot(&wish)), Some(Nanos::from_secs(20)));
+}
