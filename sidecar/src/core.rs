@@ -168,7 +168,10 @@ impl Core {
     /// Changes the number of pods that share the pool-wide limits.
     pub fn set_divisor(&self, divisor: NonZeroU32) {
         let now = self.clock.now();
-        self.lock().limiter.set_divisor(divisor, now);
+        let mut state = self.lock();
+        state.limiter.set_divisor(divisor, now);
+        // A larger share may be what somebody waits for.
+        state.dispatch(now);
     }
 
     /// The number of pods that share the pool-wide limits, as in force.

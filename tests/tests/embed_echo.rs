@@ -23,12 +23,12 @@ use tokio::task::{JoinHandle, JoinSet};
 struct Echo {
     address: SocketAddr,
     served: Arc<AtomicUsize>,
-    server: JoinHandle<()>,
+    task: JoinHandle<()>,
 }
 
 impl Drop for Echo {
     fn drop(&mut self) {
-        self.server.abort();
+        self.task.abort();
     }
 }
 
@@ -44,7 +44,7 @@ async fn echo(manner: Manner) -> Echo {
     let address = listener.local_addr().unwrap();
     let served = Arc::new(AtomicUsize::new(0));
     let count = Arc::clone(&served);
-    let server = tokio::spawn(async move {
+    let task = tokio::spawn(async move {
         let mut connections = JoinSet::new();
         while let Ok((socket, _)) = listener.accept().await {
             let count = Arc::clone(&count);
@@ -54,7 +54,7 @@ async fn echo(manner: Manner) -> Echo {
             });
         }
     });
-    Echo { address, served, server }
+    Echo { address, served, task }
 }
 
 async fn answer(

@@ -1,5 +1,5 @@
 //! Every example does what its first lines say, seen from a client.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may panic as tests do")]
 
 use std::path::PathBuf;
 use std::time::Duration;

@@ -1,5 +1,5 @@
 //! The fair queue, as its clients meet it: who goes first, who has to go, and what each of them is told.
-#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
+#![expect(clippy::unwrap_used, clippy::panic, reason = "helpers of tests may panic as tests do")]
 
 use std::time::Duration;
 
@@ -88,7 +88,7 @@ fn chat(words: &str) -> (&'static str, Value) {
 
 /// The places in an order at which these words are.
 fn places(order: &[String], words: &str) -> Vec<usize> {
-    (0..order.len()).filter(|place| order[*place].contains(words)).collect()
+    order.iter().enumerate().filter(|(_, line)| line.contains(words)).map(|(place, _)| place).collect()
 }
 
 async fn all_served(tasks: Vec<JoinHandle<Answer>>) {
@@ -207,7 +207,7 @@ async fn a_clients_own_timeout_bounds_its_wait_and_nothing_is_begun_in_vain() {
 }
 
 /// Both have two waiting, and the second says that it is urgent.
-async fn urgent(policy: PolicyFile, word: &str) -> Vec<String> {
+async fn urgent(policy: PolicyFile, priority: &str) -> Vec<String> {
     let world = World::new(policy).await;
     let holder = world.holder(300).await;
     let mut tasks = Vec::new();
@@ -215,7 +215,7 @@ async fn urgent(policy: PolicyFile, word: &str) -> Vec<String> {
         tasks.push(world.waits(world.client(1), generate("plain"), number).await);
     }
     for number in 2..4 {
-        let client = world.client(2).with("x-priority", word);
+        let client = world.client(2).with("x-priority", priority);
         tasks.push(world.waits(client, generate("urgent"), number).await);
     }
     drop(holder);

@@ -1,6 +1,6 @@
 //! Ollama is never sent more than its models have slots, whatever it was told; and models share it without starving each
 //! other.
-#![expect(clippy::unwrap_used, clippy::indexing_slicing, reason = "helpers of tests may panic as tests do")]
+#![expect(clippy::unwrap_used, reason = "helpers of tests may panic as tests do")]
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};

@@ -39,10 +39,11 @@ pub fn tests(context: &Context) -> Result<Tally> {
     Ok(Tally { failed: tally.failed + usize::from(silent_failure), ..tally })
 }
 
-/// A hundred million decisions of the algorithms, with nothing admitted beyond a bound: too slow for the other tests.
+/// What is too slow for the other tests: a hundred million decisions of the algorithms with nothing admitted beyond a
+/// bound, and every state that a few requests can bring the queue into.
 pub fn simulation(context: &Context) -> Result<Tally> {
     let of = ["test", "--profile=bench", "--quiet", "--locked", "--package", "corral-limiter"];
-    let test = cargo(context, &of).args(["--test", "algorithms", "--", "--ignored"]);
+    let test = cargo(context, &of).args(["--test", "algorithms", "--test", "laws", "--", "--ignored"]);
     let output = logged(context, "simulation", &test)?;
     Ok(all_passed(&output))
 }
@@ -89,7 +90,7 @@ fn table_line(line: &str) -> Option<&str> {
 /// The limiter's benchmarks run; what they say is shown, for it is a figure of this machine.
 pub fn benchmarks(context: &Context) -> Result<Tally> {
     let of = ["bench", "--quiet", "--locked", "--package", "corral-limiter", "--bench", "decide"];
-    let bench = cargo(context, &of).args(["--", "--quick", "--noplot"]);
+    let bench = cargo(context, &of).args(["--bench", "queue", "--", "--quick", "--noplot"]);
     let output = logged(context, "benchmarks", &bench)?;
     // A name, on the same line or the one before, and its time; not how it compares with some earlier run.
     let compared = |line: &&str| ["change:", "erformance"].iter().any(|word| line.contains(word));

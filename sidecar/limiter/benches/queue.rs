@@ -156,9 +156,12 @@ fn slowest(scene: &mut Scene, step: impl Fn(&mut Scene) -> Duration) -> Duration
     times.get(SAMPLE * 99 / 100).copied().unwrap_or_default()
 }
 
+/// One step of the queue, and how long it took.
+type Step = fn(&mut Scene) -> Duration;
+
 fn steps(criterion: &mut Criterion) {
     let mut scene = Scene::new();
-    let steps: [(&str, fn(&mut Scene) -> Duration); 7] = [
+    let steps: [(&str, Step); 7] = [
         ("nothing, but for the clock", |_| timed(|| ()).1),
         ("an arrival", arrive),
         ("an arrival at the full queue", push_out),

@@ -3,7 +3,6 @@
 //! Nothing is sent to who has left, and nothing while the breaker is open. A connection is not cut in its first moments
 //! (see [`super::departed`]).
 
-use std::io;
 use std::time::Duration;
 
 use bytes::Bytes;
@@ -182,7 +181,7 @@ async fn look_into<'a>(proxy: &'a Proxy, begun: Begun<'a>, listener: &mut Listen
         biased;
         read = body.collect() => read.map_err(NoAnswer::Ended),
         () = listener.gone() => return Sent::Unwanted,
-        () = sleep(BUSY_WITHIN) => Err(NoAnswer::Unreachable(io::ErrorKind::TimedOut.into())),
+        () = sleep(BUSY_WITHIN) => Err(NoAnswer::NotFinal(head.status)),
     };
     let text = match read {
         Ok(read) => read.to_bytes(),

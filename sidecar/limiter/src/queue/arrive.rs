@@ -71,7 +71,9 @@ impl FairQueue {
         if !self.has_room_of_its_own(wish.flow, wish.bytes) {
             return Err(ShedReason::ClientFull);
         }
-        let somebody_waits = self.groups.of(wish.runner).is_some_and(Group::has_waiters);
+        // Where a slot is free, those who wait are held back by their limits, and nobody waits behind them.
+        let somebody_waits = self.groups.of(wish.runner).is_some_and(Group::has_waiters)
+            && !self.is_open(wish.runner, wish.priority, now);
         let longest = self.patience(wish, now);
         if somebody_waits && self.estimate(wish).is_some_and(|wait| wait > longest) {
             return Err(ShedReason::WaitTooLong);

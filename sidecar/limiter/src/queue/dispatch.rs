@@ -142,7 +142,7 @@ impl FairQueue {
 
     fn stand_aside(&mut self, group: GroupId, flow: FlowId, now: Nanos) {
         if let Some(group) = self.groups.get_mut(group) {
-            group.stand_aside(flow);
+            group.stand_aside(flow, now);
             group.refused(now);
         }
     }
@@ -156,15 +156,22 @@ impl FairQueue {
 
     /// Whoever waits gets a slot.
     fn seat_to_slot(&mut self, id: WaiterId, now: Nanos) -> bool {
+        let waits_for_slot = self.waiting(id).is_some_and(|waiting| !self.was_held_up(waiting));
         let Some(waiting) = self.rise(id) else { return false };
         let Waiting { client, flow, group, cost, since, .. } = waiting;
         let Some(band) = self.flows.get(flow).map(|flow| flow.priority.band()) else { return false };
-        if band.is_waited_for() {
+        if band.is_waited_for() && waits_for_slot {
             let service = self.times.overall();
             self.band_mut(band).codel.started(now.since(since), service, now);
         }
         self.start(id, (flow, group), (client, cost), now);
         true
+    }
+
+    /// Whether limits held up its flow while it waited: how long that was says nothing of the queue.
+    fn was_held_up(&self, waiting: &Waiting) -> bool {
+        let refused = self.groups.get(waiting.group).and_then(|group| group.last_refused(waiting.flow));
+        refused.is_some_and(|at| at >= waiting.since)
     }
 
     /// One who waits.

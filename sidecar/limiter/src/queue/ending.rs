@@ -21,7 +21,7 @@ impl FairQueue {
         self.band_mut(band).account.charge(more);
     }
 
-    /// A request that had a slot is done, and this is what it really cost; how long its model takes is learned.
+    /// A request that had a slot has been served, and this is what it really cost; how long its model takes is learned.
     pub fn release(&mut self, id: WaiterId, cost: u64, now: Nanos) {
         let Some(running) = self.stop(id, cost, now) else { return };
         if let Some(group) = self.groups.get(running.group) {
@@ -34,6 +34,13 @@ impl FairQueue {
             self.models.served(&model, demand, self.slots.per_model, now);
         }
         self.forget(running.flow, running.group);
+    }
+
+    /// A request that had a slot came to nothing: this is what it cost, and nothing is learned from how long that took.
+    pub fn fail(&mut self, id: WaiterId, cost: u64, now: Nanos) {
+        if let Some(running) = self.stop(id, cost, now) {
+            self.forget(running.flow, running.group);
+        }
     }
 
     /// A request gives its slot back, having cost so much, and waits for another one in front of all others of its

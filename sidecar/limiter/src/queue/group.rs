@@ -41,8 +41,8 @@ pub(super) struct Seat {
 pub(super) struct Group {
     pub(super) runner: Runner,
     pub(super) running: u32,
-    /// How many of them are critical.
-    critical: u32,
+    /// How many of them there are of each priority.
+    busy: [u32; 5],
     lanes: HashMap<FlowId, Lane>,
     ready: [BTreeSet<Turn>; 5],
     /// Lanes by how much waits in them over the weight of their client.
@@ -68,6 +68,8 @@ struct Lane {
     weighed: Option<Virtual>,
     /// Its limits have just said no: it is not asked again before the next dispatch.
     is_aside: bool,
+    /// When they did so last.
+    refused: Option<Nanos>,
 }
 
 impl Group {
@@ -75,7 +77,7 @@ impl Group {
         Self {
             runner,
             running: 0,
-            critical: 0,
+            busy: [0; 5],
             lanes: HashMap::new(),
             ready: Default::default(),
             backlog: Default::default(),
@@ -93,19 +95,19 @@ impl Group {
     /// A request of this priority takes one of the slots.
     pub(super) fn occupy(&mut self, priority: Priority) {
         self.running = self.running.saturating_add(1);
-        self.critical = self.critical.saturating_add(u32::from(priority == Priority::Critical));
+        add(&mut self.busy, priority, 1);
     }
 
     /// It gives it back.
     pub(super) fn vacate(&mut self, priority: Priority) {
         self.running = self.running.saturating_sub(1);
-        self.critical = self.critical.saturating_sub(u32::from(priority == Priority::Critical));
+        take_one(&mut self.busy, priority);
     }
 
     /// Whether one of so many slots is free for this priority, where some of them are kept for critical requests. Those that
     /// are critical already fill what is kept first.
     pub(super) fn has_slot(&self, priority: Priority, slots: u32, kept: u32) -> bool {
-        let others = self.running.saturating_sub(self.critical);
+        let others = self.running.saturating_sub(count(&self.busy, Priority::Critical));
         self.running < slots && (priority == Priority::Critical || others < slots.saturating_sub(kept))
     }
 
@@ -142,20 +144,20 @@ impl Group {
     }
 
     /// The most urgent band in which somebody waits.
-    pub(super) fn most_urgent(&self) -> Option<Band> {
-        let some = |priority: &Priority| self.waiting.get(*priority as usize).is_some_and(|count| *count > 0);
-        Priority::ALL.into_iter().find(some).map(Priority::band)
+    pub(super) fn most_urgent_waiting(&self) -> Option<Band> {
+        most_urgent(&self.waiting)
+    }
+
+    /// The most urgent band of those that run.
+    pub(super) fn most_urgent_running(&self) -> Option<Band> {
+        most_urgent(&self.busy)
     }
 
     /// How many wait in the bands that go before one more of this priority, or beside it.
     pub(super) fn waiting_before(&self, priority: Priority) -> u32 {
         let before = |other: &Priority| other.band() <= priority.band();
         let counts = Priority::ALL.into_iter().filter(before);
-        counts.fold(0, |sum, other| sum.saturating_add(self.waiting_of(other)))
-    }
-
-    fn waiting_of(&self, priority: Priority) -> u32 {
-        self.waiting.get(priority as usize).copied().unwrap_or_default()
+        counts.fold(0, |sum, other| sum.saturating_add(count(&self.waiting, other)))
     }
 
     /// What waits in a band is estimated to cost.
@@ -215,9 +217,7 @@ impl Group {
         let priority = lane.priority;
         lane.cost = lane.cost.saturating_sub(seat.cost);
         let is_empty = lane.seats.is_empty();
-        if let Some(count) = self.waiting.get_mut(priority as usize) {
-            *count = count.saturating_sub(1);
-        }
+        take_one(&mut self.waiting, priority);
         if let Some(cost) = self.cost.get_mut(priority as usize) {
             *cost = cost.saturating_sub(seat.cost);
         }
@@ -254,11 +254,16 @@ impl Group {
     }
 
     /// Takes a flow out of the line, however often it lines up, until it comes back.
-    pub(super) fn stand_aside(&mut self, flow: FlowId) {
+    pub(super) fn stand_aside(&mut self, flow: FlowId, now: Nanos) {
         self.leave_line(flow);
         if let Some(lane) = self.lanes.get_mut(&flow) {
-            lane.is_aside = true;
+            (lane.is_aside, lane.refused) = (true, Some(now));
         }
+    }
+
+    /// When the limits of a flow said no last, since it waits here.
+    pub(super) fn last_refused(&self, flow: FlowId) -> Option<Nanos> {
+        self.lanes.get(&flow)?.refused
     }
 
     /// It may line up again.
@@ -313,6 +318,7 @@ impl Lane {
             turn: None,
             weighed: None,
             is_aside: false,
+            refused: None,
         }
     }
 }
@@ -332,4 +338,18 @@ fn add(counts: &mut [u32; 5], priority: Priority, more: u32) {
     if let Some(count) = counts.get_mut(priority as usize) {
         *count = count.saturating_add(more);
     }
+}
+
+fn take_one(counts: &mut [u32; 5], priority: Priority) {
+    if let Some(count) = counts.get_mut(priority as usize) {
+        *count = count.saturating_sub(1);
+    }
+}
+
+fn count(counts: &[u32; 5], priority: Priority) -> u32 {
+    counts.get(priority as usize).copied().unwrap_or_default()
+}
+
+fn most_urgent(counts: &[u32; 5]) -> Option<Band> {
+    Priority::ALL.into_iter().find(|priority| count(counts, *priority) > 0).map(Priority::band)
 }

@@ -49,7 +49,11 @@ impl Groups {
 
     /// How a runner is used now.
     pub(super) fn used(&self, runner: &Runner) -> Use {
-        let used = |group: &Group| Use { running: group.running, waited_for: group.most_urgent() };
+        let used = |group: &Group| Use {
+            running: group.running,
+            run_for: group.most_urgent_running(),
+            waited_for: group.most_urgent_waiting(),
+        };
         self.of(runner).map_or(Use::NONE, used)
     }
 }

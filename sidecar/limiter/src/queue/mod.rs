@@ -293,7 +293,7 @@ impl Running {
 }
 
 impl Use {
-    const NONE: Self = Self { running: 0, waited_for: None };
+    const NONE: Self = Self { running: 0, run_for: None, waited_for: None };
 }
 
 #[cfg(test)]

@@ -63,6 +63,8 @@ struct Swap {
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Use {
     pub(super) running: u32,
+    /// The most urgent band of which something runs.
+    pub(super) run_for: Option<Band>,
     /// The most urgent band in which it is waited for.
     pub(super) waited_for: Option<Band>,
 }
@@ -268,11 +270,14 @@ impl Models {
     /// When somebody who is waited for may be loaded, though nothing happens until then; none if that is now, or hangs
     /// on something else.
     pub(super) fn next_change(&self, used: impl Fn(&Runner) -> Use, now: Nanos) -> Option<Nanos> {
-        let change = |resident: &Resident| match used(&resident.runner).running {
-            0 => resident.used.plus(self.grace(&resident.runner.model)),
-            _ => resident.since.plus(self.stay(&resident.runner.model)),
+        // One that is only waited for, by those whose limits hold them back, is in use as well.
+        let changes = |resident: &Resident| {
+            let grace =
+                Some(self.grace(&resident.runner.model)).filter(|_| used(&resident.runner).running == 0);
+            let stay = resident.since.plus(self.stay(&resident.runner.model));
+            [grace.map(|grace| resident.used.plus(grace)), Some(stay)].into_iter().flatten()
         };
-        self.resident.iter().map(change).filter(|at| *at > now).min()
+        self.resident.iter().flat_map(changes).filter(|at| *at > now).min()
     }
 
     /// Who has to go for a runner that is not loaded.
@@ -284,7 +289,7 @@ impl Models {
         now: Nanos,
     ) -> InTheWay {
         let goes = |resident: &Resident| {
-            let Use { running, waited_for } = used(&resident.runner);
+            let Use { running, waited_for, .. } = used(&resident.runner);
             running == 0
                 && waited_for.is_none()
                 && now >= resident.used.plus(self.grace(&resident.runner.model))
@@ -312,10 +317,12 @@ impl Models {
         used: &impl Fn(&Runner) -> Use,
         now: Nanos,
     ) -> bool {
-        let Use { running, waited_for } = used(&resident.runner);
-        let is_used = running > 0 || waited_for.is_some();
-        let outranked = waited_for.is_none_or(|band| wanted_by < band);
-        is_used && (outranked || now >= resident.since.plus(self.stay(&resident.runner.model)))
+        let Use { run_for, waited_for, .. } = used(&resident.runner);
+        // Who is served probably comes again, though nobody waits just now.
+        let most_urgent = run_for.into_iter().chain(waited_for).min();
+        most_urgent.is_some_and(|band| {
+            wanted_by < band || now >= resident.since.plus(self.stay(&resident.runner.model))
+        })
     }
 
     fn stay(&self, model: &ModelName) -> Nanos {

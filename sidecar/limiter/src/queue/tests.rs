@@ -218,3 +218,71 @@ fn the_reserve_is_for_critical_requests_while_there_are_any() {
     assert_eq!(scene.starts(), [next]);
     assert_eq!(scene.queue.next_look(scene.now), Some(Nanos::from_secs(60)));
 }
+
+#[test]
+fn a_model_that_only_held_back_requests_wait_for_makes_way_at_its_time() {
+    let mut scene = Scene::new(1, 1);
+    let first = scene.of(1, Priority::Medium);
+    scene.done(first, 1);
+    let held_back = scene.come(|wish| wish.is_pending = true).unwrap().0;
+    let dispatch = |scene: &mut Scene| scene.queue.dispatch(scene.now, |id| id != held_back).started.to_vec();
+    scene.runner = runner("other");
+    let waits = scene.of(2, Priority::Medium);
+    for _ in 0..20 {
+        let started = dispatch(&mut scene);
+        if !started.is_empty() {
+            assert_eq!(started, [waits]);
+            return assert!(scene.now <= Nanos::from_secs(5), "{:?}", scene.now);
+        }
+        scene.now = scene.queue.next_look(scene.now).expect("a time to look again");
+    }
+    panic!("never served");
+}
+
+#[test]
+fn who_comes_to_a_free_slot_is_not_refused_for_those_whom_their_limits_hold_back() {
+    let mut scene = Scene::new(1, 1);
+    let first = scene.of(1, Priority::Medium);
+    scene.done(first, 20);
+    for _ in 0..3 {
+        scene.come(|wish| (wish.flow, wish.is_pending) = (FlowKey(1), true)).unwrap();
+    }
+    assert!(scene.queue.dispatch(scene.now, |_| false).started.is_empty());
+    let due = Some(Due { at: scene.now.plus(Nanos::from_secs(25)), needs: Nanos::from_secs(1) });
+    let (next, _) = scene.come(|wish| (wish.flow, wish.due) = (FlowKey(2), due)).unwrap();
+    assert_eq!(scene.queue.dispatch(scene.now, |id| id == next).started.to_vec(), [next]);
+}
+
+#[test]
+fn a_queue_does_not_stand_because_limits_hold_back_who_waits_in_it() {
+    let mut scene = Scene::new(1, 1);
+    for _ in 0..30 {
+        scene.come(|wish| wish.is_pending = true).unwrap();
+    }
+    // Two at a time, every ten seconds; what they take of their slots is nothing.
+    for _ in 0..10 {
+        assert!(scene.queue.dispatch(scene.now, |_| false).started.is_empty());
+        scene.now = scene.now.plus(Nanos::from_secs(10));
+        for _ in 0..2 {
+            let started = scene.starts();
+            scene.queue.loaded(&runner("m"), scene.now);
+            scene.queue.release(started[0], 0, scene.now);
+        }
+    }
+    assert!(!scene.queue.bands().iter().any(|band| band.stands));
+}
+
+#[test]
+fn nothing_is_learned_from_requests_that_came_to_nothing() {
+    let mut scene = Scene::new(1, 1);
+    let first = scene.of(1, Priority::Medium);
+    scene.done(first, 20);
+    for _ in 0..20 {
+        let failed = scene.of(1, Priority::Medium);
+        scene.queue.fail(failed, 7, scene.now);
+    }
+    assert_eq!(scene.queue.bands()[Band::Standard as usize].served, secs(20) + 140);
+    scene.of(1, Priority::Medium);
+    let wish = scene.runner.clone();
+    assert_eq!(scene.queue.estimate(&Wish::slot(&wish)), Some(Nanos::from_secs(20)));
+}

@@ -1,5 +1,6 @@
 //! What limits do instead of refusing, seen by requests: they wait before the queue, in it, or behind everybody.
 
+use std::num::NonZeroU32;
 use std::time::Duration;
 
 use corral_limiter::queue::ShedReason;
@@ -133,6 +134,20 @@ async fn who_leaves_a_limits_line_takes_nothing_with_it() {
     let leaver = place(&core).unwrap();
     drop((leaver, first, second));
     assert!(at_rest(&core));
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_for_a_share_of_concurrency_goes_as_soon_as_the_share_grows() {
+    let limit = LimitDoc { requests: None, concurrency: Some(2), ..paced(Action::Queue, Some(60_000)) };
+    let core = watched(4, vec![limit]);
+    core.set_divisor(NonZeroU32::new(2).unwrap());
+    let _first = place(&core).unwrap().slot().await.unwrap();
+    let second = tokio::spawn(place(&core).unwrap().slot());
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(load(&core), (1, 1));
+    core.set_divisor(NonZeroU32::MIN);
+    assert_eq!(load(&core), (0, 2));
+    second.await.unwrap().unwrap();
 }
 
 #[tokio::test(start_paused = true)]

@@ -344,3 +344,18 @@ fn a_flow_is_the_client_and_nothing_that_it_may_choose() {
     assert_eq!(priority(&chat), priority(&forged));
     assert_ne!(flow(&chat), flow(&head(2, EndpointClass::Chat)));
 }
+
+#[tokio::test(start_paused = true)]
+async fn requests_that_fail_at_once_make_no_wait_look_short() {
+    let core = core(1, &plan(50, 60_000, Vec::new()));
+    let mut first = chat(&core, 1).unwrap().slot().await.unwrap();
+    first.loaded();
+    sleep(20 * SECOND).await;
+    first.settle(10, 10);
+    drop(first);
+    for _ in 0..20 {
+        drop(chat(&core, 1).unwrap().slot().await.unwrap());
+    }
+    let _running = chat(&core, 1).unwrap();
+    assert_eq!(core.load().predicted_wait, Nanos::from_secs(20));
+}

@@ -25,6 +25,8 @@ struct Slot {
     /// In what it is told what it really costs, and the tokens worked on so far: of the prompt, and of the answer.
     cost_model: CostModel,
     tokens: (u64, u64),
+    /// Ollama has worked on the request since the slot is held, so how long that takes is learned.
+    has_worked: bool,
     /// Since when it waits, and in which band; none once the end of that is counted.
     waits: Option<(Nanos, Band)>,
 }
@@ -88,11 +90,13 @@ impl Drop for Slot {
         let held = self.held(now);
         {
             let mut state = self.core.lock();
-            if self.held_since.is_some() {
-                state.queue.release(self.id, self.cost(now), now);
-            } else {
-                state.hall.leave(self.id);
-                state.queue.leave(self.id, now);
+            match (self.held_since, self.has_worked) {
+                (Some(_), true) => state.queue.release(self.id, self.cost(now), now),
+                (Some(_), false) => state.queue.fail(self.id, self.cost(now), now),
+                (None, _) => {
+                    state.hall.leave(self.id);
+                    state.queue.leave(self.id, now);
+                }
             }
             if let Some(ticket) = state.hall.take_back(self.id) {
                 state.limiter.abandon(ticket, now);
@@ -133,6 +137,7 @@ impl Place {
             held_since: matches!(arrived, Arrived::Started).then_some(now),
             cost_model: want.cost_model,
             tokens: (0, 0),
+            has_worked: false,
             waits: Some((now, want::band(claim, &terms))),
         };
         Self { slot, charge, want, claim, terms, arrived_at: now, arrived }
@@ -240,6 +245,7 @@ impl Permit {
     /// Ollama has worked on the request, and on so many tokens: that is what it is charged.
     pub(crate) fn settle(&mut self, input: u64, output: u64) {
         self.slot.tokens = self.since_then(input, output);
+        self.slot.has_worked = input > 0 || output > 0;
         self.charge.settle(Usage { input, output, slot: self.held() });
     }
 
@@ -264,7 +270,7 @@ impl Permit {
         let (input, output) = self.tokens_before;
         self.tokens_before = (input.saturating_add(spent.0), output.saturating_add(spent.1));
         self.slot.core.tally().slot_held(held);
-        self.slot.tokens = (0, 0);
+        (self.slot.tokens, self.slot.has_worked) = ((0, 0), false);
         self.slot.held_since = None;
         match arrived {
             Arrived::Waits(wait) => self.wait_again(wait, now).await,

@@ -173,8 +173,9 @@ async fn waits_in_vain(core: &Arc<Core>) -> (u64, u64) {
 #[tokio::test(start_paused = true)]
 async fn who_waited_in_vain_is_told_how_long_it_would_wait_again() {
     let core = core(1, &plan(10, 60_000, vec![]));
-    let first = place(&core, "m").unwrap().slot().await.unwrap();
+    let mut first = place(&core, "m").unwrap().slot().await.unwrap();
     assert_eq!(waits_in_vain(&core).await, (60, 1), "nothing is known of the model");
+    first.settle(1, 1);
     drop(first);
     let max_wait = Nanos::from_secs(5);
     let bounds = QueueBounds { max_depth: 10, max_depth_per_client: 10, max_wait, batch_max_wait: max_wait };

@@ -43,7 +43,7 @@ pub(crate) enum NoAnswer {
     /// The connection ended before the head of an answer.
     #[error("no answer: {0}")]
     Ended(hyper::Error),
-    /// It was the offer of another protocol, which nobody had asked for.
+    /// It was the offer of another protocol, which nobody had asked for, or a head whose few bytes did not follow.
     #[error("status {0} is no answer")]
     NotFinal(StatusCode),
     /// It was not asked: what it was asked before has failed too often.

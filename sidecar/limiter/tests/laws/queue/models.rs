@@ -285,3 +285,20 @@ fn an_urgent_request_now_and_then_gets_its_model_at_once_and_jobs_go_on_in_betwe
     assert!(scene.longest[1] <= Nanos::from_secs(6), "it waits for what runs: {:?}", scene.longest[1]);
     assert!(scene.served[0] >= 20 * 2 * 15, "jobs got {} done", scene.served[0]);
 }
+
+/// Each of the two has one request at a time, and comes again as soon as it is served.
+#[test]
+fn two_who_take_turns_do_not_load_a_model_for_each_request() {
+    let sorts = [0, 1].map(|name| Sort { is_backlogged: false, ..sort(name, Priority::Medium) });
+    let mut scene = Scene::new(sorts.to_vec(), 1, Nanos::from_secs(10), Nanos::from_secs(1));
+    while scene.now < Nanos::from_secs(1000) {
+        for sort in 0..2 {
+            let waits = scene.waiting.values().any(|(of, _)| *of == sort);
+            if !waits && scene.jobs.values().all(|job| job.sort != sort) {
+                scene.come(sort);
+            }
+        }
+        scene.advance(Nanos::from_secs(1000));
+    }
+    assert!(scene.loads <= 14, "{} loads for {:?} requests", scene.loads, scene.served);
+}

@@ -37,14 +37,15 @@ fn a_million_identities_are_bounded_and_the_honest_client_is_served_again_and_ag
     for number in 0..1_000_000u64 {
         let now = Nanos(number * 1000);
         let mut started = Vec::new();
-        let mut come = |id: WaiterId, wish| {
+        let mut arrive = |id: WaiterId, wish| {
             let arrived = queue.arrive(id, wish, now);
             let arrival = arrived.map(|arrived| arrived.arrival);
             started.extend((arrival == Ok(Arrival::Start)).then_some(id));
             arrival.is_ok()
         };
-        come(WaiterId(number), wish(&runner, 7_000 + u128::from(number)));
-        if came.is_none() && come(WaiterId(u64::MAX - number), Wish { cost: COST / 2, ..wish(&runner, 1) }) {
+        arrive(WaiterId(number), wish(&runner, 7_000 + u128::from(number)));
+        if came.is_none() && arrive(WaiterId(u64::MAX - number), Wish { cost: COST / 2, ..wish(&runner, 1) })
+        {
             came = Some(number);
         }
         // One in four is served.

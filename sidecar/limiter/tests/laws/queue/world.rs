@@ -419,7 +419,9 @@ impl World {
             }
         }
         if self.running.is_empty() && self.waiting.is_empty() {
-            Band::ALL.into_iter().for_each(|band| self.ledger.rest(band, true));
+            for band in Band::ALL {
+                self.ledger.rest(band, true);
+            }
         }
     }
 
