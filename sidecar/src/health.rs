@@ -13,7 +13,7 @@
 //! | Ollama's server, which accepts connections and answers none | [`probe`]: down after three probes (12 s), wedged after 15 s more of nothing; one that starts has 90 s | 21 s |
 //! | a runner behind a server that answers | a request of its own about a runner from which nothing comes | 20 s |
 //!
-//! And where Ollama answers its probes while what it is sent fails, the [`breaker`] leaves it alone for a while.
+//! And where Ollama answers its probes while what it is sent fails, the breaker leaves it alone for a while.
 //!
 //! What has stopped has its requests ended. The latter two are healed by a restart of Ollama's container, unless they heal
 //! before Kubernetes has asked often enough: see [`Health::needs_restart`]. What is not found: a runner that stops during

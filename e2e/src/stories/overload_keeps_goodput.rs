@@ -2,6 +2,10 @@
 //! Ollama alone is shown beside it.
 //!
 //! Times are a tenth of what people have: answers of 0.8 s for 8 s, and clients that give up after 3 s, not 30.
+//!
+//! The load is made on the machine that Ollama works on, and slows it down. So the capacity is what its slots can do as fast
+//! as it is meanwhile: goodput is the part of all slots' time in which answers were made that came in time, by Ollama's own
+//! clock. What was served beside what it served without the load is told too.
 
 use std::time::Duration;
 
@@ -23,7 +27,7 @@ const MEASURED: Duration = Duration::from_secs(6);
 const TIME: Duration = Duration::from_secs(15);
 /// Of the load, what Ollama alone is given.
 const BARE_TIME: Duration = Duration::from_secs(10);
-/// Of the capacity.
+/// Of all slots' time.
 const GOAL: f64 = 0.9;
 
 /// Tells the story.
@@ -42,9 +46,21 @@ pub fn run(scene: &Scene) -> Result<()> {
     tell(scene, "with the sidecar", capacity, a_second(&ours, TIME), &ours);
     tell(scene, "Ollama alone", capacity, a_second(&bare, BARE_TIME), &bare);
     honest(&ours)?;
-    let goodput = a_second(&ours, TIME) / capacity;
-    ensure!(goodput >= GOAL, "{goodput:.2} of the capacity is served, not {GOAL}: {}", words(&ours));
+    let goodput = goodput(&ours)?;
+    scene.tell(&format!(
+        "with the sidecar, {goodput:.2} of all slots' time went into answers that came in time"
+    ));
+    ensure!(goodput >= GOAL, "the goodput is {goodput:.2} of the capacity, not {GOAL}: {}", words(&ours));
     Ok(())
+}
+
+/// The part of all slots' time, until the last of them was over, in which answers were made that came in time.
+fn goodput(outcomes: &[Outcome]) -> Result<f64> {
+    let served = || outcomes.iter().filter(|outcome| outcome.served());
+    let worked: Duration = served().map(Outcome::worked).sum::<Result<_>>()?;
+    let end = served().map(|outcome| outcome.ended).max().context("nobody was served")?;
+    let slots = u32::try_from(SLOTS)?;
+    Ok(worked.as_secs_f64() / (end * slots).as_secs_f64())
 }
 
 fn pool(scene: &Scene) -> Result<PoolPod> {

@@ -12,7 +12,7 @@ pub enum Outcome {
     Served,
     /// `limited`: a limit refused it.
     Limited,
-    /// The queue did not keep it: see [`shed_word`]. `queue_full` also where there was no room for its body.
+    /// The queue did not keep it, for one of the reasons of `ShedReason`. `queue_full` also where there was no room for its body.
     Shed(ShedReason),
     /// `cancelled`: its client left while it waited for a slot, or for a limit.
     Cancelled,
@@ -103,7 +103,7 @@ pub(super) const fn band_word(band: Band) -> Word {
 pub enum WaitEnd {
     /// `started`: with a slot.
     Started,
-    /// The queue did not keep it: see [`shed_word`].
+    /// The queue did not keep it, for one of the reasons of `ShedReason`.
     Shed(ShedReason),
     /// `limited`: a limit that was asked again did not admit it for as long as it may wait.
     Limited,

@@ -40,7 +40,7 @@ pub struct ProxySettings {
     pub hold_loading: Duration,
     /// When a runner from which nothing comes has stopped.
     pub stall: StallBounds,
-    /// From one look at what Ollama has loaded to the next, while something is: [`LOOK_INTERVAL`].
+    /// From one look at what Ollama has loaded to the next, while something is; 10 s.
     pub look_interval: Duration,
     /// Whether models belong on a GPU, so that one which is not wholly there is told of. Default no.
     pub expect_gpu: bool,

@@ -126,7 +126,9 @@ fn bounded(bound: WaitBound, max_wait: &str) -> String {
         WaitBound::OwnTimeout(half) => {
             format!("the {} that are half of the timeout it came with; give it more time", seconds(half))
         }
-        WaitBound::Overload => "what anybody waits while this pod is overloaded; send less".to_owned(),
+        WaitBound::Overload => format!(
+            "a quarter of the {max_wait} of spec.capacity.queue.maxWaitSeconds, while everybody waits long; send less"
+        ),
     }
 }
 

@@ -7,9 +7,9 @@
 //! ```
 //!
 //! Fairness is in slot time: a request is charged an estimate when it starts, more while it goes beyond it, and what it
-//! really cost when it ends ([`account`]). A full runner blocks nobody who waits for another one; models that are not
-//! loaded are loaded one at a time and for a price ([`models`]). What waits is bounded in number, bytes and time, in all and
-//! for each client ([`bounds`]); when the queue is full, who has the most waiting of those with the least claim makes room.
+//! really cost when it ends (`account`). A full runner blocks nobody who waits for another one; models that are not
+//! loaded are loaded one at a time and for a price (`models`). What waits is bounded in number, bytes and time, in all and
+//! for each client (`bounds`); when the queue is full, who has the most waiting of those with the least claim makes room.
 //!
 //! Every method is a step: the time and what happened go in, what is to be done comes out. There is no clock in here, and
 //! nobody is called back. After whatever may let somebody go (`leave`, `release`, `again`, `time_out`, `set_…`, `loaded`, an
@@ -17,7 +17,8 @@
 //! left beside a free slot.
 //!
 //! Costs of steps, with F flows, G runners that are asked for and the number of bands fixed: `progress` O(1) without
-//! allocating; `arrive`, `leave`, `release` O(log F); `dispatch` O(G + log F) for each who starts.
+//! allocating; `arrive`, `leave`, `release` O(log F); `dispatch` O(G + log F) for each who starts, and for each
+//! flow that was next and that its limits hold back.
 
 mod account;
 mod adapt;
