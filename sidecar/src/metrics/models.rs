@@ -165,6 +165,7 @@ mod tests {
             in_flight: 1,
             outstanding: 7,
             served: 2_500_000_000,
+            fair_share: 0,
             stands: false,
         };
         let bands = vec![band(Band::Interactive, 3), band(Band::Batch, 0)];

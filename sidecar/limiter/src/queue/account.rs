@@ -20,7 +20,7 @@ impl Virtual {
     }
 
     /// What cost this is for a weight; none below zero.
-    fn cost(self, weight: u32) -> u64 {
+    pub(super) fn cost(self, weight: u32) -> u64 {
         let cost = self.0.max(0).saturating_mul(weight.into()).checked_div(SCALE).unwrap_or_default();
         u64::try_from(cost).unwrap_or(u64::MAX)
     }

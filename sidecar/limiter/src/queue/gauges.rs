@@ -37,6 +37,8 @@ pub struct BandGauges {
     pub outstanding: u64,
     /// What its requests have cost since the beginning.
     pub served: u64,
+    /// What a client of weight 1 that always asks has had of it since the beginning: its virtual time. It never falls.
+    pub fair_share: u64,
     /// Its queue stands: nobody has started soon for a while.
     pub stands: bool,
 }
@@ -91,6 +93,7 @@ impl FairQueue {
                 in_flight: state.running,
                 outstanding: state.account.outstanding(),
                 served: state.served,
+                fair_share: state.time.cost(1),
                 stands: state.codel.stands(),
             }
         })

@@ -96,6 +96,11 @@ impl Ledger {
         account.past + account.over_weight(self.outstanding(band))
     }
 
+    /// Virtual time of the flows of a band, in costs.
+    pub(crate) fn time_of(&self, band: Band) -> u64 {
+        u64::try_from(self.times[&band] / PARTS).unwrap()
+    }
+
     pub(crate) fn weight_of(&self, flow: Flow) -> i128 {
         self.flows[&flow].weight
     }

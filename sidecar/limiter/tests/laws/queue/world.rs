@@ -82,6 +82,8 @@ pub(crate) struct World {
     pub(crate) now: Nanos,
     pub(crate) last: u64,
     last_critical: Option<Nanos>,
+    /// Virtual time of each band, as it was last told.
+    fair_shares: BTreeMap<Band, u64>,
     /// The interactive queue stood before the last dispatch.
     stood: bool,
     /// Time is short enough that nobody is refused for want of it, so that room alone decides.
@@ -118,6 +120,7 @@ impl World {
             last: 0,
             last_critical: None,
             stood: false,
+            fair_shares: BTreeMap::new(),
             time_matters: false,
         }
     }
@@ -219,6 +222,7 @@ impl World {
                     assert_eq!(shed.reason, ShedReason::PushedOut);
                     self.end(*victim, Outcome::Shed(ShedReason::PushedOut));
                 }
+                self.settle();
                 self.let_in(id, asks, arrived.arrival, self.deadline(&asks));
             }
             Err(shed) => {
@@ -525,7 +529,7 @@ impl World {
     }
 
     /// What the queue says of itself is what the lists say.
-    pub(crate) fn check_gauges(&self) {
+    pub(crate) fn check_gauges(&mut self) {
         let gauges = self.queue.gauges(self.now);
         let seen = (gauges.depth, gauges.in_flight, gauges.booked, gauges.bytes);
         let bytes = self.taken(None).1;
@@ -537,6 +541,16 @@ impl World {
             assert_eq!((told.band, told.waiting as usize, told.in_flight as usize), (band, waiting, running));
             let costs = (self.ledger.outstanding(band), self.ledger.served(band));
             assert_eq!((told.outstanding, told.served), costs, "charges are not what requests cost");
+            let apart = told.fair_share.abs_diff(self.ledger.time_of(band));
+            assert!(
+                apart <= 10,
+                "virtual time is {}, and should be {}",
+                told.fair_share,
+                self.ledger.time_of(band)
+            );
+            let before = self.fair_shares.get(&band).copied().unwrap_or(0);
+            assert!(told.fair_share >= before, "virtual time runs back");
+            self.fair_shares.insert(band, told.fair_share);
         }
     }
 
