@@ -39,7 +39,7 @@ const STEPS: &[Step] = &[
     Step { name: "formatting", usual: "seconds", run: checks::formatting },
     Step { name: "clippy", usual: "1 to 3 min the first time", run: checks::clippy },
     Step { name: "tests", usual: "2 to 5 min the first time", run: checks::tests },
-    Step { name: "simulation", usual: "4 to 6 min the first time", run: checks::simulation },
+    Step { name: "simulation", usual: "1 to 2 min the first time", run: checks::simulation },
     Step { name: "fairness", usual: "1 to 2 min the first time", run: checks::fairness },
     Step { name: "interleavings", usual: "1 min the first time", run: checks::interleavings },
     Step { name: "benchmarks", usual: "3 to 5 min the first time", run: checks::benchmarks },
