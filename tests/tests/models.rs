@@ -22,7 +22,7 @@ fn millis(millis: u64) -> Duration {
 /// A sidecar that was told of four slots and room for three models. From here on time is virtual.
 async fn world(settings: Settings, loaded_models: u32) -> (ScriptedOllama, Sidecar) {
     let ollama = ScriptedOllama::start(settings).await.unwrap();
-    let policy = PolicyFile::open().slots(4).queue(100, 300);
+    let policy = PolicyFile::open().slots(4).queue(100, 300).trusting(&["127.0.0.0/8"]);
     let tuned = Sidecar::tuned(&ollama, &policy, |settings| {
         settings.slots.loaded_models = loaded_models.try_into().unwrap();
     });
@@ -36,6 +36,9 @@ fn generate(model: &str, tokens: u32) -> (&'static str, Value) {
     ("/api/generate", json!({ "model": model, "prompt": "hi", "stream": false, "options": options }))
 }
 
+/// How many clients there were.
+static CLIENTS: AtomicUsize = AtomicUsize::new(0);
+
 /// Clients that ask for the same, each again as soon as it is answered; and how many answers they have had.
 struct Crowd {
     answers: Arc<AtomicUsize>,
@@ -47,7 +50,10 @@ impl Crowd {
         let answers = Arc::new(AtomicUsize::new(0));
         let mut clients = JoinSet::new();
         for _ in 0..count {
-            let (client, body, answers) = (client.clone(), body.clone(), Arc::clone(&answers));
+            let number = CLIENTS.fetch_add(1, Ordering::SeqCst);
+            let address = format!("10.0.{}.{}", number / 256, number % 256);
+            let (client, body) = (client.clone().with("x-forwarded-for", &address), body.clone());
+            let answers = Arc::clone(&answers);
             clients.spawn(async move {
                 loop {
                     let answer = client.post(path, &body).await.unwrap();

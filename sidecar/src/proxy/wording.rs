@@ -247,7 +247,7 @@ mod tests {
                 "than the 5s that are half of the timeout",
             ),
             (TimedOut, WaitBound::MaxWait, "within 30.01s: the 30s that this pool lets it wait (spec."),
-            (TimedOut, WaitBound::Overload, "while this pod is overloaded"),
+            (TimedOut, WaitBound::Overload, "a quarter of the 30s of spec.capacity.queue.maxWaitSeconds"),
             (DeadlineMissed, WaitBound::MaxWait, "Give it more time."),
         ] {
             let text = told(reason, bound);

@@ -29,7 +29,7 @@ impl Virtual {
         Self(self.0.saturating_add(other.0))
     }
 
-    fn minus(self, other: Self) -> Self {
+    pub(super) fn minus(self, other: Self) -> Self {
         Self(self.0.saturating_sub(other.0))
     }
 }

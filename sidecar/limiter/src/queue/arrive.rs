@@ -96,7 +96,7 @@ impl FairQueue {
             self.last_critical = Some(now);
         }
         let band = wish.priority.band();
-        let others = self.band(band).time;
+        let others = self.band(band).time.now();
         let flow = self.flows.find_or_make((wish.flow, wish.priority), wish.weight(), others);
         let group = self.groups.find_or_make(wish.runner);
         if let Some(group) = self.groups.get_mut(group).filter(|_| !wish.is_pending) {
@@ -126,7 +126,7 @@ impl FairQueue {
 
     /// A flow asks for a slot: if nothing of it, or of its band, waited before, it begins where the others are.
     pub(super) fn ask(&mut self, flow: FlowId, band: Band) {
-        let (time, others) = (self.time, self.band(band).time);
+        let (time, others) = (self.time, self.band(band).time.now());
         if let Some(known) = self.flows.get_mut(flow).filter(|known| known.waiting == 0) {
             known.account.lift(others);
         }
@@ -172,9 +172,9 @@ impl FairQueue {
         known.account.charge(held);
         let of_flow = known.account.epoch();
         let state = self.band_mut(band);
-        state.time = state.time.max(key);
+        state.time.start(key);
         state.running = state.running.saturating_add(1);
-        let (others, of_band, key) = (state.time, state.account.epoch(), state.account.key());
+        let (others, of_band, key) = (state.time.now(), state.account.epoch(), state.account.key());
         state.account.charge(held);
         self.time = self.time.max(key);
         self.running = self.running.saturating_add(1);

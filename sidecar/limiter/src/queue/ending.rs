@@ -2,7 +2,6 @@
 
 use super::{
     Arrival, Band, Entry, FairQueue, Priority, Running, Shed, ShedReason, WaiterId, Waiting, Wish,
-    account::Virtual,
     flows::{FlowId, GroupId},
     group::Ticket,
     service::Sample,
@@ -155,14 +154,12 @@ impl FairQueue {
         Some(running)
     }
 
-    /// The flows of a band have had so much among them, so its virtual time goes on by what that is for each. If it only
-    /// followed those who start, it would stand still while all who start are new, and who was served once would wait for
-    /// as long as somebody new comes.
+    /// The flows of a band have had so much among them.
     fn pass(&mut self, band: Band, cost: u64) {
-        let each = Virtual::of(cost, self.flows.weights(band));
+        let weights = self.flows.weights(band);
         let state = self.band_mut(band);
-        state.time = state.time.plus(each);
-        let others = state.time;
+        state.time.pass(cost, weights);
+        let others = state.time.now();
         self.flows.caught_up(band, others);
     }
 
@@ -179,7 +176,7 @@ impl FairQueue {
     fn forget(&mut self, flow: FlowId, group: GroupId) {
         self.groups.drop_if_idle(group);
         let Some(band) = self.flows.get(flow).map(|flow| flow.priority.band()) else { return };
-        let others = self.band(band).time;
+        let others = self.band(band).time.now();
         self.flows.retire(flow, others);
         let state = self.band(band);
         if state.waiting == 0 && state.running == 0 {
@@ -188,10 +185,10 @@ impl FairQueue {
     }
 
     fn settle_band(&mut self, band: Band) {
-        let others = self.band(band).time;
-        let furthest = self.flows.furthest_idle(band).map_or(others, |key| key.max(others));
-        self.band_mut(band).time = furthest;
-        self.flows.caught_up(band, furthest);
+        let furthest = self.flows.furthest_idle(band);
+        self.band_mut(band).time.rest(furthest);
+        let others = self.band(band).time.now();
+        self.flows.caught_up(band, others);
         if self.waiting == 0 && self.running == 0 {
             let furthest = self.bands.iter().map(|band| band.account.key()).max();
             self.time = furthest.map_or(self.time, |key| key.max(self.time));

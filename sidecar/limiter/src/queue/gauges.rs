@@ -93,7 +93,7 @@ impl FairQueue {
                 in_flight: state.running,
                 outstanding: state.account.outstanding(),
                 served: state.served,
-                fair_share: state.time.cost(1),
+                fair_share: state.time.now().cost(1),
                 stands: state.codel.stands(),
             }
         })

@@ -177,6 +177,11 @@ impl Group {
         self.lanes.values().flat_map(|lane| lane.seats.values()).map(|seat| seat.since).min()
     }
 
+    /// The weights of the flows that wait here, and one for each request that runs.
+    pub(super) fn weight(&self) -> u64 {
+        self.weights.iter().fold(self.running.into(), |sum: u64, weight| sum.saturating_add(*weight))
+    }
+
     /// The weights of the other flows of a band that wait here.
     pub(super) fn weight_of_others(&self, band: Band, flow: Option<FlowId>) -> u64 {
         let all = self.weights.get(band as usize).copied().unwrap_or_default();

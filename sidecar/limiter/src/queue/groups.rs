@@ -53,6 +53,7 @@ impl Groups {
             running: group.running,
             run_for: group.most_urgent_running(),
             waited_for: group.most_urgent_waiting(),
+            weight: group.weight(),
         };
         self.of(runner).map_or(Use::NONE, used)
     }

@@ -23,6 +23,7 @@
 mod account;
 mod adapt;
 mod arrive;
+mod band_time;
 mod bounds;
 mod codel;
 mod dispatch;
@@ -42,6 +43,7 @@ use hashbrown::HashMap;
 
 use self::{
     account::{Account, Virtual},
+    band_time::BandTime,
     bounds::Share,
     codel::Codel,
     flows::{FlowId, Flows, GroupId},
@@ -129,7 +131,7 @@ struct Running {
 struct BandState {
     account: Account,
     /// Virtual time of its flows.
-    time: Virtual,
+    time: BandTime,
     waiting: u32,
     running: u32,
     codel: Codel,
@@ -142,7 +144,7 @@ impl FairQueue {
     pub fn new(slots: Slots) -> Self {
         let band = |band: Band| BandState {
             account: Account::new(band.weight_milli(), Virtual::default()),
-            time: Virtual::default(),
+            time: BandTime::default(),
             waiting: 0,
             running: 0,
             codel: Codel::default(),
@@ -212,8 +214,9 @@ impl FairQueue {
             return None;
         }
         let reserve = self.last_critical.map(|last| last.plus(RESERVE_KEPT)).filter(|end| *end > now);
-        let strangers = self.groups.iter().any(|(_, group)| self.waits_for_load(group));
-        let swap = self.models.next_change(|runner| self.groups.used(runner), now).filter(|_| strangers);
+        let used = |runner: &Runner| self.groups.used(runner);
+        let strangers = self.groups.iter().filter(|(_, group)| self.waits_for_load(group));
+        let swap = strangers.filter_map(|(_, group)| self.models.next_change(&group.runner, used, now)).min();
         let tries = self.groups.iter().filter_map(|(_, group)| group.next_try()).filter(|at| *at > now);
         [reserve, swap, self.models.next_recovery(now), tries.min()].into_iter().flatten().min()
     }
@@ -294,7 +297,7 @@ impl Running {
 }
 
 impl Use {
-    const NONE: Self = Self { running: 0, run_for: None, waited_for: None };
+    const NONE: Self = Self { running: 0, run_for: None, waited_for: None, weight: 0 };
 }
 
 #[cfg(test)]

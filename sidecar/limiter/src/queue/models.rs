@@ -7,7 +7,8 @@
 //! A model that nobody uses gives way once it has been idle for as long as a load takes, 2 s at most: it may be asked for
 //! again at once. One that is in use gives way to a more urgent band at once, and else after it has had
 //! [`LOADS_OF_STAY`] times as long as a load takes: then it gets no new requests, those that run end, and it goes. So at
-//! most one part in `LOADS_OF_STAY` + 1 of the time is spent on loads among equals, and nobody waits for ever.
+//! most one part in `LOADS_OF_STAY` + 1 of the time is spent on loads among equals, and nobody waits for ever. One that fewer
+//! clients use than want the other stays shorter by as much.
 
 use hashbrown::HashMap;
 
@@ -67,6 +68,8 @@ pub(super) struct Use {
     pub(super) run_for: Option<Band>,
     /// The most urgent band in which it is waited for.
     pub(super) waited_for: Option<Band>,
+    /// What those weigh who use it: the weights of the clients that wait, and one for each request that runs.
+    pub(super) weight: u64,
 }
 
 impl Models {
@@ -258,8 +261,10 @@ impl Models {
         if blocked || !matches!(self.in_the_way(to.0, places, &used, now), InTheWay::Busy) {
             return;
         }
-        let due =
-            |resident: &&Resident| comes_after(&resident.runner) && self.is_due(resident, to.1, &used, now);
+        let wanted_by = (to.1, used(to.0).weight);
+        let due = |resident: &&Resident| {
+            comes_after(&resident.runner) && self.is_due(resident, wanted_by, &used, now)
+        };
         let victim = match self.same_model(to.0) {
             Some(other) => Some(other).filter(due),
             None => self.resident.iter().filter(due).min_by_key(|resident| resident.since),
@@ -267,14 +272,21 @@ impl Models {
         self.swap = victim.map(|victim| Swap { victim: victim.runner.clone(), to: to.0.clone() });
     }
 
-    /// When somebody who is waited for may be loaded, though nothing happens until then; none if that is now, or hangs
+    /// When a runner that is waited for may be loaded, though nothing happens until then; none if that is now, or hangs
     /// on something else.
-    pub(super) fn next_change(&self, used: impl Fn(&Runner) -> Use, now: Nanos) -> Option<Nanos> {
+    pub(super) fn next_change(
+        &self,
+        to: &Runner,
+        used: impl Fn(&Runner) -> Use,
+        now: Nanos,
+    ) -> Option<Nanos> {
+        let wanted = used(to).weight;
         // One that is only waited for, by those whose limits hold them back, is in use as well.
         let changes = |resident: &Resident| {
             let grace =
                 Some(self.grace(&resident.runner.model)).filter(|_| used(&resident.runner).running == 0);
-            let stay = resident.since.plus(self.stay(&resident.runner.model));
+            let stay = self.stay(&resident.runner.model, used(&resident.runner).weight, wanted);
+            let stay = resident.since.plus(stay);
             [grace.map(|grace| resident.used.plus(grace)), Some(stay)].into_iter().flatten()
         };
         self.resident.iter().flat_map(changes).filter(|at| *at > now).min()
@@ -313,21 +325,28 @@ impl Models {
     fn is_due(
         &self,
         resident: &Resident,
-        wanted_by: Band,
+        (wanted_by, wanted): (Band, u64),
         used: &impl Fn(&Runner) -> Use,
         now: Nanos,
     ) -> bool {
-        let Use { run_for, waited_for, .. } = used(&resident.runner);
+        let Use { run_for, waited_for, weight, .. } = used(&resident.runner);
         // Who is served probably comes again, though nobody waits just now.
         let most_urgent = run_for.into_iter().chain(waited_for).min();
         most_urgent.is_some_and(|band| {
-            wanted_by < band || now >= resident.since.plus(self.stay(&resident.runner.model))
+            let stay = self.stay(&resident.runner.model, weight, wanted);
+            wanted_by < band || now >= resident.since.plus(stay)
         })
     }
 
-    fn stay(&self, model: &ModelName) -> Nanos {
+    /// How long a model stays that is used by clients of this weight, where clients of that weight want another one: the
+    /// fewer they are beside those, the shorter.
+    fn stay(&self, model: &ModelName, weight: u64, wanted: u64) -> Nanos {
         let loads = self.load_time(model).0.saturating_mul(LOADS_OF_STAY);
-        Nanos(loads).clamp(LEAST_STAY, LONGEST_STAY)
+        let whole = Nanos(loads).clamp(LEAST_STAY, LONGEST_STAY);
+        let all = u128::from(weight.saturating_add(wanted)).max(1);
+        let twice = u128::from(whole.0).saturating_mul(2);
+        let part = twice.saturating_mul(weight.into()).checked_div(all).unwrap_or_default();
+        whole.min(Nanos(u64::try_from(part).unwrap_or(u64::MAX)))
     }
 
     fn grace(&self, model: &ModelName) -> Nanos {

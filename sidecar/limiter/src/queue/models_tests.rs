@@ -12,7 +12,7 @@ fn at(seconds: u64) -> Nanos {
 
 /// Each runs one request and is waited for.
 fn in_use(_: &Runner) -> Use {
-    Use { running: 1, run_for: Some(Band::Standard), waited_for: Some(Band::Standard) }
+    Use { running: 1, run_for: Some(Band::Standard), waited_for: Some(Band::Standard), weight: 1 }
 }
 
 /// `a`, `b` and `c` are loaded, one after the other, as far as is known; there is said to be room for three.

@@ -47,7 +47,7 @@ impl FairQueue {
         let flow = self.flows.find(wish.flow, wish.priority);
         let own = flow.map_or(0, |flow| group.cost_of_flow(flow));
         let known = flow.and_then(|flow| self.flows.get(flow));
-        let ahead = known.map_or(0, |flow| flow.account.ahead_of(state.time));
+        let ahead = known.map_or(0, |flow| flow.account.ahead_of(state.time.now()));
         let of_others = group.weight_of_others(band, flow);
         let others = scaled(own.saturating_add(ahead), of_others, u64::from(wish.weight()));
         let in_band = own.saturating_add(others.min(group.cost_of(band).saturating_sub(own)));

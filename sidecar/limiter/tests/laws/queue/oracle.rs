@@ -64,6 +64,14 @@ struct Charge {
     lifts: (u64, u64),
 }
 
+/// The virtual time of the flows of a band; what each had while it stood still, and the largest cost meanwhile.
+#[derive(Debug, Clone, Default)]
+struct BandTime {
+    now: i128,
+    stood: i128,
+    largest: u64,
+}
+
 /// All accounts.
 #[derive(Debug, Clone)]
 pub(crate) struct Ledger {
@@ -72,7 +80,7 @@ pub(crate) struct Ledger {
     charges: BTreeMap<WaiterId, Charge>,
     /// Virtual time of the bands, and of the flows of each.
     time: i128,
-    times: BTreeMap<Band, i128>,
+    times: BTreeMap<Band, BandTime>,
     /// What was served in each band.
     served: BTreeMap<Band, u64>,
 }
@@ -80,8 +88,10 @@ pub(crate) struct Ledger {
 impl Ledger {
     pub(crate) fn new() -> Self {
         let bands = Band::ALL.map(|band| (band, Account::new(band.weight_milli()))).into();
-        let (times, served) =
-            (Band::ALL.map(|band| (band, 0)).into(), Band::ALL.map(|band| (band, 0)).into());
+        let (times, served) = (
+            Band::ALL.map(|band| (band, BandTime::default())).into(),
+            Band::ALL.map(|band| (band, 0)).into(),
+        );
         Self { flows: BTreeMap::new(), bands, charges: BTreeMap::new(), time: 0, times, served }
     }
 
@@ -98,7 +108,7 @@ impl Ledger {
 
     /// Virtual time of the flows of a band, in costs.
     pub(crate) fn time_of(&self, band: Band) -> u64 {
-        u64::try_from(self.times[&band] / PARTS).unwrap()
+        u64::try_from(self.times[&band].now / PARTS).unwrap()
     }
 
     pub(crate) fn weight_of(&self, flow: Flow) -> i128 {
@@ -117,11 +127,13 @@ impl Ledger {
     /// its band.
     pub(crate) fn ask(&mut self, flow: Flow, weight: u32, flow_waits: bool, band_waits: bool) {
         let band = flow.0.band();
-        self.flows.entry(flow).or_insert_with(|| Account { past: self.times[&band], ..Account::new(weight) });
+        self.flows
+            .entry(flow)
+            .or_insert_with(|| Account { past: self.times[&band].now, ..Account::new(weight) });
         self.weigh(flow, weight);
         let (of_flow, of_band) = (self.key_of_flow(flow), self.key_of_band(band));
         if !flow_waits {
-            let time = self.times[&band];
+            let time = self.times[&band].now;
             self.flows.get_mut(&flow).unwrap().lift(of_flow, time);
         }
         if !band_waits {
@@ -142,7 +154,9 @@ impl Ledger {
         let band = flow.0.band();
         let (of_flow, of_band) = (self.key_of_flow(flow), self.key_of_band(band));
         let time = self.times.get_mut(&band).unwrap();
-        *time = of_flow.max(*time);
+        if of_flow > time.now {
+            *time = BandTime { now: of_flow, ..BandTime::default() };
+        }
         self.time = of_band.max(self.time);
         let lifts = (self.flows[&flow].lifts, self.bands[&band].lifts);
         self.charges.insert(id, Charge { flow, held: cost, lifts });
@@ -154,14 +168,19 @@ impl Ledger {
         }
     }
 
-    /// It is over, while these flows wait. The virtual time of its band goes on by what it cost over the weights of all that
-    /// wait or run.
+    /// It is over, while these flows wait. Once the virtual time of its band has stood still for the largest cost, it goes
+    /// on by what is served over the weights of all that wait or run.
     pub(crate) fn end(&mut self, id: WaiterId, real: u64, waiting: BTreeSet<Flow>) {
         let band = self.charges[&id].flow.0.band();
         let running = self.charges.values().map(|charge| charge.flow);
         let active: BTreeSet<_> = running.chain(waiting).filter(|flow| flow.0.band() == band).collect();
         let weights: i128 = active.iter().map(|flow| self.weight_of(*flow)).sum();
-        *self.times.get_mut(&band).unwrap() += i128::from(real) * PARTS / weights;
+        let time = self.times.get_mut(&band).unwrap();
+        time.largest = time.largest.max(real);
+        time.stood += i128::from(real) * PARTS / weights;
+        let still = i128::from(time.largest) * PARTS;
+        time.now += (time.stood - still).max(0);
+        time.stood = time.stood.min(still);
         let Charge { flow, held, lifts } = self.charges.remove(&id).unwrap();
         self.flows.get_mut(&flow).unwrap().settle(held, real, lifts.0);
         self.bands.get_mut(&band).unwrap().settle(held, real, lifts.1);
@@ -172,8 +191,9 @@ impl Ledger {
     pub(crate) fn rest(&mut self, band: Band, is_last: bool) {
         let of_band = self.flows.keys().filter(|flow| flow.0.band() == band);
         let furthest = of_band.map(|flow| self.key_of_flow(*flow)).max();
-        let time = self.times.get_mut(&band).unwrap();
-        *time = furthest.unwrap_or(*time).max(*time);
+        let now = self.times[&band].now;
+        let rested = BandTime { now: furthest.unwrap_or(now).max(now), ..BandTime::default() };
+        self.times.insert(band, rested);
         if is_last {
             self.time =
                 Band::ALL.map(|band| self.key_of_band(band)).into_iter().max().unwrap().max(self.time);
