@@ -2,6 +2,24 @@
 
 /// Replicas of a pool.
 pub const MAX_REPLICAS: i32 = 1000;
+/// How much of a metric a pod is to have, whatever the metric.
+pub const MAX_TARGET: u32 = 1_000_000;
+/// Seconds that a request is expected to hold a slot.
+pub const MAX_EXPECTED_SERVICE: u32 = 3600;
+/// Seconds that a scale-down looks back, and that its share is about.
+pub const MAX_SCALE_DOWN_SECONDS: u32 = 3600;
+/// Schedules of a pool.
+pub const MAX_SCHEDULES: usize = 16;
+/// Days of a week.
+pub const MAX_DAYS: usize = 7;
+/// Decisions on its size that a pool's status keeps.
+pub const MAX_DECISIONS: usize = 10;
+/// Characters of a number in a status.
+pub const MAX_NUMBER: usize = 32;
+/// Characters of a reason in a status.
+pub const MAX_REASON: usize = 64;
+/// Characters of a sentence in a status.
+pub const MAX_SENTENCE: usize = 1024;
 /// Characters of an image's name.
 pub const MAX_IMAGE: usize = 512;
 /// GPUs of a pod.
@@ -76,6 +94,18 @@ pub const MAX_DRAIN: u32 = 7200;
 pub const MIN_DEADLINE: i32 = 60;
 /// The longest progress deadline, in seconds.
 pub const MAX_DEADLINE: i32 = 86_400;
+/// The shortest time without a request after which a pool goes to zero, in seconds.
+pub const MIN_IDLE: u32 = 60;
+/// The longest, in seconds.
+pub const MAX_IDLE: u32 = 86_400;
+/// Seconds that a request is held.
+pub const MAX_HOLD: u32 = 3600;
+/// Requests that are held.
+pub const MAX_HELD: u32 = 10_000;
+/// Characters of a number of bytes that are held.
+pub const MAX_HELD_BYTES_TEXT: usize = 6;
+/// Mebibytes that are held; an activator's memory limit is more than twice as much.
+pub const MAX_HELD_MEBIBYTES: u32 = 4096;
 /// Annotations of a Service.
 pub const MAX_ANNOTATIONS: usize = 32;
 /// Characters of an annotation's value.

@@ -12,7 +12,7 @@ pub enum ConditionType {
     Accepted,
     /// Everything it names is there.
     ResolvedRefs,
-    /// Every pod enforces it as it is written now.
+    /// Every pod and activator goes by it as it is written now.
     Programmed,
     /// The pool serves as asked.
     Ready,
@@ -24,6 +24,14 @@ pub enum ConditionType {
     UpdateAvailable,
     /// The policy has more pools than its status lists.
     AncestorsTruncated,
+    /// The operator decides how many pods the pool has.
+    ScalingActive,
+    /// The pool would be larger or smaller if something did not hold it.
+    ScalingLimited,
+    /// Enough pods tell what they do for the pool's size to go by it.
+    MetricsAvailable,
+    /// Somebody else scales the pool as well.
+    AutoscalingConflict,
 }
 
 impl ConditionType {
@@ -38,6 +46,10 @@ impl ConditionType {
             Self::GPUFallback => "GPUFallback",
             Self::UpdateAvailable => "UpdateAvailable",
             Self::AncestorsTruncated => "AncestorsTruncated",
+            Self::ScalingActive => "ScalingActive",
+            Self::ScalingLimited => "ScalingLimited",
+            Self::MetricsAvailable => "MetricsAvailable",
+            Self::AutoscalingConflict => "AutoscalingConflict",
         }
     }
 }
@@ -81,13 +93,13 @@ reasons! {
     SecretNotFound,
     /// Not resolved: API keys do not count; the message names Secret and entry. The others count.
     InvalidApiKeys,
-    /// Programmed: every pod has acknowledged it.
+    /// Programmed: every pod and activator has acknowledged it.
     Programmed,
-    /// Not programmed: a pod does not answer; the message names it.
+    /// Not programmed: a pod or activator does not answer; the message names it.
     PartiallyProgrammed,
     /// On its way.
     Reconciling,
-    /// Programmed: there is no pod to enforce it.
+    /// Programmed: there is no pod to enforce it, and every activator has acknowledged it.
     NoPods,
     /// Not programmed: limits of other policies are in force in place of all of its own; the message names them.
     Overridden,
@@ -108,7 +120,7 @@ reasons! {
     /// Not ready: a pod that has to go finishes what it has begun, and a new one may wait for its GPU; the message says
     /// how much is left, and for how long at most.
     WaitingForDrain,
-    /// Not ready: no node has the GPUs free.
+    /// Not ready, or of no more pods: no node has the GPUs free, or no quota is left for them.
     InsufficientGPU,
     /// Not ready: no node that fits has room.
     Unschedulable,
@@ -148,6 +160,31 @@ reasons! {
     UpdateAvailable,
     /// Not ready: the revision that the pods are of was kept by a newer operator, or is damaged. They are left alone.
     RevisionUnreadable,
+    /// Scaling active: the operator decides how many pods there are.
+    ScalingActive,
+    /// Scaling not active: `spec.replicas` says how many pods there are, and nobody is expected to change it.
+    Disabled,
+    /// Scaling not active: whoever writes `spec.replicas` decides how many pods there are.
+    External,
+    /// Scaling limited: fewer pods would do, and `minReplicas` or that of a schedule holds them.
+    TooFewReplicas,
+    /// Scaling limited: more pods are needed than `maxReplicas` or that of a schedule lets there be.
+    TooManyReplicas,
+    /// Scaling limited: no pod is taken away while a change reaches the pods.
+    RolloutInProgress,
+    /// Scaling limited: pods have had no place for so long that no more are asked for until they have one.
+    ProvisioningTimeout,
+    /// Scaling limited: the pool would go to zero, and no activator is ready and heard that would hold what comes; the
+    /// message says what is missing.
+    NoActivator,
+    /// Scaling not limited: the pool is of the size that it needs.
+    DesiredWithinRange,
+    /// Metrics available: enough pods tell what they do.
+    ReportsHeard,
+    /// Metrics not available: too many pods are silent; until they are heard, none is taken away.
+    ReportsMissing,
+    /// Conflict, and so scaling not active: an HPA or a `ScaledObject` scales the same pool; the message names it.
+    SecondWriter,
     /// The operator failed; the message says how, and it tries again.
     Failed,
 }

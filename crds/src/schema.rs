@@ -45,7 +45,7 @@ pub(crate) fn networks(_: &mut SchemaGenerator) -> Schema {
 
 /// Names of headers that are trusted.
 pub(crate) fn header_names(_: &mut SchemaGenerator) -> Schema {
-    let mut schema = texts(bounds::MAX_HEADER_NAME, &[rules::HEADER_NAME, rules::HEADER_NO_CREDENTIAL]);
+    let mut schema = texts(bounds::MAX_HEADER_NAME, &rules::TRUSTED_HEADER);
     schema.insert("maxItems".to_owned(), bounds::MAX_HEADERS.into());
     schema
 }
@@ -109,6 +109,11 @@ pub(crate) fn conditions(_: &mut SchemaGenerator) -> Schema {
             "properties": condition_fields(),
         },
     })
+}
+
+/// A moment.
+pub(crate) fn moment(_: &mut SchemaGenerator) -> Schema {
+    json_schema!({ "type": "string", "format": "date-time" })
 }
 
 fn condition_fields() -> serde_json::Value {

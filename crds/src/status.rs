@@ -1,9 +1,12 @@
 //! What the operator says about a pool and a policy. Sidecars write none of it.
 
+mod scaling;
+
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+pub use self::scaling::{ScalingDecision, ScalingNumbers, ScalingStatus};
 use crate::bounds;
 
 /// What the operator says about a pool.
@@ -25,6 +28,13 @@ pub struct OllamaPoolStatus {
     /// Pods that are ready and have been for long enough.
     #[serde(default)]
     pub available_replicas: i32,
+    /// Pods that the pool should have: by what it has to do, within its bounds, in autoscaling's mode `Builtin`; else as
+    /// `spec.replicas` says. While pods that have to go still finish what they have, `replicas` is above it.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub desired_replicas: Option<i32>,
+    /// Why it is as large as it is.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<ScalingStatus>,
     /// GPUs that the pool's pods ask for, all together.
     #[serde(default)]
     pub gpus: i32,
@@ -39,7 +49,10 @@ pub struct OllamaPoolStatus {
     /// How it stands. `Ready`: it serves as asked. `Reconciling`: that is being brought about. `UpdateAvailable`: this
     /// operator would render the pods otherwise; it changes them with the next change of the spec that concerns them, or
     /// when the annotation `corral.dev/update` of the pool gets a value that it never had, such as the time. `ResolvedRefs`, where
-    /// the pool names Secrets with API keys: each is there, and all that stands in it counts.
+    /// the pool names Secrets with API keys: each is there, and all that stands in it counts. `ScalingActive`: the operator decides
+    /// how many pods there are. `ScalingLimited`: there would be more pods, or fewer, if something did not hold them. `MetricsAvailable`:
+    /// enough pods tell what they do; while it is False the pool does not shrink. `AutoscalingConflict`, only while it is so: somebody
+    /// else scales the pool as well.
     #[serde(default)]
     #[schemars(schema_with = "crate::schema::conditions")]
     pub conditions: Vec<Condition>,

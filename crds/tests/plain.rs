@@ -55,3 +55,17 @@ fn names_of_cases_and_objects_can_stand_side_by_side_in_a_cluster() {
     let names: BTreeSet<_> = cases.iter().map(|case| (&case.about, &case.name)).collect();
     assert_eq!(names.len(), cases.len());
 }
+
+#[test]
+fn a_time_zone_that_nobody_knows_is_refused_though_no_schema_can_tell() {
+    let pool = |zone: &str| {
+        format!(
+            "apiVersion: corral.dev/v1alpha1\nkind: OllamaPool\nmetadata: {{ name: chat }}\nspec: {{ autoscaling: {{ \
+             maxReplicas: 4, schedules: [{{ name: a, timeZone: {zone}, from: '08:00', to: '18:00', minReplicas: 2 }}] }} }}\n"
+        )
+    };
+    assert!(manifest::read(&pool("America/Argentina/Buenos_Aires")).is_ok());
+    let [error] = &manifest::read(&pool("Europe/Atlantis")).unwrap_err().0[..] else { panic!("one error") };
+    assert_eq!(error.path, "spec.autoscaling.schedules[0].timeZone");
+    assert!(error.message.contains("Europe/Atlantis") && error.message.contains("IANA"), "{}", error.message);
+}

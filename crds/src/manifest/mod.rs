@@ -21,7 +21,7 @@ use crate::{
     api_keys::Entries,
     policy::{Labels, RateLimitPolicySpec},
     pool::OllamaPoolSpec,
-    valid::{Problem, check_policy, check_pool},
+    valid::{Problem, check_policy, check_pool, check_zones},
 };
 
 /// The most bytes of a file.
@@ -191,6 +191,7 @@ fn one(source: Source<'_>, head: &Head) -> Result<Manifest, Vec<ReadError>> {
         Some("OllamaPool") => {
             let (metadata, spec) = typed::<OllamaPoolSpec>(source)?;
             refuse_if(text, document, check_pool(&metadata.name, &spec))?;
+            refuse_if(text, document, check_zones(&spec))?;
             Ok(Manifest { document, metadata, spec: Spec::Pool(Box::new(spec)) })
         }
         _ => Err(fault("kind", "is neither RateLimitPolicy nor OllamaPool".to_owned())),

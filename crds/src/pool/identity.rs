@@ -28,16 +28,18 @@ pub struct Identity {
     /// `Reject` answers 401.
     pub unauthenticated: Unauthenticated,
     /// Headers that limits may go by, such as `x-team`, in lower case: somebody in front of the pool sets them, or every
-    /// client may say what it likes. At most 16, each of at most 64 characters.
+    /// client may say what it likes. At most 16, each of at most 64 characters. Headers of the connection or of the way of a message,
+    /// such as `host` or `x-forwarded-for`, are refused.
     #[serde(skip_serializing_if = "Vec::is_empty")]
     #[cfg_attr(feature = "kube", schemars(schema_with = "crate::schema::header_names"))]
     pub trusted_headers: Vec<String>,
     /// The header that says how urgent a request is, such as `x-priority`, in lower case, at most 64 characters: its value is
     /// `critical`, `high`, `medium` or `low`, in capitals or not; any other value counts as if the header were not there, and of
     /// several lines the last counts. It goes before what tiers and endpoints say, so somebody in front of the pool has to set
-    /// it, or every client may put itself before all others. Default: no header says so.
+    /// it, or every client may put itself before all others. Refused are the names that `trustedHeaders` refuses. Default: no header
+    /// says so.
     #[serde(skip_serializing_if = "Option::is_none")]
-    #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_HEADER_NAME), extend("x-kubernetes-validations" = rules::cel(&[rules::HEADER_NAME, rules::HEADER_NO_CREDENTIAL]))))]
+    #[cfg_attr(feature = "kube", schemars(length(max = bounds::MAX_HEADER_NAME), extend("x-kubernetes-validations" = rules::cel(&rules::TRUSTED_HEADER))))]
     pub priority_header: Option<String>,
 }
 

@@ -1,6 +1,8 @@
 //! `OllamaPool`: replicas of one Ollama configuration, each with a Corral sidecar in front.
 
+mod autoscaling;
 mod identity;
+mod schedule;
 mod tokens;
 
 use std::collections::BTreeMap;
@@ -8,7 +10,9 @@ use std::collections::BTreeMap;
 use serde::{Deserialize, Serialize};
 
 pub use self::{
+    autoscaling::{Autoscaling, Prediction, Preset, ScaleDown, ScaleToZero, ScalingMetric, ScalingMode},
     identity::{ApiKeySecret, Identity, Unauthenticated},
+    schedule::{Day, Schedule},
     tokens::Tokens,
 };
 use crate::value::IntOrString;
@@ -38,6 +42,7 @@ use crate::{bounds, patterns, rules};
         ),
         printcolumn(name = "Ready", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].status"#),
         printcolumn(name = "Pods", type_ = "integer", json_path = ".status.readyReplicas"),
+        printcolumn(name = "Desired", type_ = "integer", json_path = ".status.desiredReplicas", priority = 1),
         printcolumn(name = "GPUs", type_ = "integer", json_path = ".status.gpus"),
         printcolumn(name = "Reason", type_ = "string", json_path = r#".status.conditions[?(@.type=="Ready")].reason"#),
         printcolumn(name = "Endpoint", type_ = "string", json_path = ".status.endpoint", priority = 1),
@@ -47,9 +52,13 @@ use crate::{bounds, patterns, rules};
 #[serde(rename_all = "camelCase", default)]
 #[cfg_attr(feature = "kube", schemars(extend("x-kubernetes-validations" = rules::cel(&[rules::DEADLINE_ABOVE_DRAIN]))))]
 pub struct OllamaPoolSpec {
-    /// How many pods; 0 to 1000, default 1. 0 stops the pool. This is the field of the scale subresource.
+    /// How many pods; 0 to 1000, default 1. 0 stops the pool. This is the field of the scale subresource. With `autoscaling` in mode
+    /// `Builtin` it is only what a new pool begins with.
     #[cfg_attr(feature = "kube", schemars(range(min = 0, max = bounds::MAX_REPLICAS)))]
     pub replicas: i32,
+    /// How the pool grows and shrinks. Default: it does not, `replicas` says how many pods there are.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub autoscaling: Option<Autoscaling>,
     /// The Ollama image, 1 to 512 characters. Default: the release this version of Corral was tested with, in its `-rocm`
     /// variant for `gpu.vendor: amd`.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -90,6 +99,7 @@ impl Default for OllamaPoolSpec {
     fn default() -> Self {
         Self {
             replicas: 1,
+            autoscaling: None,
             image: None,
             gpu: Gpu::default(),
             ollama: Ollama::default(),
@@ -332,6 +342,7 @@ pub struct Capacity {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[cfg_attr(feature = "kube", derive(schemars::JsonSchema))]
 #[serde(rename_all = "camelCase", default)]
+#[cfg_attr(feature = "kube", schemars(extend("x-kubernetes-validations" = rules::cel(&[rules::CLIENT_WITHIN_QUEUE]))))]
 pub struct Queue {
     /// The most requests that wait for a slot; 0 to 10,000, default 64. 0: none waits, a busy pod refuses at once.
     #[cfg_attr(feature = "kube", schemars(range(min = 0, max = bounds::MAX_QUEUE_DEPTH)))]
@@ -344,8 +355,8 @@ pub struct Queue {
     /// default 300.
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = bounds::MAX_QUEUE_WAIT)))]
     pub batch_max_wait_seconds: u32,
-    /// The most requests of one client that wait; 1 to 10,000. Default: a quarter of `maxDepth`, and at least 32. 0 is refused:
-    /// that nobody waits is `maxDepth: 0`. A client is that of an API key, else an address.
+    /// The most requests of one client that wait; 1 to 10,000, at most `maxDepth`. Default: a quarter of `maxDepth`, and at least
+    /// 32. 0 is refused: that nobody waits is `maxDepth: 0`. A client is that of an API key, else an address.
     #[serde(skip_serializing_if = "Option::is_none")]
     #[cfg_attr(feature = "kube", schemars(range(min = 1, max = bounds::MAX_QUEUE_DEPTH_PER_CLIENT)))]
     pub max_depth_per_client: Option<u32>,

@@ -3,11 +3,12 @@
 //! One list serves both sides: the schema carries them as CEL, and [`crate::valid`] checks the same in plain Rust for
 //! a sidecar without an API server, with the same message at the same field.
 
+mod autoscaling;
 mod limit;
 mod policy;
 mod pool;
 
-pub use self::{limit::*, policy::*, pool::*};
+pub use self::{autoscaling::*, limit::*, policy::*, pool::*};
 
 /// One rule.
 #[derive(Debug, Clone, Copy)]
@@ -30,10 +31,10 @@ const fn rule_at(field: &'static str, cel: &'static str, message: &'static str) 
 
 /// All of them, for tests that each has its cases.
 pub fn all() -> Vec<Rule> {
-    [&OTHERS[..], &LIMIT[..]].concat()
+    [&OTHERS[..], &LIMIT[..], &AUTOSCALING[..]].concat()
 }
 
-const OTHERS: [Rule; 36] = [
+const OTHERS: [Rule; 45] = [
     POOL_NAME,
     DEADLINE_ABOVE_DRAIN,
     NO_COUNT_WITHOUT_GPU,
@@ -48,6 +49,14 @@ const OTHERS: [Rule; 36] = [
     CIDR,
     NOT_EVERYBODY,
     DELAY_WITHIN_DRAIN,
+    CLIENT_WITHIN_QUEUE,
+    POD_MEANWHILE,
+    HELD_BYTES,
+    SCHEDULE_NAME,
+    SCHEDULE_SAYS,
+    SCHEDULE_LASTS,
+    FROM,
+    TO,
     ROLLOUT_MOVES,
     TARGET_KIND,
     TARGET_GROUP,
@@ -61,6 +70,7 @@ const OTHERS: [Rule; 36] = [
     CLIENT_NAME,
     HEADER_NAME,
     HEADER_NO_CREDENTIAL,
+    HEADER_OF_ITS_OWN,
     REQUEST_PATH,
     KEY_PART,
     TIME_OF_DAY,
@@ -99,5 +109,13 @@ mod tests {
             assert!(ENV_OWNED.cel.contains(&format!("'{name}'")), "{name}");
         }
         assert_eq!(ENV_OWNED.cel.matches('\'').count(), OWNED_ENV.len() * 2);
+    }
+
+    #[test]
+    fn the_headers_of_connections_are_the_same_in_cel_and_in_rust() {
+        for name in TRANSPORT_HEADERS {
+            assert!(HEADER_OF_ITS_OWN.cel.contains(&format!("'{name}'")), "{name}");
+        }
+        assert_eq!(HEADER_OF_ITS_OWN.cel.matches('\'').count(), TRANSPORT_HEADERS.len() * 2);
     }
 }

@@ -60,6 +60,39 @@ pub const HEADER_NO_CREDENTIAL: Rule = rule(
     "!(self in ['authorization', 'cookie', 'proxy-authorization', 'x-api-key'])",
     "this header holds a credential, and neither limits nor priorities go by it: name clients in apiKeys, and limit per ApiKey",
 );
+/// What concerns a connection or the way of a message is no word of whoever is in front.
+pub const HEADER_OF_ITS_OWN: Rule = rule(
+    "!(self in ['connection', 'content-length', 'expect', 'forwarded', 'host', 'http2-settings', 'keep-alive', \
+     'max-forwards', 'proxy-authenticate', 'proxy-connection', 'te', 'trailer', 'transfer-encoding', 'upgrade', \
+     'via', 'x-forwarded-for', 'x-forwarded-host', 'x-forwarded-port', 'x-forwarded-proto', 'x-real-ip'])",
+    "this header is about a connection or about the way of a message: any client or program on the way sets it, rewrites it or \
+     drops it, so neither limits nor priorities go by it; let what stands in front of the pool set one of its own, such as x-team",
+);
+/// The names of [`HEADER_OF_ITS_OWN`]'s text, for plain Rust.
+pub const TRANSPORT_HEADERS: [&str; 20] = [
+    "connection",
+    "content-length",
+    "expect",
+    "forwarded",
+    "host",
+    "http2-settings",
+    "keep-alive",
+    "max-forwards",
+    "proxy-authenticate",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-port",
+    "x-forwarded-proto",
+    "x-real-ip",
+];
+/// All that the name of a header keeps that a pool trusts.
+pub const TRUSTED_HEADER: [Rule; 3] = [HEADER_NAME, HEADER_NO_CREDENTIAL, HEADER_OF_ITS_OWN];
 /// A path of a request.
 pub const REQUEST_PATH: Rule = rule(
     "self.matches('^/[!-~]*$') && !self.contains('?') && !self.contains('%')",

@@ -102,6 +102,12 @@ pub const DELAY_WITHIN_DRAIN: Rule = rule_at(
     "self.delaySeconds <= self.timeoutSeconds",
     "delaySeconds is at most timeoutSeconds: the delay is part of the drain",
 );
+/// No client has more of the queue than there is.
+pub const CLIENT_WITHIN_QUEUE: Rule = rule_at(
+    ".maxDepthPerClient",
+    "!has(self.maxDepthPerClient) || self.maxDepthPerClient <= self.maxDepth",
+    "maxDepthPerClient is at most maxDepth: no client has more of the queue than there is",
+);
 /// A rollout must be able to move.
 pub const ROLLOUT_MOVES: Rule = rule(
     "!has(self.maxUnavailable) || \

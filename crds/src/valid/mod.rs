@@ -3,6 +3,7 @@
 //! A standalone sidecar refuses with it what `kubectl apply` would refuse. Words for bounds are those of the API server,
 //! words for rules those of [`crate::rules`].
 
+mod autoscaling;
 mod limit;
 mod policy;
 mod pool;
@@ -12,7 +13,7 @@ use std::{fmt, ops::RangeInclusive};
 
 use ipnet::IpNet;
 
-pub use self::{policy::check_policy, pool::check_pool};
+pub use self::{autoscaling::check_zones, policy::check_policy, pool::check_pool};
 use crate::{
     bounds,
     rules::{self, Rule},

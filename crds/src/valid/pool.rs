@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use super::{Checks, Problem, header_name, network, policy::tier_name, text};
+use super::{Checks, Problem, autoscaling::autoscaling, header_name, network, policy::tier_name, text};
 use crate::{
     bounds, patterns,
     pool::{
@@ -21,6 +21,9 @@ pub fn check_pool(name: &str, spec: &OllamaPoolSpec) -> Vec<Problem> {
     });
     checks.path.push_str("spec");
     checks.within(".replicas", spec.replicas, 0..=bounds::MAX_REPLICAS);
+    if let Some(scaling) = &spec.autoscaling {
+        checks.at(".autoscaling", |checks| autoscaling(checks, scaling));
+    }
     image(&mut checks, spec.image.as_deref());
     checks.at(".gpu", |checks| gpu(checks, &spec.gpu));
     checks.at(".ollama", |checks| ollama(checks, &spec.ollama));
@@ -130,6 +133,7 @@ fn queue(checks: &mut Checks, queue: &Queue) {
     checks.within(".batchMaxWaitSeconds", queue.batch_max_wait_seconds, 1..=bounds::MAX_QUEUE_WAIT);
     if let Some(depth) = queue.max_depth_per_client {
         checks.within(".maxDepthPerClient", depth, 1..=bounds::MAX_QUEUE_DEPTH_PER_CLIENT);
+        checks.rule(&rules::CLIENT_WITHIN_QUEUE, depth <= queue.max_depth);
     }
 }
 
@@ -156,6 +160,7 @@ fn identity(checks: &mut Checks, identity: &Identity) {
 fn trusted_header(checks: &mut Checks, name: &str) {
     header_name(checks, name);
     checks.rule(&rules::HEADER_NO_CREDENTIAL, !text::is_credential(name));
+    checks.rule(&rules::HEADER_OF_ITS_OWN, !rules::TRANSPORT_HEADERS.contains(&name));
 }
 
 fn tokens(checks: &mut Checks, tokens: &Tokens) {

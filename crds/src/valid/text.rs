@@ -48,6 +48,11 @@ pub(crate) fn minute_of_day(text: &str) -> Option<u16> {
     (hour < 24 && minute < 60).then_some(hour * 60 + minute)
 }
 
+/// The minute of a day that ends at `HH:MM`; `24:00` is the midnight at its end.
+pub(crate) fn day_end(text: &str) -> Option<u16> {
+    if text == "24:00" { Some(24 * 60) } else { minute_of_day(text) }
+}
+
 /// The grammar of [`crate::rules::TIME_ZONE`].
 pub(super) fn is_time_zone(text: &str) -> bool {
     let mark = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'+' | b'_');
@@ -190,6 +195,9 @@ mod tests {
     static KEY_PART: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::KEY_PART));
     static TIME_OF_DAY: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::TIME_OF_DAY));
     static TIME_ZONE: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::TIME_ZONE));
+    static FROM: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::FROM));
+    static TO: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::TO));
+    static SCHEDULE_NAME: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::SCHEDULE_NAME));
     static REQUEST_PATH: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::REQUEST_PATH));
     static LOG: LazyLock<Regex> = LazyLock::new(|| quoted(&rules::LOG_BOUND));
     static WINDOW: LazyLock<Regex> = LazyLock::new(|| {
@@ -218,6 +226,7 @@ mod tests {
         #[test]
         fn names_and_numbers_are_those_of_the_rules(text in "[a-zA-Z_]?[0-9a-z.%-]{0,6}") {
             prop_assert_eq!(is_label(&text), LIMIT_NAME.is_match(&text), "{}", text);
+            prop_assert_eq!(is_label(&text), SCHEDULE_NAME.is_match(&text), "{}", text);
             prop_assert_eq!(is_service_name(&text), POOL_NAME.is_match(&text), "{}", text);
             prop_assert_eq!(is_variable(&text), ENV_NAME.is_match(&text), "{}", text);
             prop_assert_eq!(is_percent(&text), PERCENT.is_match(&text), "{}", text);
@@ -234,7 +243,14 @@ mod tests {
         #[test]
         fn times_and_zones_are_those_of_the_rules(time in "[0-3]?[0-9]?:[0-6]?[0-9]", zone in "[A-Za-z+]?[a-zA-Z_+-]{0,4}/?[a-z0-9/-]{0,4}") {
             prop_assert_eq!(minute_of_day(&time).is_some(), TIME_OF_DAY.is_match(&time), "{}", time);
+            prop_assert_eq!(minute_of_day(&time).is_some(), FROM.is_match(&time), "{}", time);
+            prop_assert_eq!(day_end(&time).is_some(), TO.is_match(&time), "{}", time);
             prop_assert_eq!(is_time_zone(&zone), TIME_ZONE.is_match(&zone), "{}", zone);
+        }
+
+        #[test]
+        fn ends_of_days_are_those_of_the_rule(time in "2[34]:[05][0-9]") {
+            prop_assert_eq!(day_end(&time).is_some(), TO.is_match(&time), "{}", time);
         }
 
         #[test]
