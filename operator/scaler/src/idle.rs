@@ -1,0 +1,215 @@
+//! To zero, after long enough without a request, and back at the first.
+
+use std::time::Duration;
+
+use crate::reports::Reports;
+use crate::{Config, Held};
+
+/// A pool that was woken does not go back to zero for so long after its first pod is ready.
+const STAY: Duration = Duration::from_mins(1);
+/// How long a pod that was asked for is waited for, though nobody waits for it any more.
+const WAIT_FOR_READY: Duration = Duration::from_mins(15);
+
+/// A pool that sleeps is not woken sooner for want of anybody who says that it holds what comes: a new operator has not
+/// heard of them yet.
+const UNHEARD: Duration = Duration::from_mins(1);
+
+/// Whether a pool sleeps, and what keeps it awake.
+#[derive(Debug, Clone)]
+pub(crate) struct Idle {
+    sleeps: bool,
+    /// When it last had work, or may have had.
+    active: Duration,
+    woken: Duration,
+    /// When a pod was ready first, since it was woken.
+    ready: Option<Duration>,
+    /// How much had come to be held.
+    arrivals: Option<u64>,
+    /// When somebody last held what comes.
+    holds: Duration,
+    /// It would sleep, and nobody has been there for long who would hold what comes.
+    lacks: bool,
+}
+
+impl Idle {
+    pub(crate) fn new(now: Duration, sleeps: bool) -> Self {
+        Self { sleeps, active: now, woken: now, ready: None, arrivals: None, holds: now, lacks: false }
+    }
+
+    pub(crate) fn sleeps(&self) -> bool {
+        self.sleeps
+    }
+
+    /// Whether it is for want of anybody who holds what comes that it does not sleep. So until somebody is there or the
+    /// pool is in use: that too little is known of it for a moment is no end of it.
+    pub(crate) fn lacks(&self) -> bool {
+        self.lacks
+    }
+
+    /// Takes what there is to do; `are_used` says whether a request came to a pod: whatever would wake a pool that sleeps
+    /// also keeps it awake, or it would go to zero and back for ever.
+    pub(crate) fn look(&mut self, held: &Held, reports: &Reports, are_used: bool, now: Duration) {
+        if are_used || self.has_come(held) || held.requests > 0 || !reports.are_idle() {
+            self.active = now;
+            if self.sleeps {
+                (self.sleeps, self.woken, self.ready) = (false, now, None);
+            }
+        }
+        if reports.ready > 0 {
+            self.ready.get_or_insert(now);
+        }
+    }
+
+    /// Whether a request came to be held, even if it is not held any more.
+    fn has_come(&mut self, held: &Held) -> bool {
+        if held.epoch == 0 {
+            return false;
+        }
+        self.arrivals.replace(held.arrivals).is_some_and(|before| held.arrivals > before)
+    }
+
+    /// Puts a pool of one pod to sleep if it has been idle for long enough; whether it sleeps.
+    pub(crate) fn rest(&mut self, config: &Config, may: bool, now: Duration) -> bool {
+        let since = |at: Duration| now.saturating_sub(at);
+        self.holds = if config.held_at_zero { now } else { self.holds };
+        let is_unheard = since(self.holds) >= UNHEARD;
+        let Some(after) = config.to_zero.filter(|_| config.min == 0) else {
+            (self.sleeps, self.lacks) = (false, false);
+            return false;
+        };
+        let has_stayed = self.ready.map_or(since(self.woken) >= WAIT_FOR_READY, |ready| since(ready) >= STAY);
+        let is_idle = has_stayed && since(self.active) >= after;
+        self.lacks = is_unheard && is_idle && (may || self.lacks);
+        let is_held = config.held_at_zero || (self.sleeps && !is_unheard);
+        self.sleeps = is_held && (self.sleeps || (may && is_idle));
+        self.sleeps
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::startup::Startup;
+    use crate::{Heard, Observation, Phase, PodSeen};
+
+    const NOBODY: Held = Held { requests: 0, arrivals: 0, epoch: 1, oldest_wait_ms: 0 };
+
+    fn at(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn config() -> Config {
+        Config { min: 0, to_zero: Some(at(600)), held_at_zero: true, ..Config::default() }
+    }
+
+    /// Looks at a pool with one pod, or none.
+    fn look(idle: &mut Idle, held: Held, in_flight: Option<u32>, now: u64) {
+        let pod = in_flight.map(|in_flight| {
+            let mut heard = Heard { at: at(now), ready: true, ..Heard::default() };
+            heard.gauges.in_flight = in_flight;
+            PodSeen { ready: true, phase: Phase::Running, heard: Some(heard), ..PodSeen::default() }
+        });
+        let seen = Observation { pods: pod.into_iter().collect(), ..Observation::default() };
+        let reports = Reports::of(&seen, &Startup::default(), at(now), at(now));
+        idle.look(&held, &reports, false, at(now));
+    }
+
+    #[test]
+    fn a_pool_sleeps_once_it_has_been_idle_for_long_enough() {
+        let mut idle = Idle::new(at(0), false);
+        look(&mut idle, NOBODY, Some(1), 100);
+        look(&mut idle, NOBODY, Some(0), 699);
+        assert!(!idle.rest(&config(), true, at(699)));
+        assert!(!idle.rest(&config(), false, at(700)), "more than one pod is left");
+        assert!(idle.rest(&config(), true, at(700)));
+        look(&mut idle, NOBODY, None, 9000);
+        assert!(idle.rest(&config(), true, at(9000)), "it sleeps on");
+    }
+
+    #[test]
+    fn one_request_wakes_it_also_if_it_did_not_stay() {
+        for held in [
+            Held { requests: 1, ..NOBODY },
+            Held { arrivals: 1, ..NOBODY },
+            Held { arrivals: 3, epoch: 2, ..NOBODY },
+        ] {
+            let mut idle = Idle::new(at(0), true);
+            look(&mut idle, NOBODY, None, 1);
+            assert!(idle.rest(&config(), true, at(1)));
+            look(&mut idle, held, None, 2);
+            assert!(!idle.rest(&config(), true, at(2)), "{held:?}");
+        }
+    }
+
+    #[test]
+    fn a_pool_that_was_woken_stays_until_a_pod_is_ready_and_a_minute_longer() {
+        let quick = Config { to_zero: Some(at(10)), ..config() };
+        let mut idle = Idle::new(at(0), true);
+        look(&mut idle, NOBODY, None, 0);
+        look(&mut idle, Held { arrivals: 1, ..NOBODY }, None, 1);
+        look(&mut idle, Held { arrivals: 1, ..NOBODY }, None, 800);
+        assert!(!idle.rest(&quick, true, at(800)), "its pod is on its way");
+        look(&mut idle, Held { arrivals: 1, ..NOBODY }, Some(0), 810);
+        assert!(!idle.rest(&quick, true, at(869)));
+        assert!(idle.rest(&quick, true, at(870)));
+    }
+
+    #[test]
+    fn a_pod_that_never_comes_is_not_waited_for_without_end() {
+        let mut idle = Idle::new(at(0), true);
+        look(&mut idle, NOBODY, None, 0);
+        look(&mut idle, Held { arrivals: 1, ..NOBODY }, None, 1);
+        assert!(!idle.rest(&config(), true, at(900)));
+        assert!(idle.rest(&config(), true, at(901)));
+    }
+
+    #[test]
+    fn another_activator_of_which_nothing_came_wakes_nobody() {
+        let mut idle = Idle::new(at(0), true);
+        for held in [NOBODY, Held::default(), NOBODY, Held { epoch: 2, ..NOBODY }] {
+            look(&mut idle, held, None, 1);
+            assert!(idle.rest(&config(), true, at(1)), "{held:?}");
+        }
+    }
+
+    #[test]
+    fn a_new_operator_lets_a_pool_sleep_until_it_may_have_heard_who_holds_its_requests() {
+        let unheard = Config { held_at_zero: false, ..config() };
+        let mut idle = Idle::new(at(0), true);
+        assert!(idle.rest(&unheard, true, at(59)));
+        assert!(idle.rest(&config(), true, at(70)));
+        assert!(idle.rest(&unheard, true, at(129)));
+        assert!(!idle.rest(&unheard, true, at(130)));
+        assert!(!idle.rest(&unheard, true, at(131)), "it is awake");
+    }
+
+    #[test]
+    fn it_is_told_that_nobody_holds_requests_once_that_is_what_keeps_a_pool_awake() {
+        let unheard = Config { held_at_zero: false, ..config() };
+        let mut idle = Idle::new(at(0), false);
+        let mut lacks = |config: &Config, in_flight, may, now| {
+            look(&mut idle, NOBODY, Some(in_flight), now);
+            idle.rest(config, may, at(now));
+            idle.lacks()
+        };
+        assert!(!lacks(&unheard, 1, true, 100), "it works");
+        assert!(!lacks(&unheard, 0, true, 699));
+        assert!(!lacks(&unheard, 0, false, 700), "it would not sleep in any case");
+        assert!(lacks(&unheard, 0, true, 702));
+        assert!(lacks(&unheard, 0, false, 704), "for a moment too little is known");
+        assert!(!lacks(&config(), 0, false, 706), "somebody is there");
+        assert!(!lacks(&unheard, 0, false, 765), "and may soon be again");
+        assert!(lacks(&unheard, 0, true, 766));
+        assert!(!lacks(&Config { min: 1, ..unheard.clone() }, 0, true, 768), "a schedule keeps it awake");
+        assert!(lacks(&unheard, 0, true, 770));
+        assert!(!lacks(&unheard, 1, true, 772));
+    }
+
+    #[test]
+    fn without_anybody_who_holds_requests_no_pool_sleeps() {
+        let mut idle = Idle::new(at(0), false);
+        assert!(!idle.rest(&Config { held_at_zero: false, ..config() }, true, at(9000)));
+        assert!(!idle.rest(&Config { to_zero: None, ..config() }, true, at(9000)));
+        assert!(!idle.rest(&Config { min: 1, ..config() }, true, at(9000)));
+    }
+}
