@@ -8,6 +8,7 @@
 //! | `GET /ollama/livez` | 503 only when Ollama answers nothing for longer than it ever does while it lives, or a runner of its has stopped |
 //! | `GET /drain/wait` | 200 when a drain is over; Ollama's preStop. Nobody is turned away: the kubelet takes any answer for the end |
 //! | `GET /metrics` | `OpenMetrics` if asked for, else Prometheus text; up to 100 ms old |
+//! | `POST /activation` | see [`crate::activator`]; 404 but in an activator; 429 while its source has two that are being read or two that are kept back, or all have 64 or 8 |
 //! | `POST /exchange` | see [`crate::exchange`]; 404 standalone; 429 while its source has two under way, or all have 32 |
 //!
 //! It runs on a thread of its own: however busy the data path is, a probe is answered at once.
@@ -34,8 +35,10 @@ use tokio::time::{sleep, timeout};
 use tracing::debug;
 
 use corral_telemetry::exposition;
+use corral_wire::activation::MAX_DUTY_BYTES;
 use corral_wire::exchange::MAX_DIRECTIVE_BYTES;
 
+use crate::activator::Activation;
 use crate::config::DrainSettings;
 use crate::core::Core;
 use crate::exchange::{Exchange, Reply};
@@ -53,6 +56,10 @@ const MAX_EXCHANGES_EACH: usize = 2;
 /// Over all sources. No signature is checked before the body is there, so this is what bounds the memory for bodies: 32
 /// of at most [`MAX_DIRECTIVE_BYTES`], together 32 MiB.
 const MAX_EXCHANGES: usize = 32;
+/// The same for duties until they have shown who sends them, of at most 64 KiB.
+const MAX_DUTIES: usize = 64;
+/// Duties whose answers are kept back: by an operator that is, and by one that was. No stranger has any of these.
+const MAX_KEPT: usize = 8;
 /// The leader gives up on a pod after one second.
 const EXCHANGE_BODY_TIMEOUT: Duration = Duration::from_secs(2);
 /// For a head to come, and for a connection to lie idle. No common scrape or probe interval: closing at the moment of
@@ -69,6 +76,9 @@ pub struct Admin {
     drain: DrainSettings,
     exchanges: Arc<Places>,
     scrapes: Scrapes,
+    activation: Option<Arc<Activation>>,
+    duties: Arc<Places>,
+    kept: Arc<Places>,
 }
 
 impl Admin {
@@ -80,14 +90,23 @@ impl Admin {
             drain,
             exchanges: Places::new(MAX_EXCHANGES_EACH, MAX_EXCHANGES),
             scrapes: Scrapes::default(),
+            activation: None,
+            duties: Places::new(MAX_EXCHANGES_EACH, MAX_DUTIES),
+            kept: Places::new(MAX_EXCHANGES_EACH, MAX_KEPT),
         }
+    }
+
+    /// The same of an activator.
+    pub(crate) fn activating(self, activation: Activation) -> Self {
+        Self { activation: Some(Arc::new(activation)), ..self }
     }
 
     async fn answer(&self, source: Source, request: Request<Incoming>) -> Answer {
         let path = request.uri().path().to_owned();
         match (request.method(), path.as_str()) {
             (&Method::POST, "/exchange") => self.exchange(source, request).await,
-            (_, "/exchange") => not_allowed("POST"),
+            (&Method::POST, "/activation") => self.activate(source, request).await,
+            (_, "/exchange" | "/activation") => not_allowed("POST"),
             (&Method::GET | &Method::HEAD, path) => self.look(path, &request).await,
             _ => not_allowed("GET, HEAD"),
         }
@@ -182,15 +201,9 @@ impl Admin {
         let Some(place) = self.exchanges.take(source) else {
             return text(StatusCode::TOO_MANY_REQUESTS, "too many directives at one time");
         };
-        let body = request.into_body();
-        if body.size_hint().lower() > MAX_DIRECTIVE_BYTES as u64 {
-            return text(StatusCode::PAYLOAD_TOO_LARGE, "a directive is smaller");
-        }
-        let body = Limited::new(body, MAX_DIRECTIVE_BYTES);
-        let body = match timeout(EXCHANGE_BODY_TIMEOUT, body.collect()).await {
-            Ok(Ok(body)) => body.to_bytes(),
-            Ok(Err(_)) => return text(StatusCode::PAYLOAD_TOO_LARGE, "a directive is smaller, and whole"),
-            Err(_) => return text(StatusCode::REQUEST_TIMEOUT, "the directive did not come"),
+        let body = match message(request.into_body(), MAX_DIRECTIVE_BYTES).await {
+            Ok(body) => body,
+            Err(answer) => return answer,
         };
         let answering = move || {
             // Its work goes on when the caller has gone, and so does its place.
@@ -202,6 +215,53 @@ impl Admin {
             |_| text(StatusCode::INTERNAL_SERVER_ERROR, "the directive could not be handled"),
             replied,
         )
+    }
+}
+
+impl Admin {
+    /// An answer that is kept back keeps its place, and gives it up when whoever asked has gone.
+    async fn activate(&self, source: Source, request: Request<Incoming>) -> Answer {
+        let Some(activation) = self.activation.clone() else {
+            return text(StatusCode::NOT_FOUND, "not here");
+        };
+        let too_many = || text(StatusCode::TOO_MANY_REQUESTS, "too many duties at one time");
+        let Some(place) = self.duties.take(source) else {
+            return too_many();
+        };
+        let body = match message(request.into_body(), MAX_DUTY_BYTES).await {
+            Ok(body) => body,
+            Err(answer) => return answer,
+        };
+        let obeying = Arc::clone(&activation);
+        let owed = match tokio::task::spawn_blocking(move || obeying.obey(&body)).await {
+            Ok(Ok(owed)) => owed,
+            Ok(Err(refusal)) => return replied(refusal),
+            Err(_) => return text(StatusCode::INTERNAL_SERVER_ERROR, "the duty could not be handled"),
+        };
+        drop(place);
+        if owed.may_be_kept() {
+            let Some(_kept) = self.kept.take(source) else {
+                return too_many();
+            };
+            activation.news(&owed).await;
+        }
+        let reply = tokio::task::spawn_blocking(move || activation.answer(&owed)).await;
+        reply.map_or_else(
+            |_| text(StatusCode::INTERNAL_SERVER_ERROR, "the duty could not be answered"),
+            replied,
+        )
+    }
+}
+
+/// Reads a whole message of the operator.
+async fn message(body: Incoming, most: usize) -> Result<Bytes, Answer> {
+    if body.size_hint().lower() > most as u64 {
+        return Err(text(StatusCode::PAYLOAD_TOO_LARGE, "a message is smaller"));
+    }
+    match timeout(EXCHANGE_BODY_TIMEOUT, Limited::new(body, most).collect()).await {
+        Ok(Ok(body)) => Ok(body.to_bytes()),
+        Ok(Err(_)) => Err(text(StatusCode::PAYLOAD_TOO_LARGE, "a message is smaller, and whole")),
+        Err(_) => Err(text(StatusCode::REQUEST_TIMEOUT, "the message did not come")),
     }
 }
 

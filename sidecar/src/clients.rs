@@ -14,10 +14,9 @@
 use std::collections::hash_map::RandomState;
 use std::fmt;
 use std::hash::BuildHasher;
-use std::net::IpAddr;
 use std::sync::Arc;
 
-use corral_limiter::{HeadFacts, Nanos, Usage};
+use corral_limiter::{HeadFacts, Nanos, Usage, network};
 use hashbrown::HashMap;
 use parking_lot::Mutex;
 use serde::{Deserialize, Serialize};
@@ -160,14 +159,6 @@ impl Clients {
             Some(client) => Who::Named(client.name.as_str().into()),
             None => Who::Address(self.key.hash_one(network(head.client_ip))),
         }
-    }
-}
-
-/// What one client is charged by: an IPv4 address, or the /64 of an IPv6 address.
-fn network(ip: IpAddr) -> u128 {
-    match ip.to_canonical() {
-        IpAddr::V4(v4) => v4.to_ipv6_mapped().to_bits(),
-        IpAddr::V6(v6) => v6.to_bits() >> 64 << 64,
     }
 }
 

@@ -37,6 +37,11 @@ pub fn unix_nanos() -> i128 {
     Timestamp::now().as_nanosecond()
 }
 
+/// Milliseconds since 1970, by the wall clock; 0 before.
+pub fn unix_millis() -> u64 {
+    u64::try_from(Timestamp::now().as_millisecond()).unwrap_or(0)
+}
+
 /// The date and time that far ahead, in UTC and rounded up to the second, as RFC 3339 writes it: `2026-02-01T00:00:07Z`.
 pub fn date_after(wait: Nanos) -> String {
     date(Timestamp::now(), wait)

@@ -4,6 +4,7 @@
 //! from the exchange, and the pod serves when it is told to. **Standalone** (`--policy`) it stands in front of any
 //! Ollama, reads its policies from files, and serves at once.
 
+mod activator;
 mod commands;
 mod flags;
 mod memory;
@@ -32,6 +33,8 @@ use flags::{Cli, Flags};
 pub enum Command {
     /// Serve until told to stop.
     Serve(Box<Settings>, LogSettings),
+    /// Hold the requests of a pool until a pod is ready.
+    Activate(Box<ActivatorSettings>, LogSettings),
     /// Check the binary against a scripted Ollama, in process.
     Selftest,
     /// Tell the sidecar running in this pod to begin its drain.
@@ -59,6 +62,44 @@ pub enum Command {
         /// The most to show.
         most: usize,
     },
+}
+
+/// Everything an activator must know before it starts.
+#[derive(Debug, Clone)]
+pub struct ActivatorSettings {
+    /// Where clients connect. Port 0 picks a free one.
+    pub listen: SocketAddr,
+    /// Where probes, metrics and the operator are answered. Port 0 picks a free one.
+    pub admin_listen: SocketAddr,
+    /// The pool whose requests it holds.
+    pub pool: PoolRef,
+    /// The UID of its pod: what the operator says to another is not obeyed.
+    pub pod_uid: String,
+    /// Its pod's name, for the log only.
+    pub pod_name: String,
+    /// The mounted plan.
+    pub plan_file: PathBuf,
+    /// The mounted pool keys, one file a key; the greatest file name signs.
+    pub keys_dir: PathBuf,
+    /// What is held.
+    pub hold: HoldSettings,
+    /// Every bound and time of connections and bodies.
+    pub proxy: ProxySettings,
+    /// How the end is reached.
+    pub drain: DrainSettings,
+}
+
+/// How much an activator holds.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct HoldSettings {
+    /// The most requests. 1000 if nobody says; one client has a quarter, and at least one.
+    pub max_requests: u32,
+    /// The most bytes of their bodies. 64 MiB if nobody says; one client has a quarter, but always one request.
+    pub max_bytes: u64,
+    /// The most bytes of one of them: 1 MiB.
+    pub max_body_bytes: u64,
+    /// The longest that one is held. 10 min if nobody says.
+    pub max_hold: Duration,
 }
 
 /// How the log is written.
@@ -122,6 +163,8 @@ pub struct PodSettings {
     pub state_dir: PathBuf,
     /// How long a newcomer waits for a directive before it serves on the mounted D.
     pub serve_without_directive: Duration,
+    /// How long an order to retire holds from when it was heard; [`RETIRE_LEASE`](corral_wire::exchange::RETIRE_LEASE).
+    pub retire_lease: Duration,
 }
 
 /// Where a standalone sidecar finds its policies, and at most one pool.
@@ -192,6 +235,15 @@ impl Command {
     {
         let cli = Cli::try_parse_from(args).map_err(|error| Stop::from_clap(&error))?;
         cli.command()
+    }
+}
+
+impl ActivatorSettings {
+    /// The defaults, on free ports of the loopback: what tests run. `keys_dir` holds the keys of `pool`.
+    pub fn usual(pool: &PoolRef, pod_uid: &str, keys_dir: &std::path::Path) -> Self {
+        let free = SocketAddr::from(([127, 0, 0, 1], 0));
+        let flags = activator::ActivatorFlags::defaults(pool, pod_uid);
+        Self { listen: free, admin_listen: free, keys_dir: keys_dir.to_owned(), ..flags.settings() }
     }
 }
 
@@ -318,6 +370,41 @@ mod tests {
             let line = wrong(&args);
             assert!(line.contains(told), "{args:?}: {line}");
             assert_eq!(line.lines().count(), 1, "{line}");
+        }
+    }
+
+    #[test]
+    fn an_activator_is_told_whose_it_is_and_has_room_for_what_it_holds() {
+        let activate = |args: &[&str]| {
+            let args = [&["corral-sidecar", "activator"], args].concat();
+            Command::from_args(args).map(|command| match command {
+                Command::Activate(settings, _) => *settings,
+                other => panic!("{other:?}"),
+            })
+        };
+        let settings = activate(&POD).unwrap();
+        assert_eq!(settings.listen, "[::]:11434".parse().unwrap());
+        assert_eq!(settings.admin_listen, "[::]:11436".parse().unwrap());
+        let usual = HoldSettings {
+            max_requests: 1000,
+            max_bytes: 64 << 20,
+            max_body_bytes: 1 << 20,
+            max_hold: Duration::from_mins(10),
+        };
+        assert_eq!(settings.hold, usual);
+        let set = activate(&[&POD[..], &["--max-held-requests=5000", "--max-hold=30s"]].concat()).unwrap();
+        assert_eq!((set.hold.max_requests, set.hold.max_hold), (5000, Duration::from_secs(30)));
+        assert_eq!((set.proxy.max_connections, set.proxy.max_connections_each), (6000, 1500));
+        assert_eq!(set.proxy.body_budget_bytes, 64 << 20, "what passes takes no room of what is held");
+        for (args, told) in [
+            (vec!["--pool", "llm/chat"], "--pod-uid"),
+            (vec!["--pool", "llm/chat", "--pod-uid", "u", "--max-held-requests=0"], "--max-held-requests"),
+            (vec!["--pool", "llm/chat", "--pod-uid", "u", "--policy=p.yaml"], "--policy"),
+        ] {
+            match activate(&args) {
+                Err(Stop::Wrong(line)) => assert!(line.contains(told), "{line}"),
+                other => panic!("{other:?}"),
+            }
         }
     }
 

@@ -4,8 +4,8 @@
 //! no request ever sees half a plan and no slot is counted twice. Nothing here waits or does I/O.
 
 use std::num::NonZeroU32;
-use std::sync::Arc;
-use std::sync::atomic::{AtomicU32, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Arc, OnceLock};
 
 use arc_swap::ArcSwapOption;
 use corral_limiter::queue::{BandGauges, FairQueue, ModelGauges, QueueLoad, Runner, Slots, Strain};
@@ -13,16 +13,18 @@ use corral_limiter::{
     BodyFacts, Explained, HeadFacts, LimitStats, Limiter, LimiterSettings, ModelName, Nanos, Plan, Refusal,
     Standing, SwapSummary, Usage,
 };
-use corral_wire::{Counters, Gauges};
+use corral_wire::{Counters, Gauges, PoolKeys};
 use parking_lot::{Mutex, MutexGuard};
 
+use crate::activator::{Hold, HoldGauges};
 use crate::api_keys::Digesters;
 use crate::clients::{Clients, Had};
 use crate::clock::{Clock, unix_nanos};
 use crate::health::Health;
 use crate::health::desk::Desk;
 use crate::metrics::Metrics;
-use crate::proxy::Learned;
+use crate::proxy::{Learned, Vouchers};
+use crate::tally::Tally;
 
 /// What a [`Core`] is made with.
 #[derive(Clone, Copy)]
@@ -48,6 +50,10 @@ pub struct Core {
     pub desk: Desk,
     /// How API keys are recognised.
     pub digesters: Digesters,
+    /// Which activators speak for clients; in an activator, how it speaks for them itself.
+    pub vouchers: Vouchers,
+    /// What is held; only in an activator.
+    hold: OnceLock<Arc<Hold>>,
     /// Who takes how much.
     pub clients: Clients,
     /// What models make of tokens, as their answers have shown.
@@ -80,6 +86,8 @@ impl Core {
             health,
             desk: Desk::default(),
             digesters: Digesters::default(),
+            vouchers: Vouchers::default(),
+            hold: OnceLock::new(),
             clients: Clients::default(),
             learned: Mutex::default(),
             metrics,
@@ -112,6 +120,17 @@ impl Core {
         state.dispatch(now);
         self.plan.store(Some(plan));
         summary
+    }
+
+    /// Recognises API keys, and activators, by the keys of the pool as they are mounted now.
+    pub fn take_keys(&self, keys: &PoolKeys) {
+        self.digesters.replace(keys.digesters());
+        self.vouchers.take_keys(keys);
+    }
+
+    /// Makes this the core of an activator: what it holds counts as waiting, and what it has handed on as in flight.
+    pub(crate) fn hold(&self, hold: Arc<Hold>) {
+        let _ = self.hold.set(hold);
     }
 
     /// Sees what the wall clock says: windows by the clock go by it, and it may be set at any time.
@@ -150,6 +169,16 @@ impl Core {
     pub(crate) fn fit_models(&self, fit: impl FnOnce(u32) -> u32) {
         let models = fit(self.most_models.load(Ordering::Relaxed));
         self.change_queue(|queue, _| queue.set_slots(Slots { models, ..queue.slots() }));
+    }
+
+    /// The models that are loaded, as far as is known, in the order of their names.
+    pub(crate) fn loaded_models(&self) -> Vec<ModelName> {
+        let known = self.lock().queue.models();
+        let mut loaded: Vec<_> = known.into_iter().filter(|one| one.is_loaded).map(|one| one.model).collect();
+        loaded.sort_unstable();
+        // A model is listed once for each of its runners.
+        loaded.dedup();
+        loaded
     }
 
     /// Whether any model is loaded, as far as is known, or being loaded.
@@ -199,7 +228,7 @@ impl Core {
     pub(crate) fn turn_away(&self, head: &HeadFacts) -> Result<(), Refusal> {
         let now = self.clock.now();
         let turned_away = self.lock().limiter.turn_away(head, now);
-        turned_away.inspect_err(|_| self.tally.policy_rejected())
+        turned_away.inspect_err(|_| self.tally.turned_away(head.endpoint))
     }
 
     /// What every limit of the plan would say to a request, in the order of the plan. Consumes nothing.
@@ -224,6 +253,9 @@ impl Core {
 
     /// How things stand now.
     pub fn gauges(&self) -> Gauges {
+        if let Some(hold) = self.hold.get() {
+            return held(&hold.gauges());
+        }
         let now = self.clock.now();
         let (gauges, slots, load, work) = {
             let State { queue, hall, .. } = &*self.lock();
@@ -254,7 +286,7 @@ impl Core {
 
     /// How often Ollama said that too many wait in it already, since this core was made: a sign of load, never of death.
     pub fn upstream_busy(&self) -> u64 {
-        self.tally.upstream_busy.load(Ordering::Relaxed)
+        self.tally.times_busy()
     }
 
     /// What has happened since this core was made.
@@ -264,7 +296,7 @@ impl Core {
 
     /// Requests that the queue refused, since this core was made. What limits refuse is not among them.
     pub fn capacity_rejects(&self) -> u64 {
-        self.tally.capacity_rejects.load(Ordering::Relaxed)
+        self.tally.capacity_rejects()
     }
 
     pub(crate) fn lock(&self) -> MutexGuard<'_, State> {
@@ -290,66 +322,12 @@ impl Core {
     }
 }
 
-/// The counters that are reported to the operator; each only grows.
-#[derive(Debug, Default)]
-pub(crate) struct Tally {
-    arrivals: AtomicU64,
-    completions: AtomicU64,
-    capacity_rejects: AtomicU64,
-    policy_rejects: AtomicU64,
-    slot_nanos: AtomicU64,
-    tokens_in: AtomicU64,
-    tokens_out: AtomicU64,
-    upstream_busy: AtomicU64,
-}
-
-impl Tally {
-    /// An inference request reached the limits.
-    pub(crate) fn arrived(&self) {
-        self.arrivals.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Ollama completed an answer.
-    pub(crate) fn completed(&self) {
-        self.completions.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// The queue refused a request, on arrival or after its wait.
-    pub(crate) fn capacity_rejected(&self) {
-        self.capacity_rejects.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A limit refused a request.
-    pub(crate) fn policy_rejected(&self) {
-        self.policy_rejects.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// Ollama had no room for a request.
-    pub(crate) fn upstream_busy(&self) {
-        self.upstream_busy.fetch_add(1, Ordering::Relaxed);
-    }
-
-    /// A slot came back after being held this long.
-    pub(crate) fn slot_held(&self, held: Nanos) {
-        self.slot_nanos.fetch_add(held.0, Ordering::Relaxed);
-    }
-
-    /// A request was charged these tokens.
-    fn spent(&self, cost: Usage) {
-        self.tokens_in.fetch_add(cost.input, Ordering::Relaxed);
-        self.tokens_out.fetch_add(cost.output, Ordering::Relaxed);
-    }
-
-    fn read(&self) -> Counters {
-        let of = |counter: &AtomicU64| counter.load(Ordering::Relaxed);
-        Counters {
-            arrivals: of(&self.arrivals),
-            completions: of(&self.completions),
-            capacity_rejects: of(&self.capacity_rejects),
-            policy_rejects: of(&self.policy_rejects),
-            slot_millis: of(&self.slot_nanos) / 1_000_000,
-            tokens_in: of(&self.tokens_in),
-            tokens_out: of(&self.tokens_out),
-        }
+/// The gauges of an activator.
+fn held(hold: &HoldGauges) -> Gauges {
+    Gauges {
+        in_flight: hold.forwarding,
+        queued: hold.requests,
+        oldest_wait_ms: hold.oldest_wait.0 / 1_000_000,
+        ..Gauges::default()
     }
 }

@@ -21,7 +21,8 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corral_wire::exchange::{MAX_DIRECTIVE_BYTES, MAX_OFF_GPU};
+use corral_limiter::ModelName;
+use corral_wire::exchange::{MAX_DIRECTIVE_BYTES, MAX_MODELS, MAX_OFF_GPU, MAX_REPORT_BYTES};
 use corral_wire::{
     Directive, PLAN_VERSION, PlanState, PoolKeys, PoolRef, Position, Purpose, Report, ServePermission,
     Signed, VerifyError,
@@ -34,9 +35,13 @@ use tracing::{debug, warn};
 
 pub use keys::KeyError;
 
+use crate::core::Core;
 use crate::metrics::DirectiveResult;
 use crate::plan::read::{from_value, named};
 use crate::plan::{Orders, PlanStore};
+
+/// The longest name of a model that is told, in bytes.
+const MAX_MODEL_BYTES: usize = 128;
 
 /// Answers directives. It verifies, compiles and writes to the disk: hand it to a blocking thread.
 pub struct Exchange {
@@ -66,6 +71,8 @@ struct Received {
     serve: ServePermission,
     #[serde(default)]
     relief: bool,
+    #[serde(default)]
+    retire: bool,
 }
 
 impl Purpose for Received {
@@ -102,7 +109,7 @@ impl Exchange {
             warn!(error = %e, "the keys of the pool cannot be read");
             (StatusCode::SERVICE_UNAVAILABLE, "this pod has no keys yet".to_owned())
         })?;
-        self.store.core().digesters.replace(keys.digesters());
+        self.store.core().take_keys(&keys);
         let received: Received = keys.open(&self.pod_uid, None, &signed).map_err(|error| refusal(&error))?;
         if received.pool != *self.store.pool() {
             let line = format!("this pod belongs to pool {}", named(self.store.pool()));
@@ -118,9 +125,15 @@ impl Exchange {
     }
 
     fn signed_report(&self, keys: &PoolKeys, answers: Position) -> Result<Signed, (StatusCode, String)> {
-        let (report, obeyed) = self.report();
-        keys.sign_answer(&self.pod_uid, obeyed, answers, &report)
-            .map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))
+        let (mut report, obeyed) = self.report();
+        loop {
+            let signed = keys
+                .sign_answer(&self.pod_uid, obeyed, answers, &report)
+                .map_err(|e| (StatusCode::INTERNAL_SERVER_ERROR, e.to_string()))?;
+            if fits(&signed) || !shorten(&mut report) {
+                return Ok(signed);
+            }
+        }
     }
 
     fn report(&self) -> (Report, Position) {
@@ -140,9 +153,11 @@ impl Exchange {
             ready: readiness.ready(),
             reason: readiness.reason.word().to_owned(),
             relief: core.desk.view().relief,
+            retiring: core.health.retiring(),
             draining: core.health.draining(),
             drain_left_ms: core.health.drain_left(Instant::now()).map(millis),
             off_gpu: core.health.off_gpu().into_iter().take(MAX_OFF_GPU).collect(),
+            models: loaded(core),
             epoch: self.epoch,
             counters: core.counters(),
             gauges: core.gauges(),
@@ -158,15 +173,34 @@ impl Received {
             divisor: self.divisor,
             serve: self.serve,
             relief: self.relief,
+            retire: self.retire,
         }
     }
+}
+
+/// The models that are loaded, as far as is known.
+fn loaded(core: &Core) -> Vec<String> {
+    let cut = |model: ModelName| {
+        let name = model.as_str();
+        name.get(..name.floor_char_boundary(MAX_MODEL_BYTES)).unwrap_or(name).to_owned()
+    };
+    core.loaded_models().into_iter().take(MAX_MODELS).map(cut).collect()
+}
+
+fn fits(signed: &Signed) -> bool {
+    serde_json::to_vec(signed).is_ok_and(|text| text.len() <= MAX_REPORT_BYTES)
+}
+
+/// Leaves one thing out that others are worth more than. Says whether there was one.
+fn shorten(report: &mut Report) -> bool {
+    report.models.pop().is_some() || report.off_gpu.pop().is_some()
 }
 
 fn millis(left: Duration) -> u64 {
     u64::try_from(left.as_millis()).unwrap_or(u64::MAX)
 }
 
-fn refusal(error: &VerifyError) -> (StatusCode, String) {
+pub(crate) fn refusal(error: &VerifyError) -> (StatusCode, String) {
     let status = match error {
         VerifyError::BadSignature => StatusCode::UNAUTHORIZED,
         VerifyError::OtherPod { .. } => StatusCode::MISDIRECTED_REQUEST,

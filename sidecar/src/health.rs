@@ -27,6 +27,7 @@ pub mod overload;
 pub mod probe;
 mod readiness;
 pub mod relief;
+mod retiring;
 pub mod strain;
 mod upstream;
 
@@ -84,6 +85,8 @@ pub struct Health {
     circuit: watch::Sender<(Circuit, Option<Nanos>)>,
     wedged: watch::Sender<bool>,
     stopped: watch::Sender<bool>,
+    /// When the order to retire that stands was heard.
+    retire: watch::Sender<Option<Nanos>>,
     readiness: watch::Sender<Readiness>,
     drain: watch::Sender<Drain>,
     cut: watch::Sender<bool>,
@@ -129,6 +132,7 @@ impl Health {
             circuit: watch::Sender::new((Circuit::Closed, None)),
             wedged: watch::Sender::new(false),
             stopped: watch::Sender::new(false),
+            retire: watch::Sender::new(None),
             readiness: watch::Sender::new(fold(facts)),
             drain: watch::Sender::new(Drain::Serving),
             cut: watch::Sender::new(false),
@@ -291,7 +295,7 @@ impl Health {
     }
 
     /// A drain begins. Readiness stays as it is: a pod that terminates is out of its Service already, and the last of
-    /// a pool must go on answering.
+    /// a pool must go on answering. One that retires has left, so it stays out.
     pub fn begin_drain(&self) {
         self.change(|known| {
             // Who was out for its load serves, and is waited for like any other.

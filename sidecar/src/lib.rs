@@ -7,8 +7,11 @@
 //! plan sources ─ take_plan ─▶ core::Core { limiter, queue } ◀──────┘
 //! ```
 //!
+//! [`activator`] is the same binary in another place: it holds requests while no pod of a pool is ready.
+//!
 //! [`core`] is the seam: the data path asks it for decisions, the control side hands it plans and reads its gauges.
 
+pub mod activator;
 pub mod admin;
 pub mod api_keys;
 pub mod clients;
@@ -26,4 +29,5 @@ pub mod run;
 pub mod selftest;
 pub mod server;
 pub mod shutdown;
+mod tally;
 pub mod top;

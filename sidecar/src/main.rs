@@ -7,15 +7,16 @@ use std::thread;
 use std::time::Duration;
 
 use anyhow::Context;
-use corral_sidecar::config::{Command, LogSettings, Settings, Stop};
+use corral_sidecar::config::{ActivatorSettings, Command, LogSettings, Settings, Stop};
 use corral_sidecar::control_socket::{Question, Reply};
 use corral_sidecar::explain::Ask;
 use corral_sidecar::shutdown::Signals;
-use corral_sidecar::{control_socket, explain, run, selftest};
+use corral_sidecar::{activator, control_socket, explain, run, selftest};
 
 fn main() -> ExitCode {
     let done = match Command::from_process() {
         Ok(Command::Serve(settings, log)) => serve(*settings, &log),
+        Ok(Command::Activate(settings, log)) => activate(*settings, &log),
         Ok(Command::Selftest) => check(),
         Ok(Command::Drain { state_dir }) => {
             control_socket::drain(&state_dir).context("the sidecar of this pod cannot be told to drain")
@@ -43,6 +44,16 @@ fn serve(settings: Settings, log: &LogSettings) -> anyhow::Result<()> {
     runtime()?.block_on(async {
         let signals = Signals::listen()?;
         let running = run::start(settings).await?;
+        running.until(signals.clone().came(1), signals.came(2)).await?;
+        Ok(())
+    })
+}
+
+fn activate(settings: ActivatorSettings, log: &LogSettings) -> anyhow::Result<()> {
+    let _log = corral_telemetry::log::start(log.format, &log.filter).context("--log")?;
+    runtime()?.block_on(async {
+        let signals = Signals::listen()?;
+        let running = activator::run::start(settings).await?;
         running.until(signals.clone().came(1), signals.came(2)).await?;
         Ok(())
     })

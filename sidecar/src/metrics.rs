@@ -8,7 +8,7 @@
 //! | --- | --- | --- |
 //! | `corral_requests_total` | requests, each with exactly one outcome | `endpoint`: chat, generate, embed, metadata, none (no such endpoint, a head in doubt, or a preflight); `outcome`: see [`Outcome`] |
 //! | `corral_request_duration_seconds` | from the end of the head to the end of the answer, or until the client left | `endpoint` |
-//! | `corral_refusals_total` | requests refused by something other than a limit | `reason`: unavailable, unauthenticated, `bad_request`, or the bound of the queue: `client_queue_full`, `queue_full`, `wait_too_long`, `pushed_out`, `queue_timeout`, deadline |
+//! | `corral_refusals_total` | requests refused by something other than a limit | `reason`: unavailable, unauthenticated, `bad_request`, `no_room` (for its body), or the bound of the queue: `client_queue_full`, `queue_full`, `wait_too_long`, `pushed_out`, `queue_timeout`, deadline |
 //! | `corral_unauthenticated_total` | requests without a known API key, refused or not, where keys are known or needed | `key`: none, unknown |
 //! | `corral_limit_decisions_total` | decisions of each limit in force | `policy`, `limit`; `decision`: admitted, refused, `would_refuse` (shadow), delayed, queued, deprioritized, exempt |
 //! | `corral_limit_refusals_total` | requests refused in which a unit of a limit was exceeded | `policy`, `limit`, `unit` |
@@ -17,14 +17,14 @@
 //! | `corral_limit_overflow_total` | admissions counted in a bucket that several clients share | `policy`, `limit` |
 //! | `corral_limit_keys` | buckets kept | `policy`, `limit` |
 //! | `corral_queue_wait_seconds` | from arrival to the end of the wait, of requests that the queue let in | `band`: interactive, standard, batch, spare; `outcome`: started, limited, cancelled (its client left), or the bound of the queue as in `corral_refusals_total` |
-//! | `corral_queue_depth` | requests waiting | |
+//! | `corral_queue_depth` | requests waiting; in an activator, held | |
 //! | `corral_queue_requests` | the same | `band` |
 //! | `corral_queue_cost_seconds` | for how long those will hold their slots, as estimated; with `costModel: Tokens` 10 ms a token, of an answer 20 ms | `band` |
 //! | `corral_queue_served_cost_seconds_total` | what requests have cost, in the same | `band` |
 //! | `corral_queue_oldest_wait_seconds` | age of the oldest waiting request | |
 //! | `corral_queue_predicted_wait_seconds` | how long one more request would wait, as estimated | |
 //! | `corral_load_index` | smoothed load; at 1 the next request waits as long as any may, or is refused | |
-//! | `corral_in_flight` | requests inside Ollama | |
+//! | `corral_in_flight` | requests inside Ollama; of an activator, inside pods | |
 //! | `corral_slots` | slots per loaded model | |
 //! | `corral_model_slots` | slots of a model | `model`: at most 16 that are loaded, and `other` for all others together; `state`: busy, free, withheld (less is sent to Ollama than it has slots, see `corral_model_slot_limit`) |
 //! | `corral_model_slot_limit` | slots of a model in force: as many as it has, but for a while after signs that this is too much | `model` |
@@ -70,8 +70,8 @@ use prometheus_client::registry::Registry;
 pub use queue::QueueMetrics;
 pub use standing::Standing;
 pub use tokens::TokenMetrics;
-pub(crate) use words::shed_word;
 pub use words::{DirectiveResult, Outcome, PlanSource, RefusedBy, Retried, Stall, UpstreamFailure, WaitEnd};
+pub(crate) use words::{NO_ROOM, shed_word};
 
 use words::Word;
 
@@ -250,6 +250,7 @@ impl Metrics {
     pub fn refused(&self, by: RefusedBy) {
         let reason = match by {
             RefusedBy::Shed(reason) => shed_word(reason),
+            RefusedBy::NoRoom => NO_ROOM,
             RefusedBy::Unavailable => "unavailable",
             RefusedBy::Unauthenticated => "unauthenticated",
             RefusedBy::BadRequest => "bad_request",

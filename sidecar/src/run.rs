@@ -6,11 +6,13 @@
 use std::io;
 use std::net::{Ipv4Addr, SocketAddr};
 use std::num::NonZeroU32;
+use std::path::PathBuf;
 use std::sync::Arc;
 use std::thread;
 use std::time::Duration;
 
 use corral_limiter::LimiterSettings;
+use corral_limiter::queue::Slots;
 use corral_wire::{KeyDigester, ports};
 use tokio::net::TcpListener;
 use tokio::sync::oneshot;
@@ -71,13 +73,13 @@ fn hint(address: SocketAddr, error: &io::Error) -> &'static str {
 
 /// A sidecar that serves.
 pub struct Running {
-    core: Arc<Core>,
-    clients: SocketAddr,
-    admin: SocketAddr,
-    server: JoinHandle<()>,
-    end_server: oneshot::Sender<()>,
-    end_control: oneshot::Sender<()>,
-    control: thread::JoinHandle<()>,
+    pub(crate) core: Arc<Core>,
+    pub(crate) clients: SocketAddr,
+    pub(crate) admin: SocketAddr,
+    pub(crate) server: JoinHandle<()>,
+    pub(crate) end_server: oneshot::Sender<()>,
+    pub(crate) end_control: oneshot::Sender<()>,
+    pub(crate) control: thread::JoinHandle<()>,
 }
 
 /// Serves until `shutdown` resolves and the drain that it begins is over.
@@ -98,9 +100,7 @@ pub async fn start(settings: Settings) -> Result<Running, RunError> {
         admin: Arc::new(Admin::new(Arc::clone(&core), exchange, settings.drain)),
         store,
         source,
-        upstream,
-        health: settings.health,
-        overload: settings.overload,
+        ollama: Some(Ollama { address: upstream, health: settings.health, overload: settings.overload }),
         drain: settings.drain,
     };
     let (end_control, control_ended) = oneshot::channel();
@@ -195,7 +195,12 @@ impl Running {
 }
 
 /// Where plans will come from once the first is in force.
-enum Source {
+pub(crate) enum Source {
+    /// As in a pod, but for what only one with an Ollama does.
+    Mounted {
+        plan_file: PathBuf,
+        keys_dir: PathBuf,
+    },
     Pod(Box<PodSettings>),
     Files(Box<PolicyFiles>),
     Fixed,
@@ -231,6 +236,7 @@ impl Prepared {
         info!(pool = ?pod.pool, pod = pod.pod_name, uid = pod.pod_uid, "sidecar of a pool pod");
         let disk = StateDir::new(pod.state_dir.clone(), pod.pod_uid.clone());
         let core = core(settings, None)?;
+        core.vouchers.for_pod(&pod.pod_uid);
         keys::recognise(&pod.keys_dir, &core);
         let store = Arc::new(PlanStore::open(core, pod.pool.clone(), Some(disk)));
         let epoch = getrandom::u64().map_err(RunError::Random)?;
@@ -254,17 +260,19 @@ impl Prepared {
 }
 
 fn core(settings: &Settings, in_file: Option<NonZeroU32>) -> Result<Arc<Core>, RunError> {
+    new_core(settings.keys_per_limit, settings.slots.bounds(in_file))
+}
+
+/// A core that nobody can foresee the hashes of.
+pub(crate) fn new_core(keys_per_limit: usize, slots: Slots) -> Result<Arc<Core>, RunError> {
     let mut hash_key = [0; 16];
     getrandom::fill(&mut hash_key).map_err(RunError::Random)?;
-    let settings = CoreSettings {
-        limiter: LimiterSettings { hash_key, keys_per_limit: settings.keys_per_limit },
-        slots: settings.slots.bounds(in_file),
-    };
+    let settings = CoreSettings { limiter: LimiterSettings { hash_key, keys_per_limit }, slots };
     Ok(Arc::new(Core::new(settings, Arc::new(Health::new()), Arc::new(Metrics::new()))))
 }
 
 /// Binds; where there is no IPv6, everybody is everybody on IPv4.
-async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
+pub(crate) async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError> {
     let listener = match TcpListener::bind(address).await {
         Err(_) if address.is_ipv6() && address.ip().is_unspecified() => {
             let everybody = SocketAddr::from((Ipv4Addr::UNSPECIFIED, address.port()));
@@ -278,20 +286,26 @@ async fn bind(address: SocketAddr) -> Result<(TcpListener, SocketAddr), RunError
     Ok((listener, bound))
 }
 
-/// Everything that is not the data path.
-struct Control {
-    listener: std::net::TcpListener,
-    admin: Arc<Admin>,
-    store: Arc<PlanStore>,
-    source: Source,
-    upstream: SocketAddr,
+/// Where Ollama is, and how it is judged.
+pub(crate) struct Ollama {
+    address: SocketAddr,
     health: HealthSettings,
     overload: OverloadSettings,
-    drain: DrainSettings,
+}
+
+/// Everything that is not the data path.
+pub(crate) struct Control {
+    pub(crate) listener: std::net::TcpListener,
+    pub(crate) admin: Arc<Admin>,
+    pub(crate) store: Arc<PlanStore>,
+    pub(crate) source: Source,
+    /// None where there is none.
+    pub(crate) ollama: Option<Ollama>,
+    pub(crate) drain: DrainSettings,
 }
 
 impl Control {
-    fn spawn(self, ended: oneshot::Receiver<()>) -> io::Result<thread::JoinHandle<()>> {
+    pub(crate) fn spawn(self, ended: oneshot::Receiver<()>) -> io::Result<thread::JoinHandle<()>> {
         let runtime = tokio::runtime::Builder::new_current_thread()
             .enable_all()
             .max_blocking_threads(8)
@@ -322,13 +336,20 @@ impl Control {
         };
         tokio::join!(
             admin::serve(listener, self.admin),
-            probe::watch(self.upstream, self.health, Arc::clone(&core.health)),
-            overload::watch(Arc::clone(&core), self.overload),
+            judge(self.ollama.as_ref(), &core),
             drive(&core.health, self.drain, busy),
             follow(self.source, self.store),
             tell_readiness(&core.health),
         );
     }
+}
+
+async fn judge(ollama: Option<&Ollama>, core: &Arc<Core>) {
+    let Some(ollama) = ollama else { return };
+    tokio::join!(
+        probe::watch(ollama.address, ollama.health, Arc::clone(&core.health)),
+        overload::watch(Arc::clone(core), ollama.overload),
+    );
 }
 
 /// Logs each change: it is what a person looks for first.
@@ -347,13 +368,18 @@ async fn follow(source: Source, store: Arc<PlanStore>) {
     match source {
         Source::Fixed => {}
         Source::Files(files) => files::watch(*files, store).await,
+        Source::Mounted { plan_file, keys_dir } => {
+            let core = Arc::clone(store.core());
+            tokio::join!(mount::watch(plan_file, store), keys::watch(keys_dir, core));
+        }
         Source::Pod(pod) => {
             let core = Arc::clone(store.core());
             tokio::join!(
                 mount::watch(pod.plan_file.clone(), Arc::clone(&store)),
                 keys::watch(pod.keys_dir.clone(), Arc::clone(store.core())),
+                core.health.watch_retirement(core.clock(), pod.retire_lease),
                 serve_when_undirected(store, pod.serve_without_directive),
-                control_socket::serve(&pod.state_dir, core),
+                control_socket::serve(&pod.state_dir, Arc::clone(&core)),
             );
         }
     }

@@ -1,6 +1,7 @@
 //! The clients' listener: accepts, bounds and ages connections, and serves each with the proxy.
 
 mod io;
+mod sources;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -9,6 +10,10 @@ use std::pin::pin;
 use std::sync::Arc;
 use std::time::Duration;
 
+use bytes::Bytes;
+use http::{Request, Response};
+use http_body::Body;
+use hyper::body::Incoming;
 use hyper::server::conn::http1;
 use hyper::service::service_fn;
 use hyper_util::rt::{TokioIo, TokioTimer};
@@ -18,8 +23,9 @@ use tokio::task::JoinSet;
 use tokio::time::{sleep, timeout};
 
 use crate::core::Core;
-use crate::proxy::{Connection, MAX_HEAD, Proxy, ProxySettings, handle};
+use crate::proxy::{Connection, Dice, MAX_HEAD, Proxy, ProxySettings, identify};
 use io::GuardedIo;
+use sources::Sources;
 
 /// The most header lines of a request.
 const MAX_HEADERS: usize = 100;
@@ -30,19 +36,53 @@ const LAST_WORDS: Duration = Duration::from_secs(1);
 /// How long to wait when the system has no more sockets to give.
 const ACCEPT_PAUSE: Duration = Duration::from_millis(50);
 
-/// Serves clients until `shutdown` resolves; then takes no more connections, lets requests in flight end within
-/// [`ProxySettings::shutdown_grace`] or until they are cut, and returns. A failed accept is tried again.
+/// What answers clients behind the listener.
+pub(crate) trait Host: Send + Sync + 'static {
+    /// The body of its answers.
+    type Body: Body<Data = Bytes, Error: std::error::Error + Send + Sync + 'static> + Send + 'static;
+
+    /// The clock, health and metrics that the listener goes by.
+    fn core(&self) -> &Arc<Core>;
+
+    /// The bounds and times of connections.
+    fn settings(&self) -> &ProxySettings;
+
+    /// Spreads the ages of connections.
+    fn dice(&self) -> &Dice;
+
+    /// Answers one request of a connection.
+    fn answer(
+        self: Arc<Self>,
+        connection: Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send;
+
+    /// What goes on beside requests, until it is dropped.
+    fn watch(self: Arc<Self>) -> impl Future<Output = ()> + Send;
+}
+
+/// Serves clients with Ollama, as `serve_with` does.
 pub async fn serve(
     listener: TcpListener,
     core: Arc<Core>,
     settings: ProxySettings,
     shutdown: impl Future<Output = ()>,
 ) {
-    let proxy = Arc::new(Proxy::new(core, settings));
+    serve_with(listener, Arc::new(Proxy::new(core, settings)), shutdown).await;
+}
+
+/// Serves clients until `shutdown` resolves; then takes no more connections, lets requests in flight end within
+/// [`ProxySettings::shutdown_grace`] or until they are cut, and returns. A failed accept is tried again.
+pub(crate) async fn serve_with<H: Host>(
+    listener: TcpListener,
+    host: Arc<H>,
+    shutdown: impl Future<Output = ()>,
+) {
     let (stop, stopping) = watch::channel(false);
     let mut connections = JoinSet::new();
+    let sources = Arc::new(Sources::default());
     let mut shutdown = pin!(shutdown);
-    let watching = Arc::clone(&proxy);
+    let watching = Arc::clone(&host);
     // Aborted when it is dropped: it watches until the last answer is over.
     let mut watch = JoinSet::new();
     watch.spawn(async move { watching.watch().await });
@@ -52,7 +92,7 @@ pub async fn serve(
             () = &mut shutdown => break,
             Some(_) = connections.join_next(), if !connections.is_empty() => {}
             accepted = listener.accept() => match accepted {
-                Ok(taken) => take(&proxy, taken, &stopping, &mut connections),
+                Ok(taken) => take(&host, taken, &sources, &stopping, &mut connections),
                 Err(error) => {
                     tracing::warn!(%error, "accept failed");
                     sleep(ACCEPT_PAUSE).await;
@@ -62,16 +102,16 @@ pub async fn serve(
     }
     drop(listener);
     stop.send_replace(true);
-    wind_up(&proxy, connections).await;
+    wind_up(&*host, connections).await;
 }
 
 /// Waits for the last answers; cuts what takes too long, and lets go of clients that do not even take that.
-async fn wind_up(proxy: &Proxy, mut connections: JoinSet<()>) {
-    let health = &proxy.core.health;
+async fn wind_up<H: Host>(host: &H, mut connections: JoinSet<()>) {
+    let health = &host.core().health;
     tokio::select! {
         () = ended(&mut connections) => return,
         () = health.until_cut() => {}
-        () = sleep(proxy.settings.shutdown_grace) => {}
+        () = sleep(host.settings().shutdown_grace) => {}
     }
     health.cut_running();
     if timeout(LAST_WORDS, ended(&mut connections)).await.is_err() {
@@ -85,19 +125,31 @@ async fn ended(connections: &mut JoinSet<()>) {
 }
 
 /// Serves a connection, if there is room for one more.
-fn take(
-    proxy: &Arc<Proxy>,
+fn take<H: Host>(
+    host: &Arc<H>,
     (stream, peer): (TcpStream, SocketAddr),
+    sources: &Arc<Sources>,
     stopping: &watch::Receiver<bool>,
     connections: &mut JoinSet<()>,
 ) {
-    if connections.len() < proxy.settings.max_connections {
-        connections.spawn(converse(Arc::clone(proxy), stream, peer, stopping.clone()));
+    if connections.len() >= host.settings().max_connections {
+        return;
+    }
+    let plan = host.core().plan();
+    let is_proxy =
+        plan.is_some_and(|plan| identify::is_trusted(peer.ip().to_canonical(), plan.trusted_proxies()));
+    let most = if is_proxy { usize::MAX } else { host.settings().max_connections_each };
+    if let Some(counted) = sources.open(peer.ip(), most) {
+        let conversation = converse(Arc::clone(host), stream, peer, stopping.clone());
+        connections.spawn(async move {
+            let _counted = counted;
+            conversation.await;
+        });
     }
 }
 
-async fn converse(
-    proxy: Arc<Proxy>,
+async fn converse<H: Host>(
+    host: Arc<H>,
     stream: TcpStream,
     peer: SocketAddr,
     mut stopping: watch::Receiver<bool>,
@@ -109,15 +161,15 @@ async fn converse(
     let Ok(local) = stream.local_addr() else {
         return;
     };
-    let _counted = Counted::new(&proxy.core);
-    let (core, settings) = (&proxy.core, &proxy.settings);
-    let age = proxy.dice.about(settings.max_connection_age);
+    let _counted = Counted::new(host.core());
+    let (core, settings) = (host.core(), host.settings());
+    let age = host.dice().about(settings.max_connection_age);
     let ages_out = core.clock().now().plus(age.into());
     let connection = Arc::new(Connection::new(peer.ip(), local.ip(), ages_out, !core.health.draining()));
     let io = GuardedIo::new(stream, Arc::clone(&connection), settings.head_timeout, settings.stall_timeout);
     let idle_timeout = settings.idle_timeout;
     let service = service_fn(|request| {
-        let answer = handle(Arc::clone(&proxy), Arc::clone(&connection), request);
+        let answer = Arc::clone(&host).answer(Arc::clone(&connection), request);
         async { Ok::<_, Infallible>(answer.await) }
     });
     let mut served = pin!(http(idle_timeout).serve_connection(TokioIo::new(io), service));

@@ -105,6 +105,7 @@ fn settings(dir: &Path, upstream: SocketAddr) -> Settings {
         keys_dir: dir.join("keys"),
         state_dir: dir.join("state"),
         serve_without_directive: Duration::from_mins(1),
+        retire_lease: Duration::from_secs(10),
     };
     let mut settings = Settings::pod(pod, upstream);
     settings.health.probe_interval = Duration::from_millis(40);
@@ -138,7 +139,7 @@ fn plan(sequence: u64, burst: u64) -> PlanDoc {
 
 async fn direct(running: &Running, sequence: u64, plan: Option<PlanDoc>, serve: ServePermission) -> Report {
     let at = Position { term: 1, sequence };
-    let directive = Directive { pool: pool(), plan, divisor: 1, serve, relief: false };
+    let directive = Directive { pool: pool(), plan, divisor: 1, serve, relief: false, retire: false };
     let body = serde_json::to_string(&keys().sign(UID, at, &directive).unwrap()).unwrap();
     let (status, answer) = send(running.admin_address(), post("/exchange", &body)).await;
     assert_eq!(status, 200, "{answer}");

@@ -56,6 +56,7 @@ mod key;
 mod limiter;
 mod meter;
 mod model_name;
+mod network;
 mod pattern;
 mod plan;
 pub mod queue;
@@ -69,6 +70,7 @@ mod timeline;
 pub use decision::{Oversized, Refusal, Retry, Unit, Violation};
 pub use limiter::{Explained, LimitStats, Limiter, LimiterSettings, Place, SwapSummary, UnitStats, Would};
 pub use model_name::{BadModelName, ModelName};
+pub use network::network;
 pub use pattern::{BadPattern, Pattern};
 pub use plan::{
     BUILT_IN_POLICY, Bound, CompileError, CompileErrors, Limit, LimitInfo, Mismatch, Plan, Rate, compile,

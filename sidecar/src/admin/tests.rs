@@ -146,8 +146,14 @@ fn keys() -> PoolKeys {
 }
 
 fn directive(position: Position) -> String {
-    let directive =
-        Directive { pool: pool(), plan: None, divisor: 2, serve: ServePermission::Granted, relief: false };
+    let directive = Directive {
+        pool: pool(),
+        plan: None,
+        divisor: 2,
+        serve: ServePermission::Granted,
+        relief: false,
+        retire: false,
+    };
     let body = serde_json::to_string(&keys().sign("uid", position, &directive).unwrap()).unwrap();
     let length = body.len();
     format!(

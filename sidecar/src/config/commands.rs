@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use clap::{Args, Subcommand};
 
+use super::activator::ActivatorFlags;
 use super::flags::STATE_DIR;
 use super::value::duration;
 use super::{Command, Stop};
@@ -13,6 +14,8 @@ use crate::explain::Ask;
 
 #[derive(Debug, Subcommand)]
 pub(super) enum Sub {
+    /// Hold the requests of a pool that scales to zero until a pod is ready; started by the operator.
+    Activator(Box<ActivatorFlags>),
     /// Check this binary: a scripted Ollama in process, one request answered, one refused.
     Selftest,
     /// Tell the sidecar running in this pod to begin its drain.
@@ -76,6 +79,7 @@ pub(super) struct Top {
 impl Sub {
     pub(super) fn command(self) -> Result<Command, Stop> {
         Ok(match self {
+            Self::Activator(flags) => flags.command(),
             Self::Selftest => Command::Selftest,
             Self::Drain { beside } => Command::Drain { state_dir: beside.state_dir },
             Self::Explain(explain) => explain.command()?,

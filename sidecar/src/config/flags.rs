@@ -8,6 +8,7 @@ use std::time::Duration;
 
 use clap::{Args, Parser};
 use corral_telemetry::log::LogFormat;
+use corral_wire::exchange::RETIRE_LEASE;
 use corral_wire::{PoolRef, ports};
 
 use super::commands::Sub;
@@ -242,6 +243,7 @@ impl Flags {
                 keys_dir: pod.keys_dir.clone(),
                 state_dir: pod.state_dir.clone(),
                 serve_without_directive: pod.serve_without_directive,
+                retire_lease: RETIRE_LEASE,
             }))),
             _ if self.policy.is_empty() => {
                 let line = "give --policy FILE to run standalone, or --pool NAMESPACE/NAME and --pod-uid UID in a pod";
@@ -295,6 +297,7 @@ impl Flags {
             max_body_bytes: body,
             body_budget_bytes: budget,
             max_connections: max_connections as usize,
+            max_connections_each: usize::MAX,
             head_timeout: times.head_timeout,
             idle_timeout: times.idle_timeout,
             body_timeout: times.body_timeout,
@@ -337,7 +340,7 @@ fn loopback(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv4Addr::LOCALHOST, port))
 }
 
-fn everybody(port: u16) -> SocketAddr {
+pub(super) fn everybody(port: u16) -> SocketAddr {
     SocketAddr::from((Ipv6Addr::UNSPECIFIED, port))
 }
 

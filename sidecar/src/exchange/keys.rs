@@ -1,12 +1,15 @@
 //! The pool's keys, mounted one file each; a file's content is the key, byte for byte.
 //!
-//! All of them verify. The one with the greatest file name signs: the newest, where names count up. By the same keys API
+//! All of them verify. The one with the greatest file name signs, which is the newest where names count up; but only when
+//! it has been here for a while. The kubelets of a pool bring a new key at different times, and whoever has not got it
+//! yet believes nothing that it signs: until then the one before it does. By the same keys API
 //! keys are recognised, and a plan may come that was made with a new one: so they are followed as the plan is.
 
 use std::fs;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
+use std::time::Duration;
 
 use corral_wire::{BadKey, PoolKeys};
 use tracing::{debug, error};
@@ -17,6 +20,9 @@ use crate::plan::mount::{POLL_INTERVAL, read_bounded};
 /// Two while one is rotated out, and some air.
 const MAX_KEYS: usize = 8;
 const MAX_KEY_BYTES: usize = 1024;
+
+/// How long a kubelet may take to bring a changed Secret: its own look, once a minute, and what it keeps in mind.
+const SPREADS_IN: Duration = Duration::from_mins(2);
 
 /// Why there are no keys.
 #[derive(Debug, thiserror::Error)]
@@ -30,7 +36,7 @@ pub enum KeyError {
 }
 
 /// Reads the keys in `dir`.
-pub(super) fn read(dir: &Path) -> Result<PoolKeys, KeyError> {
+pub(crate) fn read(dir: &Path) -> Result<PoolKeys, KeyError> {
     let io = |error| KeyError::Io(dir.to_owned(), error);
     let mut files = Vec::new();
     for entry in fs::read_dir(dir).map_err(io)? {
@@ -42,15 +48,29 @@ pub(super) fn read(dir: &Path) -> Result<PoolKeys, KeyError> {
     }
     files.sort_unstable_by(|a, b| b.cmp(a));
     files.truncate(MAX_KEYS);
+    if let [newest, before, ..] = files.as_mut_slice()
+        && is_new(&dir.join(&*newest))
+    {
+        std::mem::swap(newest, before);
+    }
     let keys: Result<Vec<_>, _> =
         files.iter().map(|name| read_bounded(&dir.join(name), MAX_KEY_BYTES)).collect();
     Ok(PoolKeys::new(keys.map_err(io)?)?)
 }
 
+/// A mount is written anew with every change of it, so this is when the last key came or went. Both are well: whoever
+/// signs with the one before for a little longer is believed by all.
+fn is_new(file: &Path) -> bool {
+    let written = fs::metadata(file).and_then(|about| about.modified());
+    // A time that is still to come is no reason to wait for it.
+    let age = written.ok().and_then(|written| written.elapsed().ok());
+    age.is_some_and(|age| age < SPREADS_IN)
+}
+
 /// Recognises API keys by the keys in `dir` from now on. While they cannot be read it stays as it is.
 pub fn recognise(dir: &Path, core: &Core) {
     match read(dir) {
-        Ok(keys) => core.digesters.replace(keys.digesters()),
+        Ok(keys) => core.take_keys(&keys),
         Err(error) => debug!(%error, "API keys are recognised as before"),
     }
 }
@@ -75,21 +95,34 @@ mod tests {
 
     fn directive() -> Directive {
         let pool = PoolRef { namespace: "llm".into(), name: "chat".into() };
-        Directive { pool, plan: None, divisor: 1, serve: ServePermission::Wait, relief: false }
+        Directive { pool, plan: None, divisor: 1, serve: ServePermission::Wait, relief: false, retire: false }
+    }
+
+    fn written(path: &Path, ago: Duration) {
+        let file = fs::File::options().append(true).open(path).unwrap();
+        file.set_modified(std::time::SystemTime::now() - ago).unwrap();
     }
 
     #[test]
-    fn the_newest_key_signs_and_all_verify() {
+    fn the_newest_key_signs_when_all_have_it_and_all_verify() {
         let dir = tempfile::tempdir().unwrap();
         fs::write(dir.path().join("1"), [1; 32]).unwrap();
-        fs::write(dir.path().join("2"), [2; 32]).unwrap();
         fs::create_dir(dir.path().join("..data")).unwrap();
-        let keys = read(dir.path()).unwrap();
-        let signed = keys.sign("uid", Position::default(), &directive()).unwrap();
         let only = |byte| PoolKeys::new(vec![vec![byte; 32]]).unwrap();
-        assert!(only(2).open::<Directive>("uid", None, &signed).is_ok());
+        let signs = |byte| {
+            let signed = read(dir.path()).unwrap().sign("uid", Position::default(), &directive()).unwrap();
+            only(byte).open::<Directive>("uid", None, &signed).is_ok()
+        };
+        assert!(signs(1), "there is no other");
+        fs::write(dir.path().join("2"), [2; 32]).unwrap();
+        assert!(signs(1), "others have not got the new one yet");
+        let keys = read(dir.path()).unwrap();
+        let new = only(2).sign("uid", Position::default(), &directive()).unwrap();
+        assert!(keys.open::<Directive>("uid", None, &new).is_ok(), "though it is believed at once");
+        written(&dir.path().join("2"), Duration::from_secs(121));
+        assert!(signs(2));
         let old = only(1).sign("uid", Position::default(), &directive()).unwrap();
-        assert!(keys.open::<Directive>("uid", None, &old).is_ok());
+        assert!(read(dir.path()).unwrap().open::<Directive>("uid", None, &old).is_ok());
     }
 
     #[test]

@@ -1,7 +1,7 @@
 use std::fs;
 
-use corral_wire::exchange::MAX_REPORT_BYTES;
-use corral_wire::{IdentityDoc, PlanDoc, QueueDoc};
+use corral_limiter::queue::{Runner, WaiterId, Wish};
+use corral_wire::{IdentityDoc, OffGpu, PlanDoc, QueueDoc};
 use serde_json::json;
 
 use super::*;
@@ -57,7 +57,14 @@ impl Pod {
 }
 
 fn directive(plan: Option<PlanDoc>) -> Directive {
-    Directive { pool: pool("chat"), plan, divisor: 3, serve: ServePermission::Granted, relief: false }
+    Directive {
+        pool: pool("chat"),
+        plan,
+        divisor: 3,
+        serve: ServePermission::Granted,
+        relief: false,
+        retire: false,
+    }
 }
 
 fn plan(sequence: u64) -> PlanDoc {
@@ -157,6 +164,9 @@ fn a_newer_operator_is_obeyed_as_far_as_this_build_understands() {
 #[test]
 fn no_report_is_longer_than_a_leader_reads() {
     let pod = Pod::new();
+    let core = pod.exchange.store.core();
+    load_models(core, 20);
+    core.health.set_off_gpu(vec![OffGpu { model: "\u{1}".repeat(128), gpu_percent: 99 }; 4]);
     let name = "\"".repeat(5000) + "\u{1}\u{2}";
     let worst = Newer(json!({
         "pool": pool("chat"), "divisor": 4_294_967_295u32, "serve": "Granted", "plan": {"version": 1, name: 1},
@@ -167,4 +177,82 @@ fn no_report_is_longer_than_a_leader_reads() {
     assert!(report.plan_error.is_some_and(|why| why.len() == 512));
     let length = serde_json::to_vec(&signed).unwrap().len();
     assert!(length <= MAX_REPORT_BYTES, "{length}");
+}
+
+fn ordered(retire: bool) -> Directive {
+    Directive { retire, ..directive(None) }
+}
+
+#[test]
+fn an_order_to_retire_is_obeyed_in_the_answer_to_it_and_so_is_its_end() {
+    let pod = Pod::new();
+    let core = pod.exchange.store.core();
+    core.health.upstream_answered();
+    pod.tell(at(1, 1), &directive(Some(plan(5))));
+    for (sequence, retire) in (2..).zip([true, true, false, true, false]) {
+        let (_, report, _) = pod.tell(at(1, sequence), &ordered(retire));
+        assert_eq!((report.retiring, report.ready), (retire, !retire));
+        assert_eq!(report.reason, if retire { "Retiring" } else { "" });
+        assert_eq!((report.able_to_serve, report.serve), (true, ServePermission::Granted));
+        let (status, late, _) = pod.tell(at(1, 1), &ordered(!retire));
+        assert_eq!((status, late.retiring), (StatusCode::CONFLICT, retire), "a frozen leader orders nothing");
+    }
+}
+
+#[test]
+fn an_older_operator_that_knows_of_no_such_order_gives_none_and_ends_one() {
+    let pod = Pod::new();
+    pod.exchange.store.core().health.upstream_answered();
+    pod.tell(at(1, 1), &directive(Some(plan(5))));
+    assert!(pod.tell(at(1, 2), &ordered(true)).1.retiring);
+    let older = Newer(json!({ "pool": pool("chat"), "divisor": 3, "serve": "Granted" }));
+    let Reply::Report(StatusCode::OK, signed) = pod.send(&key(1).sign(UID, at(1, 3), &older).unwrap()) else {
+        panic!("refused")
+    };
+    let report: Report = key(1).open(UID, Some(at(1, 3)), &signed).unwrap();
+    assert!(report.ready && !report.retiring);
+}
+
+/// Has so many models loaded, each with as long a name as Ollama takes.
+fn load_models(core: &Core, models: usize) {
+    core.fit_models(|_| u32::MAX);
+    for number in 0..models {
+        let name = format!("{0}{number:02}.example/{0}/{0}:{0}", "x".repeat(78));
+        let runner = Runner::of(&ModelName::parse(&name).unwrap());
+        let id = WaiterId(number as u64);
+        core.lock().queue.arrive(id, Wish::slot(&runner), core.clock().now()).unwrap();
+        core.loaded(&runner);
+    }
+}
+
+#[test]
+fn at_most_eight_loaded_models_are_named_each_cut_and_in_order() {
+    let pod = Pod::new();
+    let tell = |sequence| pod.tell(at(1, sequence), &directive(None)).1.models;
+    assert_eq!(tell(1), Vec::<String>::new());
+    load_models(pod.exchange.store.core(), 20);
+    let named = tell(2);
+    assert_eq!(named.len(), MAX_MODELS);
+    assert!(named.iter().all(|name| name.len() == MAX_MODEL_BYTES), "{named:?}");
+    assert!(named.is_sorted() && named[7].starts_with(&format!("{}07.example/", "x".repeat(78))));
+}
+
+#[test]
+fn models_make_way_in_a_report_for_what_is_worth_more() {
+    let pod = Pod::new();
+    let core = pod.exchange.store.core();
+    load_models(core, 20);
+    for (odd, models, off_gpu) in [("a", 8, 4), ("\"", 8, 4), ("\u{1}", 0, 3)] {
+        let off = OffGpu { model: odd.repeat(128), gpu_percent: 99 };
+        core.health.set_off_gpu(vec![off; 9]);
+        let last = at(u64::MAX, u64::MAX);
+        let directive = directive(None);
+        let Reply::Report(_, signed) = pod.send(&key(1).sign(UID, last, &directive).unwrap()) else {
+            panic!()
+        };
+        let report: Report = key(1).open(UID, Some(last), &signed).unwrap();
+        let length = serde_json::to_vec(&signed).unwrap().len();
+        assert!(length <= MAX_REPORT_BYTES, "{length}");
+        assert_eq!((report.models.len(), report.off_gpu.len()), (models, off_gpu), "{odd:?} {length}");
+    }
 }

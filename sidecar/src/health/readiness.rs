@@ -7,6 +7,10 @@ use super::upstream::Upstream;
 
 /// All that bears on readiness.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "facts are independent of each other: every combination occurs"
+)]
 pub struct Facts {
     /// What is known about Ollama.
     pub upstream: Upstream,
@@ -18,6 +22,8 @@ pub struct Facts {
     pub plan: bool,
     /// The pod has been counted, and told to serve.
     pub serve: bool,
+    /// Ordered to leave the Service, because it is chosen to go.
+    pub retiring: bool,
     /// Out of the Service for its load, as it is permitted to be.
     pub relief: Option<Relief>,
     /// A drain has begun, and this is whether the pod was ready then.
@@ -62,17 +68,19 @@ pub enum Reason {
     Stalled,
     /// What Ollama is sent fails, so it is sent nothing for a while.
     BreakerOpen,
+    /// It serves, and is chosen to go.
+    Retiring,
     /// It serves, and more waits than can be served in time.
     Overloaded,
     /// It serves, and all that it was sent waits for a model to load.
     ModelLoading,
-    /// A drain began before it was ever ready.
+    /// A drain began while it was not ready.
     Draining,
 }
 
 impl Reason {
     /// Every reason, for metrics that show them all.
-    pub const ALL: [Self; 10] = [
+    pub const ALL: [Self; 11] = [
         Self::Ready,
         Self::Starting,
         Self::NoPlan,
@@ -80,6 +88,7 @@ impl Reason {
         Self::OllamaDown,
         Self::Stalled,
         Self::BreakerOpen,
+        Self::Retiring,
         Self::Overloaded,
         Self::ModelLoading,
         Self::Draining,
@@ -95,6 +104,7 @@ impl Reason {
             Self::OllamaDown => "OllamaDown",
             Self::Stalled => "Stalled",
             Self::BreakerOpen => "BreakerOpen",
+            Self::Retiring => "Retiring",
             Self::Overloaded => "Overloaded",
             Self::ModelLoading => "ModelLoading",
             Self::Draining => "Draining",
@@ -178,6 +188,7 @@ pub fn fold(facts: Facts) -> Readiness {
         Facts { circuit: Circuit::Open, .. } => Reason::BreakerOpen,
         Facts { plan: false, .. } => Reason::NoPlan,
         Facts { serve: false, .. } => Reason::WaitingToServe,
+        Facts { retiring: true, .. } => Reason::Retiring,
         Facts { relief: Some(relief), .. } => relief.into(),
         Facts { relief: None, .. } => Reason::Ready,
     };
@@ -262,6 +273,29 @@ mod tests {
                 "the graver is told"
             );
         }
+    }
+
+    #[test]
+    fn a_retiring_pod_is_out_serves_whoever_still_comes_and_says_what_is_graver() {
+        let serving = Facts { upstream: Upstream::Up, plan: true, serve: true, ..Facts::default() };
+        let retiring = Facts { retiring: true, ..serving };
+        assert_eq!((fold(retiring).reason.word(), retiring.unavailable()), ("Retiring", None));
+        let overloaded = Facts { relief: Some(Relief::Overloaded), ..retiring };
+        assert_eq!(
+            fold(overloaded).reason,
+            Reason::Retiring,
+            "it does not come back when it has calmed down"
+        );
+        for (graver, reason) in [
+            (Facts { upstream: Upstream::Down, ..retiring }, Reason::OllamaDown),
+            (Facts { engine: Engine::Stalled, ..retiring }, Reason::Stalled),
+            (Facts { circuit: Circuit::Open, ..retiring }, Reason::BreakerOpen),
+            (Facts { serve: false, ..retiring }, Reason::WaitingToServe),
+        ] {
+            assert_eq!(fold(graver).reason, reason);
+            assert!(graver.unavailable().is_some());
+        }
+        assert!(fold(Facts { ready_at_drain: Some(true), ..retiring }).ready(), "a drain has frozen it");
     }
 
     #[test]

@@ -12,8 +12,10 @@ pub enum Outcome {
     Served,
     /// `limited`: a limit refused it.
     Limited,
-    /// The queue did not keep it, for one of the reasons of `ShedReason`. `queue_full` also where there was no room for its body.
+    /// The queue did not keep it, for one of the reasons of `ShedReason`.
     Shed(ShedReason),
+    /// `no_room`: the bodies of others left no room for its own.
+    NoRoom,
     /// `cancelled`: its client left while it waited for a slot, or for a limit.
     Cancelled,
     /// `invalid`: the request itself was wrong, in the eyes of the sidecar or of Ollama.
@@ -47,6 +49,7 @@ impl Outcome {
             Self::Served => "served",
             Self::Limited => "limited",
             Self::Shed(reason) => shed_word(reason),
+            Self::NoRoom => NO_ROOM,
             Self::Cancelled => "cancelled",
             Self::Invalid => "invalid",
             Self::Unauthenticated => "unauthenticated",
@@ -61,8 +64,10 @@ impl Outcome {
 /// Why a request was refused by something other than a limit.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum RefusedBy {
-    /// The queue did not keep it; `QueueFull` also where there was no room for its body.
+    /// The queue did not keep it.
     Shed(ShedReason),
+    /// The bodies of others left no room for its own.
+    NoRoom,
     /// Ollama is down or starting, no plan is in force, or the sidecar drains.
     Unavailable,
     /// It had no known API key, and needed one.
@@ -70,6 +75,9 @@ pub enum RefusedBy {
     /// The request itself: its path, head, body or model.
     BadRequest,
 }
+
+/// How it is called, in metrics and in headers, that the bodies of others leave no room for one more.
+pub(crate) const NO_ROOM: Word = "no_room";
 
 /// How a bound of the queue is called, in metrics and in headers.
 pub(crate) const fn shed_word(reason: ShedReason) -> Word {

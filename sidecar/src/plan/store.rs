@@ -52,6 +52,8 @@ pub struct Orders {
     /// Whether the pod may be out of its Service for its load, for a lease from now. It is not kept: whoever starts
     /// anew is in.
     pub relief: bool,
+    /// Whether the pod is to leave its Service because it is chosen to go, for a lease from now. It is not kept either.
+    pub retire: bool,
 }
 
 /// What comes into force along with a plan.
@@ -179,6 +181,7 @@ impl PlanStore {
         held.obeyed = at;
         held.directed_at = self.core.clock().now();
         self.core.desk.permit(orders.relief, held.directed_at);
+        self.core.health.order_to_retire(orders.retire, held.directed_at);
         if orders.plan.is_none() {
             // The leader has seen that its newest plan is the one in force.
             held.error = None;

@@ -46,7 +46,7 @@ fn broken(sequence: u64) -> PlanDoc {
 }
 
 fn orders(plan: Option<PlanDoc>, divisor: u32, serve: ServePermission) -> Orders {
-    Orders { plan: plan.map(Ok), divisor: n(divisor), serve, relief: false }
+    Orders { plan: plan.map(Ok), divisor: n(divisor), serve, relief: false, retire: false }
 }
 
 fn in_force(store: &PlanStore) -> Option<u64> {

@@ -270,7 +270,7 @@ pub(super) fn note_end(proxy: &Proxy, end: End) {
 
 /// The answer is over: settles its account, and gives back what it held.
 fn settle(proxy: &Proxy, mut exchange: Exchange<'_>, status: StatusCode, complete: bool) {
-    if complete && status.is_success() {
+    if complete && status.is_success() && matches!(exchange.hold, Hold::Slot { .. }) {
         proxy.core.tally().completed();
     }
     let how = match (status.as_u16(), complete) {

@@ -7,7 +7,7 @@ use http::header::{
 
 use super::api_key::API_KEY;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+pub(crate) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
 
 /// The longest request id taken from a client.
 const MAX_REQUEST_ID: usize = 64;
@@ -33,6 +33,11 @@ pub(crate) enum HeadFault {
     TwoCredentials,
     #[error("the only expectation understood is 100-continue")]
     Expectation,
+    #[error(
+        "the {} header is not one by which an activator of this pool speaks for its client",
+        super::VOUCHED
+    )]
+    Vouched,
     #[error("the request head is larger than {} bytes", super::framing::MAX_HEAD)]
     TooLarge,
 }

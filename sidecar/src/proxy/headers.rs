@@ -9,7 +9,7 @@ mod familiar;
 
 use std::fmt::Write;
 
-use corral_limiter::{Retry, Standing, Unit};
+use corral_limiter::{Nanos, Retry, Standing, Unit};
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
@@ -21,13 +21,35 @@ const LIMIT: HeaderName = HeaderName::from_static("ratelimit");
 /// The most limits that one answer tells of.
 pub(crate) const MAX_ITEMS: usize = 8;
 
-/// Writes all of them; `refused` is what a 429 says about coming back.
-pub(crate) fn insert(out: &mut HeaderMap, standings: &[Standing], refused: Option<&Retry>, family: Family) {
-    insert_lists(out, standings, refused);
-    familiar::insert(out, standings, refused, family);
+/// What an answer says of limits about time.
+#[derive(Debug, Clone, Copy)]
+pub(crate) enum Reset<'a> {
+    /// They have let the request in: when all of each is there again.
+    Full,
+    /// They have refused it: when to come back.
+    Refused(&'a Retry),
+    /// Something else has refused it. When to come back is not for limits to say, and two answers to one question would
+    /// contradict each other.
+    Untold,
 }
 
-fn insert_lists(out: &mut HeaderMap, standings: &[Standing], refused: Option<&Retry>) {
+impl Reset<'_> {
+    fn of(self, standing: &Standing) -> Option<Nanos> {
+        match self {
+            Self::Full => standing.reset(None),
+            Self::Refused(retry) => standing.reset(Some(retry)),
+            Self::Untold => None,
+        }
+    }
+}
+
+/// Writes all of them.
+pub(crate) fn insert(out: &mut HeaderMap, standings: &[Standing], reset: Reset<'_>, family: Family) {
+    insert_lists(out, standings, reset);
+    familiar::insert(out, standings, reset, family);
+}
+
+fn insert_lists(out: &mut HeaderMap, standings: &[Standing], reset: Reset<'_>) {
     let mut policy = String::with_capacity(64);
     let mut limit = String::with_capacity(64);
     for standing in standings.iter().filter(|standing| is_told(standing.unit)).take(MAX_ITEMS) {
@@ -42,7 +64,7 @@ fn insert_lists(out: &mut HeaderMap, standings: &[Standing], refused: Option<&Re
         if let Some(unit) = quota_unit(standing.unit) {
             let _ = write!(policy, ";qu=\"{unit}\"");
         }
-        if let Some(reset) = standing.reset(refused) {
+        if let Some(reset) = reset.of(standing) {
             let _ = write!(limit, ";t={}", reset.secs_ceil());
         }
     }

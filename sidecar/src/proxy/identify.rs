@@ -48,7 +48,8 @@ pub(crate) fn trusted_headers(headers: &HeaderMap, names: &[String]) -> Vec<(Box
     names.iter().filter_map(value).collect()
 }
 
-fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
+/// Whether it is one of the proxies that the pool trusts.
+pub(crate) fn is_trusted(address: IpAddr, trusted: &[IpNet]) -> bool {
     trusted.iter().any(|net| net.contains(&address))
 }
 

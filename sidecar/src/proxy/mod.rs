@@ -1,24 +1,24 @@
 //! The life of one request: who asks, for what, may it, may it now, and the answer.
 
 pub(crate) mod admission;
-mod api_key;
-mod body;
+pub(crate) mod api_key;
+pub(crate) mod body;
 mod canary;
-mod cors;
-mod cross_site;
+pub(crate) mod cors;
+pub(crate) mod cross_site;
 mod departed;
 mod dice;
-mod discard;
+pub(crate) mod discard;
 mod dispatch;
 mod embed;
 mod ending;
 mod explain;
 mod forward;
 mod framing;
-mod head;
+pub(crate) mod head;
 mod headers;
-mod identify;
-mod inspect;
+pub(crate) mod identify;
+pub(crate) mod inspect;
 mod judge;
 mod limits;
 mod listener;
@@ -27,18 +27,20 @@ mod models;
 mod patience;
 mod ps;
 mod pulse;
-mod record;
-mod refused;
+pub(crate) mod record;
+pub(crate) mod refused;
 mod request;
+mod resent;
 mod residency;
-mod respond;
+pub(crate) mod respond;
 mod retry;
-mod route;
+pub(crate) mod route;
 mod settings;
 mod tokens;
 mod trouble;
-mod upstream;
+pub(crate) mod upstream;
 mod vigil;
+mod vouched;
 mod wording;
 
 use std::net::IpAddr;
@@ -48,18 +50,22 @@ use std::time::Duration;
 
 use corral_limiter::{HeadFacts, Nanos, Plan};
 use corral_wire::CostModel;
+use http::{Request, Response};
+use hyper::body::Incoming;
 use parking_lot::Mutex;
 
 pub(crate) use api_key::NoClient;
 pub(crate) use dice::Dice;
 pub(crate) use explain::explain;
 pub(crate) use framing::{Fault, Framing, MAX_HEAD};
-pub(crate) use request::handle;
 pub(crate) use settings::LOOK_INTERVAL;
 pub use settings::{ProxySettings, StallBounds};
+pub(crate) use vouched::VOUCHED;
+pub use vouched::Vouchers;
 pub(crate) use wording::seconds;
 
 use crate::core::Core;
+use crate::server::Host;
 use inspect::{Asked, BodyBudget};
 use models::Models;
 use residency::Residency;
@@ -110,13 +116,37 @@ impl Proxy {
             self.core.look_at_the_wall();
         }
     }
+}
 
-    /// Watches Ollama's runners, and what limits wait for, until it is dropped.
-    pub(crate) async fn watch(self: &Arc<Self>) {
+impl Host for Proxy {
+    type Body = body::ReplyBody;
+
+    fn core(&self) -> &Arc<Core> {
+        &self.core
+    }
+
+    fn settings(&self) -> &ProxySettings {
+        &self.settings
+    }
+
+    fn dice(&self) -> &Dice {
+        &self.dice
+    }
+
+    fn answer(
+        self: Arc<Self>,
+        connection: Arc<Connection>,
+        request: Request<Incoming>,
+    ) -> impl Future<Output = Response<Self::Body>> + Send {
+        request::handle(self, connection, request)
+    }
+
+    /// Watches Ollama's runners, and what limits wait for.
+    async fn watch(self: Arc<Self>) {
         tokio::join!(
-            lookout::watch(self),
-            vigil::watch(self),
-            models::watch(self),
+            lookout::watch(&self),
+            vigil::watch(&self),
+            models::watch(&self),
             admission::recall(&self.core),
             self.core.health.watch_breaker(self.core.clock()),
             self.look_at_the_wall()
@@ -152,7 +182,7 @@ impl Connection {
     }
 
     /// Counts one more request, and says what is wrong with its framing.
-    fn next_fault(&self) -> Option<Fault> {
+    pub(crate) fn next_fault(&self) -> Option<Fault> {
         let request = self.served.fetch_add(1, Ordering::Relaxed) + 1;
         self.fault.lock().filter(|fault| fault.request <= request)
     }

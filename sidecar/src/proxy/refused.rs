@@ -1,6 +1,5 @@
 //! Every reason for which a request is not answered by Ollama.
 
-use corral_limiter::queue::ShedReason;
 use corral_limiter::{Nanos, Oversized, Refusal, Retry};
 use http::StatusCode;
 
@@ -10,6 +9,7 @@ use super::cross_site::CrossSite;
 use super::head::HeadFault;
 use super::inspect::{BadBody, BodyFault, ModelFault};
 use super::route::RouteFault;
+use crate::activator::NotHeld;
 use crate::health::Unavailable;
 use crate::metrics::{Outcome, RefusedBy};
 
@@ -45,6 +45,9 @@ pub(crate) enum Refused {
     Shut { wait: Nanos },
     #[error("Ollama did not answer.")]
     NoAnswer,
+    /// By an activator, while no pod is ready.
+    #[error("{0}")]
+    NotHeld(NotHeld),
 }
 
 impl From<Denied> for Refused {
@@ -96,6 +99,7 @@ impl Refused {
             Self::Head(HeadFault::Version) => StatusCode::HTTP_VERSION_NOT_SUPPORTED,
             Self::Head(HeadFault::TooLarge) => StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             Self::Head(HeadFault::Expectation) => StatusCode::EXPECTATION_FAILED,
+            Self::Head(HeadFault::Vouched) => StatusCode::MISDIRECTED_REQUEST,
             Self::Route(RouteFault::Unknown) => StatusCode::NOT_FOUND,
             Self::Route(RouteFault::Method { .. }) => StatusCode::METHOD_NOT_ALLOWED,
             Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
@@ -112,7 +116,9 @@ impl Refused {
             Self::Body(BodyFault::TooLarge { .. }) => StatusCode::PAYLOAD_TOO_LARGE,
             Self::Body(BodyFault::TooSlow) => StatusCode::REQUEST_TIMEOUT,
             Self::Body(BodyFault::NoRoom) | Self::Limit(_) | Self::Shed(_) => StatusCode::TOO_MANY_REQUESTS,
-            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer => StatusCode::SERVICE_UNAVAILABLE,
+            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer | Self::NotHeld(_) => {
+                StatusCode::SERVICE_UNAVAILABLE
+            }
         }
     }
 
@@ -120,7 +126,7 @@ impl Refused {
         match self {
             Self::Limit(refusal) => Kind::RateLimited { tokens: super::wording::is_of_tokens(refusal) },
             Self::Shed(_) | Self::Body(BodyFault::NoRoom) => Kind::Overloaded,
-            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer => Kind::Unavailable,
+            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer | Self::NotHeld(_) => Kind::Unavailable,
             Self::Unauthenticated(_) => Kind::Unauthenticated,
             Self::Body(BodyFault::TooLarge { .. }) => Kind::TooLarge,
             _ => match self.status() {
@@ -142,6 +148,7 @@ impl Refused {
             }
             Self::Unavailable(_) => about(Nanos::from_secs(5)),
             Self::NoAnswer => about(Nanos::from_secs(2)),
+            Self::NotHeld(not_held) => not_held.wait.and_then(about),
             Self::Shut { wait } => about((*wait).max(Nanos::from_secs(1))),
             _ => None,
         }
@@ -173,6 +180,7 @@ impl Refused {
         match self.reason() {
             None => Outcome::Limited,
             Some(RefusedBy::Shed(reason)) => Outcome::Shed(reason),
+            Some(RefusedBy::NoRoom) => Outcome::NoRoom,
             Some(RefusedBy::Unavailable) => Outcome::Unavailable,
             Some(RefusedBy::Unauthenticated) => Outcome::Unauthenticated,
             Some(RefusedBy::BadRequest) => Outcome::Invalid,
@@ -184,8 +192,10 @@ impl Refused {
         match self {
             Self::Limit(_) | Self::Oversized(_) => None,
             Self::Shed(shedding) => Some(RefusedBy::Shed(shedding.reason())),
-            Self::Body(BodyFault::NoRoom) => Some(RefusedBy::Shed(ShedReason::QueueFull)),
-            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer => Some(RefusedBy::Unavailable),
+            Self::Body(BodyFault::NoRoom) => Some(RefusedBy::NoRoom),
+            Self::Unavailable(_) | Self::Shut { .. } | Self::NoAnswer | Self::NotHeld(_) => {
+                Some(RefusedBy::Unavailable)
+            }
             Self::Unauthenticated(_) => Some(RefusedBy::Unauthenticated),
             _ => Some(RefusedBy::BadRequest),
         }

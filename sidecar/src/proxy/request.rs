@@ -15,6 +15,7 @@ use bytes::Bytes;
 use corral_limiter::queue::{Due, Runner};
 use corral_limiter::{HeadFacts, Nanos, Plan, Standing};
 use corral_wire::Unauthenticated;
+use corral_wire::forwarded::ELSEWHERE_HEADER;
 use http::header::{CACHE_CONTROL, CONNECTION, CONTENT_LENGTH, CONTENT_TYPE, HeaderName, RETRY_AFTER, VARY};
 use http::request::Parts;
 use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Uri};
@@ -27,6 +28,7 @@ use super::cross_site::{self, Page};
 use super::discard::discard;
 use super::embed::{self, Split};
 use super::forward::{self, Failed, Hold, Job};
+use super::headers::Reset;
 use super::inspect::{self, Held, Shape};
 use super::listener::Answer;
 use super::record::Record;
@@ -36,15 +38,16 @@ use super::respond::{self, Context};
 use super::route::{self, Action, Endpoint, Family, Route};
 use super::tokens::{Account, Reckoning};
 use super::upstream::{NoAnswer, Order};
-use super::{Connection, Proxy, cors, head, headers, identify, limits, patience};
+use super::{Connection, Proxy, cors, head, headers, identify, limits, patience, resent};
 use crate::clients::Had;
+use crate::clock::unix_millis;
 use crate::core::Core;
 use crate::health::Unavailable;
 
-const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
-
 /// The parts of Ollama's head that go on to the client. The rest is about its connection, or about itself.
 const PASSED_ON: [HeaderName; 4] = [CONTENT_TYPE, CACHE_CONTROL, RETRY_AFTER, VARY];
+
+const ELSEWHERE: HeaderName = HeaderName::from_static(ELSEWHERE_HEADER);
 
 /// Answers one request of a connection.
 pub(crate) async fn handle<B>(
@@ -58,7 +61,9 @@ where
     let (parts, mut body) = request.into_parts();
     let plan = proxy.core.plan();
     let trusted = plan.as_deref().map_or(&[][..], Plan::trusted_proxies);
-    let client_ip = identify::client_ip(connection.peer, &parts.headers, trusted);
+    let vouched = proxy.core.vouchers.client(&parts, unix_millis());
+    let peer = vouched.ok().flatten().unwrap_or(connection.peer);
+    let client_ip = identify::client_ip(peer, &parts.headers, trusted);
     let id = head::request_id(&parts.headers).map_or_else(|| proxy.dice.request_id(), str::to_owned);
     let record = Record::begin(&proxy.core, id, client_ip, parts.method.clone());
     let mut life = Life {
@@ -67,9 +72,11 @@ where
         local: connection.local,
         early: connection.early,
         page: Page::of(&parts.headers),
+        by: if matches!(vouched, Ok(Some(_))) { By::Activator { elsewhere: false } } else { By::Client },
         plan,
         facts: None,
         patience: None,
+        is_retry: false,
         body_bytes: 0,
         body_read: false,
         shape: Shape::default(),
@@ -78,15 +85,24 @@ where
         reckoning: None,
         record,
     };
-    let fault = connection.next_fault();
+    let fault = connection.next_fault().map(|fault| fault.head).or(vouched.err());
     let outcome = match fault {
-        Some(fault) => Err(fault.head.into()),
+        Some(fault) => Err(fault.into()),
         None => life.run_unless_cut(&parts, &mut body).await,
     };
     let ends = fault.is_some() || outcome.as_ref().is_err_and(Refused::closes) || proxy.core.health.closing();
     let in_step = !ends && (life.body_read || discard(body, &parts.headers, &proxy.settings).await);
     let closes = !in_step || proxy.core.health.closing() || proxy.core.clock().now() >= connection.ages_out;
     life.answer(outcome, closes)
+}
+
+/// Who has sent it here.
+enum By {
+    Client,
+    /// It can ask another pod, and should where nobody is served here and nobody was charged.
+    Activator {
+        elsewhere: bool,
+    },
 }
 
 /// What is known of a request while it lives.
@@ -99,12 +115,15 @@ struct Life<'a> {
     early: bool,
     /// For which it was sent.
     page: Page,
+    by: By,
     /// By which it is known who asks; none before the first.
     plan: Option<Arc<Plan>>,
     /// Once its limits are looked at.
     facts: Option<HeadFacts>,
     /// For how long its client waits, if it says so.
     patience: Option<Nanos>,
+    /// It says that it is a retry.
+    is_retry: bool,
     /// The length of its body.
     body_bytes: u64,
     /// Nothing of the body is left on the connection.
@@ -166,9 +185,16 @@ impl Life<'_> {
         let endpoint = route.endpoint;
         self.family = endpoint.family;
         self.record.endpoint = Some(endpoint);
-        self.available(endpoint.action)?;
+        if let Err(refused) = self.available(endpoint.action) {
+            // An open breaker has words of its own, and says when to come back.
+            if let By::Activator { elsewhere } = &mut self.by {
+                *elsewhere = matches!(refused, Refused::Unavailable(_));
+            }
+            return Err(refused);
+        }
         let entered = self.enter(endpoint, headers)?;
         self.patience = patience::of(headers);
+        self.is_retry = resent::is_retry(headers);
         let read = match self.read(&route, headers, body).await {
             Ok(read) => read,
             Err(refused) => {
@@ -178,6 +204,7 @@ impl Life<'_> {
                 return Err(refused);
             }
         };
+        self.count_look(endpoint);
         let hold = self.admit(entered).await?;
         if let (Action::Limits, Some(caller)) = (endpoint.action, &self.facts) {
             return Ok(Outcome::Own(limits::show(&self.proxy.core, caller)));
@@ -199,7 +226,17 @@ impl Life<'_> {
             }
             facts.headers = identify::trusted_headers(headers, plan.headers());
         }
-        Entered::enter(core, facts).map_err(Refused::Limit)
+        Entered::enter(core, facts).map_err(|refusal| {
+            self.count_look(endpoint);
+            Refused::Limit(refusal)
+        })
+    }
+
+    /// Counts what an activator would hold, which knows no limits: what wakes a pool keeps it awake.
+    fn count_look(&self, endpoint: &Endpoint) {
+        if endpoint.is_look() {
+            self.proxy.core.tally().looked();
+        }
     }
 
     /// Whether requests are served at all just now. What limits apply can be asked whenever there are any.
@@ -316,6 +353,7 @@ impl Life<'_> {
             slot_time: reckoning.slot_time(),
             bytes: self.body_bytes,
             due: self.patience.map(|patience| Due { at: self.record.begun.plus(patience), needs }),
+            is_retry: self.is_retry,
         }
     }
 
@@ -354,7 +392,7 @@ impl Life<'_> {
         let mut response = match outcome {
             Ok(Outcome::Answer(answer)) => return self.pass_on(answer, &standings, closes),
             Ok(Outcome::Own(bytes)) => own(bytes, &standings, self.family),
-            Ok(Outcome::Preflight) => preflight(),
+            Ok(Outcome::Preflight) => respond::preflight(),
             Err(refused) => {
                 self.record.refused = Some(refused.outcome());
                 self.refuse(&refused, &standings)
@@ -391,7 +429,7 @@ impl Life<'_> {
         if let Some(length) = answer.headers.get(CONTENT_LENGTH).filter(|_| !answer.shrinks) {
             out.insert(CONTENT_LENGTH, length.clone());
         }
-        headers::insert(&mut out, standings, None, self.family);
+        headers::insert(&mut out, standings, Reset::Full, self.family);
         self.seal(&mut out, closes);
         let mut response = Response::new(ReplyBody::stream(answer.frames, answer.length, self.record));
         *response.status_mut() = answer.status;
@@ -417,8 +455,9 @@ impl Life<'_> {
 
     /// What every answer carries.
     fn seal(&self, out: &mut HeaderMap, closes: bool) {
-        if let Ok(id) = HeaderValue::try_from(&self.record.id) {
-            out.insert(REQUEST_ID, id);
+        respond::insert_id(out, &self.record.id);
+        if matches!(self.by, By::Activator { elsewhere: true }) {
+            out.insert(ELSEWHERE, HeaderValue::from_static("1"));
         }
         if let Some(waited) = self.record.waited {
             respond::insert_queue_time(out, waited);
@@ -447,13 +486,6 @@ fn admit_unknown(core: &Arc<Core>, plan: &Plan, why: NoClient, facts: &HeadFacts
 fn own(bytes: Bytes, standings: &[Standing], family: Family) -> Response<Bytes> {
     let mut response = Response::new(bytes);
     response.headers_mut().insert(CONTENT_TYPE, HeaderValue::from_static("application/json"));
-    headers::insert(response.headers_mut(), standings, None, family);
-    response
-}
-
-fn preflight() -> Response<Bytes> {
-    let mut response = Response::new(Bytes::new());
-    *response.status_mut() = StatusCode::NO_CONTENT;
-    *response.headers_mut() = cors::preflight();
+    headers::insert(response.headers_mut(), standings, Reset::Full, family);
     response
 }

@@ -5,15 +5,18 @@ use std::time::Duration;
 use bytes::Bytes;
 use corral_limiter::{Nanos, Retry, Standing};
 use http::header::{ALLOW, CONNECTION, CONTENT_TYPE, HeaderName, RETRY_AFTER, WWW_AUTHENTICATE};
-use http::{HeaderMap, HeaderValue, Response};
+use http::{HeaderMap, HeaderValue, Response, StatusCode};
 use serde_json::{Value, json};
 
 use super::admission::Shedding;
 use super::dice::Dice;
+use super::head::REQUEST_ID;
+use super::headers::Reset;
+use super::inspect::BodyFault;
 use super::refused::{Kind, Refused, about};
 use super::route::{Family, RouteFault};
-use super::{headers, wording};
-use crate::metrics::shed_word;
+use super::{cors, headers, wording};
+use crate::metrics::{NO_ROOM, shed_word};
 
 const RETRY_AFTER_MS: HeaderName = HeaderName::from_static("retry-after-ms");
 const SHOULD_RETRY: HeaderName = HeaderName::from_static("x-should-retry");
@@ -54,10 +57,14 @@ pub(crate) fn refuse(refused: &Refused, context: &Context<'_>) -> Response<Bytes
     if let Some(retry) = &retry {
         insert_retry(headers, retry, context.dice);
     }
-    headers::insert(headers, context.standings, retry.as_ref(), context.family);
+    headers::insert(headers, context.standings, reset(refused), context.family);
     insert_limits(headers, refused);
-    if let Refused::Shed(shedding) = refused {
-        insert_shed(headers, shedding);
+    match refused {
+        Refused::Shed(shedding) => insert_shed(headers, shedding),
+        Refused::Body(BodyFault::NoRoom) => {
+            headers.insert(SHED_REASON, HeaderValue::from_static(NO_ROOM));
+        }
+        _ => {}
     }
     if refused.is_final() {
         headers.insert(SHOULD_RETRY, HeaderValue::from_static("false"));
@@ -74,9 +81,31 @@ pub(crate) fn refuse(refused: &Refused, context: &Context<'_>) -> Response<Bytes
     response
 }
 
+fn reset(refused: &Refused) -> Reset<'_> {
+    match refused {
+        Refused::Limit(refusal) => Reset::Refused(&refusal.retry),
+        _ => Reset::Untold,
+    }
+}
+
 /// When to come back after Ollama itself, whose 503 says nothing of it, had no room for a request.
 pub(crate) fn insert_busy(headers: &mut HeaderMap, dice: &Dice) {
     insert_retry(headers, &about(OLLAMA_BUSY), dice);
+}
+
+/// By which id a request is found in logs.
+pub(crate) fn insert_id(headers: &mut HeaderMap, id: &str) {
+    if let Ok(id) = HeaderValue::try_from(id) {
+        headers.insert(REQUEST_ID, id);
+    }
+}
+
+/// What a browser is told of what pages may send.
+pub(crate) fn preflight() -> Response<Bytes> {
+    let mut response = Response::new(Bytes::new());
+    *response.status_mut() = StatusCode::NO_CONTENT;
+    *response.headers_mut() = cors::preflight();
+    response
 }
 
 /// How long it was waited for a slot, in milliseconds.

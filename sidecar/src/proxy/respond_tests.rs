@@ -7,6 +7,7 @@ use http::StatusCode;
 use smallvec::smallvec;
 
 use super::*;
+use crate::activator::{NotHeld, Why};
 use crate::health::Unavailable;
 use crate::proxy::admission::WaitBound;
 use crate::proxy::api_key::NoClient;
@@ -49,6 +50,12 @@ fn shed(reason: ShedReason, estimate: u64) -> Refused {
     Refused::Shed(Shedding { shed, waited: Nanos::from_secs(30), bound: WaitBound::MaxWait })
 }
 
+/// With so many seconds left of a start.
+fn not_held(seconds: u64) -> Refused {
+    let (wait, max_hold) = (Nanos::from_secs(seconds), Nanos::from_secs(600));
+    Refused::NotHeld(NotHeld { why: Why::Full, wait: Some(wait), max_hold, max_body_bytes: 1 << 20 })
+}
+
 const REASONS: [(ShedReason, &str); 6] = [
     (ShedReason::ClientFull, "client_queue_full"),
     (ShedReason::QueueFull, "queue_full"),
@@ -86,6 +93,7 @@ fn every_refusal() -> Vec<(Refused, u16, [&'static str; 3])> {
         (Refused::Shut { wait: Nanos::from_secs(7) }, 503, UNAVAILABLE),
         (Refused::Unavailable(Unavailable::Draining), 503, UNAVAILABLE),
         (Refused::NoAnswer, 503, UNAVAILABLE),
+        (not_held(40), 503, UNAVAILABLE),
         (Refused::Unauthenticated(NoClient::Keyless), 401, NO_KEY),
         (Refused::Unauthenticated(NoClient::UnknownKey), 401, NO_KEY),
         (HeadFault::Version.into(), 505, INVALID),
@@ -96,6 +104,7 @@ fn every_refusal() -> Vec<(Refused, u16, [&'static str; 3])> {
         (HeadFault::Framing.into(), 400, INVALID),
         (HeadFault::Connection.into(), 400, INVALID),
         (HeadFault::TwoCredentials.into(), 400, INVALID),
+        (HeadFault::Vouched.into(), 421, INVALID),
         (RouteFault::Spelling.into(), 400, INVALID),
         (RouteFault::Closed.into(), 403, FORBIDDEN),
         (RouteFault::Unknown.into(), 404, NOT_FOUND),
@@ -270,6 +279,46 @@ fn a_bound_of_the_queue_is_told_and_counted_under_its_own_name() {
 }
 
 #[test]
+fn no_room_for_a_body_is_told_and_counted_under_its_own_name() {
+    use crate::metrics::{Outcome, RefusedBy};
+
+    let refused = Refused::from(BodyFault::NoRoom);
+    assert_eq!((refused.reason(), refused.outcome()), (Some(RefusedBy::NoRoom), Outcome::NoRoom));
+    let (status, headers, _) = answer(&refused, Family::Ollama);
+    assert_eq!(status, StatusCode::TOO_MANY_REQUESTS);
+    assert_eq!(header(&headers, "x-corral-shed-reason"), Some("no_room"));
+    assert_eq!(header(&headers, "x-corral-retry"), Some("estimate"));
+    assert_eq!(header(&headers, "connection"), Some("close"), "its body is still on the way");
+    assert_eq!(header(&headers, "x-corral-queue-position"), None, "it never came to the queue");
+}
+
+#[test]
+fn only_a_limit_says_in_the_list_of_limits_when_to_come_back() {
+    let standing = Standing {
+        limit: limit(),
+        unit: Unit::Requests,
+        quota: 60,
+        window_seconds: Some(60),
+        used: 0,
+        remaining: 60,
+        capacity: 60,
+        next: Nanos::ZERO,
+        full: Nanos::ZERO,
+        pods: NonZeroU32::MIN,
+    };
+    let told = |refused: &Refused| {
+        let (dice, standings) = (Dice::new(), std::slice::from_ref(&standing));
+        let context = Context { family: Family::OpenAi, request_id: "r-1", standings, dice: &dice };
+        header(refuse(refused, &context).headers(), "ratelimit").map(str::to_owned)
+    };
+    for refused in [shed(ShedReason::WaitTooLong, 40_000), BodyFault::NoRoom.into()] {
+        assert_eq!(told(&refused).as_deref(), Some("\"per-client.requests\";r=60"), "{refused:?}");
+    }
+    let limited = limited(Unit::Requests, exact(1970));
+    assert_eq!(told(&limited).as_deref(), Some("\"per-client.requests\";r=60;t=0"));
+}
+
+#[test]
 fn estimates_are_spread_and_never_told_short_and_above_two_minutes_nobody_is_to_sleep() {
     let mut seen = Vec::new();
     for _ in 0..200 {
@@ -328,6 +377,8 @@ fn a_share_of_a_split_limit_and_a_spoilt_connection_close() {
         (limited(Unit::Requests, split), true),
         (limited(Unit::Requests, exact(1000)), false),
         (HeadFault::Framing.into(), true),
+        (HeadFault::Vouched.into(), true),
+        (not_held(40), false),
         (BodyFault::TooSlow.into(), true),
         (Refused::Unavailable(Unavailable::Draining), true),
         (Refused::Unavailable(Unavailable::OllamaDown), false),
@@ -336,6 +387,19 @@ fn a_share_of_a_split_limit_and_a_spoilt_connection_close() {
         let (_, headers, _) = answer(&refused, Family::Ollama);
         assert_eq!(header(&headers, "connection"), closes.then_some("close"), "{refused:?}");
     }
+}
+
+#[test]
+fn whoever_is_not_held_is_told_what_is_left_of_the_start_and_never_less() {
+    for _ in 0..100 {
+        let (_, headers, _) = answer(&not_held(40), Family::OpenAi);
+        let seconds: u64 = header(&headers, "retry-after").unwrap().parse().unwrap();
+        assert!((40..=48).contains(&seconds), "{seconds}");
+        assert_eq!(header(&headers, "x-corral-retry"), Some("estimate"));
+        assert_eq!(header(&headers, "x-should-retry"), None);
+    }
+    let (_, headers, _) = answer(&not_held(121), Family::OpenAi);
+    assert_eq!(header(&headers, "x-should-retry"), Some("false"), "nobody sleeps that long without a word");
 }
 
 #[test]

@@ -215,6 +215,17 @@ impl Endpoint {
         Err(RouteFault::Method { allow })
     }
 
+    /// Whether an activator holds it until there is a pod, and so asks for one. Health checks of load balancers ask for the
+    /// rest: that wakes no pool and keeps none awake.
+    pub(crate) fn is_held(&self) -> bool {
+        self.path != "/" && self.action != Action::Limits
+    }
+
+    /// Whether it is held and no work, such as a list of models.
+    pub(crate) fn is_look(&self) -> bool {
+        self.is_held() && self.action != Action::Infer
+    }
+
     /// What of a body says which runner is needed. Ollama's compatibility APIs have no say in it.
     pub(crate) fn reads(&self) -> Reads {
         match (self.family, self.class) {
@@ -256,6 +267,19 @@ mod tests {
                 }
             }
         }
+    }
+
+    #[test]
+    fn a_health_check_wakes_nobody_and_a_list_is_no_work() {
+        let all = || ENDPOINTS.iter().chain([&ONE_MODEL]);
+        let paths = |is: fn(&Endpoint) -> bool| -> Vec<&str> {
+            all().filter(|endpoint| is(endpoint)).map(|endpoint| endpoint.path).collect()
+        };
+        assert_eq!(paths(|endpoint| !endpoint.is_held()), ["/", "/corral/v1/limits"]);
+        assert_eq!(
+            paths(Endpoint::is_look),
+            ["/api/tags", "/api/version", "/api/ps", "/v1/models", "/api/show", "/v1/models/"]
+        );
     }
 
     #[test]

@@ -21,6 +21,9 @@ pub struct ProxySettings {
     /// The most client connections at one time. Default 10,000, less where memory is scarce; at the bound a new one is
     /// closed at once.
     pub max_connections: usize,
+    /// The most of them from one address (of IPv6: one /64) that is no trusted proxy. Default all of them in a pod, a
+    /// quarter in an activator; at the bound a new one is closed at once.
+    pub max_connections_each: usize,
     /// How long a request head may take, from its first byte. Default 10 s.
     pub head_timeout: Duration,
     /// How long a connection may stay idle. Default 75 s: no common scrape or probe interval.
@@ -56,6 +59,7 @@ impl ProxySettings {
             max_body_bytes: 32 << 20,
             body_budget_bytes: 256 << 20,
             max_connections: 10_000,
+            max_connections_each: usize::MAX,
             head_timeout: Duration::from_secs(10),
             idle_timeout: Duration::from_secs(75),
             body_timeout: Duration::from_mins(2),

@@ -14,8 +14,12 @@ pub const MAX_REPORT_BYTES: usize = 4096;
 pub const MAX_DIRECTIVE_BYTES: usize = 1024 * 1024;
 /// How long [`Directive::relief`] holds, from when the pod hears of it. Without a fresh one the pod is ready again.
 pub const RELIEF_LEASE: Duration = Duration::from_secs(10);
+/// How long [`Directive::retire`] holds, from when the pod hears of it. Without a fresh one the pod is ready again.
+pub const RETIRE_LEASE: Duration = Duration::from_secs(10);
 /// The most [`Report::off_gpu`] names.
 pub const MAX_OFF_GPU: usize = 4;
+/// The most [`Report::models`] names.
+pub const MAX_MODELS: usize = 8;
 
 /// What the leading operator tells one pod. The position (term, sequence) that orders it is in its envelope.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -33,6 +37,10 @@ pub struct Directive {
     /// Whether the pod may be out of its Service for its load, for [`RELIEF_LEASE`].
     #[serde(default, skip_serializing_if = "is_false")]
     pub relief: bool,
+    /// Whether the pod is to leave its Service because it is chosen to go, for [`RETIRE_LEASE`]: it finishes what it has
+    /// and refuses nobody for it. False ends it at once. It is not kept on disk.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub retire: bool,
 }
 
 #[expect(clippy::trivially_copy_pass_by_ref, reason = "serde hands a reference")]
@@ -53,6 +61,10 @@ pub enum ServePermission {
 /// What a pod answers.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase")]
+#[expect(
+    clippy::struct_excessive_bools,
+    reason = "what is on the wire stays: each is one answer to one question"
+)]
 pub struct Report {
     /// The pool the pod belongs to.
     pub pool: PoolRef,
@@ -78,6 +90,9 @@ pub struct Report {
     /// Whether it is out of its Service for its load, or would be.
     #[serde(default)]
     pub relief: Relief,
+    /// Whether it obeys an order to leave its Service because it is chosen to go, now.
+    #[serde(default, skip_serializing_if = "is_false")]
+    pub retiring: bool,
     /// Whether the pod has begun to drain.
     pub draining: bool,
     /// The longest that a drain which has begun still takes, in milliseconds.
@@ -86,6 +101,9 @@ pub struct Report {
     /// Models that are loaded, and not wholly on the GPU, of a pod that has one; at most [`MAX_OFF_GPU`].
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub off_gpu: Vec<OffGpu>,
+    /// Models that are loaded, each name cut at 128 bytes; at most [`MAX_MODELS`], and no more than fit the report.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub models: Vec<String>,
     /// Marks one life of the process: counters start at 0 when it changes.
     pub epoch: u64,
     /// What has happened since the epoch began.
@@ -127,23 +145,51 @@ pub struct PlanState {
 }
 
 /// Counts since the epoch began; each only grows within it.
+///
+/// All but `looks` are about requests for inference (chat, generate, embed): what needs no slot, such as `/api/tags`, is in
+/// none of them. A request is one arrival however often Ollama is sent it, and a long list to embed is one however many parts it
+/// is sent in:
+///
+/// | what becomes of it | `arrivals` | `retries` | `policy_rejects` | `capacity_rejects` | `completions` |
+/// | --- | --- | --- | --- | --- | --- |
+/// | Ollama answers it in full, with success | 1 | if it says so | | | 1 |
+/// | it waits or runs | 1 | if it says so | | | |
+/// | its client leaves, Ollama fails it, or a drain cuts it | 1 | if it says so | | | |
+/// | the queue refuses it: full, wait too long, pushed out, timed out, deadline | 1 | if it says so | | 1 | |
+/// | a limit refuses it as it comes: by its head or its body, for now (429) or for ever (400) | 1 | | 1 | | |
+/// | a limit that it waits for refuses it in the end | 1 | if it says so | 1, then | | |
+/// | refused for something else: no such endpoint, a bad head or body, no API key, no room for its body, 503 | | | | | |
+///
+/// So what a window has asked of a pool is `arrivals - policy_rejects`, less those retries that ask once more for what the
+/// queue has refused: `min(retries, capacity_rejects)`, summed over all pods first, for a retry may come to another one.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Serialize, Deserialize)]
 #[serde(rename_all = "camelCase", default)]
 pub struct Counters {
-    /// Inference requests that reached the limits.
+    /// Requests about which limits and queue have decided, whatever they said.
     pub arrivals: u64,
-    /// Answers completed by Ollama.
+    /// Of the arrivals that no limit refused as they came, those that say that they are a retry: their
+    /// `x-stainless-retry-count` is above 0.
+    pub retries: u64,
+    /// Requests that Ollama has answered in full, with success.
     pub completions: u64,
-    /// Refused because the queue was full or the wait too long.
+    /// Requests that the queue has refused, on arrival or after a wait; one each.
     pub capacity_rejects: u64,
-    /// Refused by a limit.
+    /// Requests that a limit has refused; one each.
     pub policy_rejects: u64,
-    /// Milliseconds that slots were held, summed over slots.
+    /// Milliseconds that slots were held, summed over slots; counted when a slot comes back, whatever became of its
+    /// request. Slots that are held still are not in it.
     pub slot_millis: u64,
+    /// Requests that ended with a slot, which so came back; whatever became of them. One each, however often it had one
+    /// before; 0 of a sidecar that does not count them.
+    pub releases: u64,
     /// Tokens of prompts that were charged.
     pub tokens_in: u64,
     /// Tokens of answers that were charged.
     pub tokens_out: u64,
+    /// Requests that an activator would hold and that ask for no slot, such as lists of models; also those that a limit
+    /// refuses, for an activator knows none. They are no work: they only say that a pool is in use. 0 of a sidecar that does
+    /// not count them.
+    pub looks: u64,
 }
 
 /// How things stand at the moment of the report.
@@ -165,4 +211,53 @@ pub struct Gauges {
     pub predicted_wait_ms: u64,
     /// The load index in thousandths: at 1000 one more request would wait as long as any may, or be refused.
     pub load_permille: u32,
+}
+
+#[cfg(test)]
+mod tests {
+    use serde_json::{Value, json};
+
+    use super::*;
+
+    fn pool() -> PoolRef {
+        PoolRef { namespace: "llm".into(), name: "chat".into() }
+    }
+
+    #[test]
+    fn a_directive_that_orders_nothing_new_is_what_older_sidecars_know() {
+        let serve = ServePermission::Granted;
+        let plain = Directive { pool: pool(), plan: None, divisor: 2, serve, relief: false, retire: false };
+        let written = json!({ "pool": pool(), "divisor": 2, "serve": "Granted" });
+        assert_eq!(serde_json::to_value(&plain).unwrap(), written);
+        assert_eq!(serde_json::from_value::<Directive>(written).unwrap(), plain);
+        let ordered = serde_json::to_value(Directive { retire: true, ..plain }).unwrap();
+        assert_eq!(ordered.get("retire"), Some(&Value::Bool(true)));
+    }
+
+    #[test]
+    fn a_report_of_an_older_sidecar_says_that_it_does_not_retire_and_names_no_models() {
+        let older = json!({
+            "pool": pool(), "planVersions": [1], "divisor": 2, "serve": "Granted", "ableToServe": true, "ready": true,
+            "draining": false, "epoch": 7, "counters": { "arrivals": 3, "completions": 2 }, "gauges": {},
+        });
+        let report: Report = serde_json::from_value(older).unwrap();
+        assert_eq!((report.retiring, report.models.len(), report.counters.retries), (false, 0, 0));
+        assert_eq!((report.counters.arrivals, report.counters.completions, report.counters.looks), (3, 2, 0));
+        let written = serde_json::to_value(&report).unwrap();
+        assert!(written.get("retiring").is_none() && written.get("models").is_none(), "{written}");
+    }
+
+    #[test]
+    fn a_report_of_a_newer_sidecar_is_read_as_far_as_this_build_understands() {
+        let newer = json!({
+            "pool": pool(), "planVersions": [1], "divisor": 2, "serve": "Granted", "ableToServe": true, "ready": false,
+            "reason": "Retiring", "retiring": true, "moonPhase": "full", "draining": false, "models": ["tiny:latest"],
+            "epoch": 7, "counters": { "retries": 1, "tides": 2 }, "gauges": { "moons": 1 },
+        });
+        let report: Report = serde_json::from_value(newer).unwrap();
+        assert_eq!(
+            (report.retiring, report.models, report.counters.retries),
+            (true, vec!["tiny:latest".into()], 1)
+        );
+    }
 }

@@ -7,17 +7,23 @@
 //! ```text
 //! operator ── Signed<Directive> ──▶ sidecar
 //! operator ◀── Signed<Report> ──── sidecar
+//! operator ── Signed<Duty> ──▶ activator ── Forwarded, a header ──▶ sidecar
+//! operator ◀── Signed<Holding> ── activator
 //! plan Secret, key plan.v1.json ── kubelet mount ──▶ sidecar
 //! ```
 
+pub mod activation;
 pub mod api_key;
 pub mod exchange;
+pub mod forwarded;
 pub mod plan;
 pub mod ports;
 pub mod signature;
 
+pub use activation::{Backend, Duty, Holding};
 pub use api_key::KeyDigester;
 pub use exchange::{Counters, Directive, Gauges, OffGpu, PlanState, Relief, Report, ServePermission};
+pub use forwarded::{Forwarded, NotForwarded, RequestLine};
 pub use plan::{
     Action, AdaptiveDoc, Algorithm, ApiKeyDoc, BadKeyPart, CostModel, EndpointClass, EndpointPriorityDoc,
     ExceedDoc, ExemptDoc, HeaderDoc, IdentityDoc, KeyPart, LimitDoc, Mode, Oversize, PLAN_VERSION, PathDoc,

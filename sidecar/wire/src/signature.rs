@@ -4,6 +4,7 @@
 //! (term, sequence) is behind. The body travels as the very text that was signed, so that no two JSON writers have to
 //! agree. Bodies are signed, not encrypted: they hold no secret.
 
+use std::borrow::Cow;
 use std::fmt;
 
 use hmac::{Hmac, Mac};
@@ -141,10 +142,22 @@ impl PoolKeys {
         body: String,
     ) -> Signed {
         let mut signed = Signed { pod_uid: pod_uid.to_owned(), position, answers, body, mac: String::new() };
-        if let Some(mac) = self.keys.first().and_then(|key| keyed(key, domain, &signed)) {
-            signed.mac = hex::encode(mac.finalize().into_bytes());
+        if let Some(mac) = self.mac(domain, &parts(&signed)) {
+            signed.mac = hex::encode(mac);
         }
         signed
+    }
+
+    /// The signature over these parts for one purpose, by the key that signs.
+    pub(crate) fn mac<P: AsRef<[u8]>>(&self, domain: &str, parts: &[P]) -> Option<[u8; 32]> {
+        let mac = keyed(self.keys.first()?, domain, parts)?;
+        Some(mac.finalize().into_bytes().into())
+    }
+
+    /// Whether a key of the pool made this signature over these parts for this purpose.
+    pub(crate) fn genuine<P: AsRef<[u8]>>(&self, domain: &str, parts: &[P], mac: &[u8]) -> bool {
+        let by = |key: &Vec<u8>| keyed(key, domain, parts).is_some_and(|own| own.verify_slice(mac).is_ok());
+        self.keys.iter().any(by)
     }
 
     /// Opens a message: the pod must be `pod_uid`, and a report must answer `answers`. Whether its position is high
@@ -156,9 +169,7 @@ impl PoolKeys {
         signed: &Signed,
     ) -> Result<T, VerifyError> {
         let mac = hex::decode(&signed.mac).map_err(|_| VerifyError::BadSignature)?;
-        let genuine =
-            |key: &Vec<u8>| keyed(key, T::DOMAIN, signed).is_some_and(|m| m.verify_slice(&mac).is_ok());
-        if !self.keys.iter().any(genuine) {
+        if !self.genuine(T::DOMAIN, &parts(signed), &mac) {
             return Err(VerifyError::BadSignature);
         }
         if signed.pod_uid != pod_uid {
@@ -174,18 +185,23 @@ impl PoolKeys {
     }
 }
 
+/// All of a message that is signed.
+fn parts(signed: &Signed) -> [Cow<'_, [u8]>; 4] {
+    let (position, answers) = (place(Some(signed.position)), place(signed.answers));
+    [signed.pod_uid.as_bytes().into(), position.into(), answers.into(), signed.body.as_bytes().into()]
+}
+
 /// Every part goes in behind its length, so that no two different messages have the same bytes.
-fn keyed(key: &[u8], domain: &str, signed: &Signed) -> Option<Hmac<Sha256>> {
+fn keyed<P: AsRef<[u8]>>(key: &[u8], domain: &str, parts: &[P]) -> Option<Hmac<Sha256>> {
     let mut mac = Hmac::<Sha256>::new_from_slice(key).ok()?;
     let mut part = |bytes: &[u8]| {
         mac.update(&(bytes.len() as u64).to_be_bytes());
         mac.update(bytes);
     };
     part(domain.as_bytes());
-    part(signed.pod_uid.as_bytes());
-    part(&place(Some(signed.position)));
-    part(&place(signed.answers));
-    part(signed.body.as_bytes());
+    for bytes in parts {
+        part(bytes.as_ref());
+    }
     Some(mac)
 }
 
@@ -206,7 +222,14 @@ mod tests {
 
     fn directive() -> Directive {
         let pool = PoolRef { namespace: "llm".into(), name: "chat".into() };
-        Directive { pool, plan: None, divisor: 2, serve: ServePermission::Granted, relief: false }
+        Directive {
+            pool,
+            plan: None,
+            divisor: 2,
+            serve: ServePermission::Granted,
+            relief: false,
+            retire: false,
+        }
     }
 
     #[test]

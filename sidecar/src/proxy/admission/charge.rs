@@ -105,7 +105,6 @@ impl Charge {
             };
             let overdue = || self.core.lock().limiter.overdue(ticket, now);
             if let Some(refusal) = deadline.filter(|deadline| *deadline <= now).and_then(|_| overdue()) {
-                self.core.tally().policy_rejected();
                 return Err(refusal);
             }
             let again = now.plus(blocked.wait.unwrap_or(LOOK_AGAIN).max(SOONEST));

@@ -56,7 +56,7 @@ impl Entered {
     pub(crate) fn enter(core: &Arc<Core>, head: &HeadFacts) -> Result<Self, Refusal> {
         let now = core.clock().now();
         let entered = core.lock().limiter.enter(head, now);
-        let ticket = entered.inspect_err(|_| core.tally().policy_rejected())?;
+        let ticket = entered.inspect_err(|_| core.tally().turned_away(head.endpoint))?;
         Ok(Self { charge: Charge::new(core, ticket) })
     }
 
@@ -75,7 +75,7 @@ impl Entered {
             delay => queue.book(id, claim.flow, 0).map(|()| Arrived::Booked(now.plus(delay))),
         });
         let shedding = |shed| Shedding::plain(shed, Nanos::ZERO);
-        let Decided { id, terms, arrived, .. } = decided.map_err(|error| denied(&core, error, shedding))?;
+        let Decided { id, terms, arrived, .. } = decided.map_err(|error| denied(error, shedding))?;
         if terms.hold_up() {
             self.charge.take_back(id);
             let _booked = Booked { core: &core, id };
@@ -92,7 +92,6 @@ impl Entered {
     /// Decides every limit, by what the request will probably cost, and the queue's arrival.
     pub(crate) fn queue(mut self, want: Want, estimate: Usage) -> Result<Place, Denied> {
         let core = Arc::clone(&self.charge.core);
-        core.tally().arrived();
         let now = core.clock().now();
         let body = BodyFacts { model: Some(&want.runner.model), estimate, ..BodyFacts::default() };
         let mut came = None;
@@ -100,9 +99,10 @@ impl Entered {
             came = Some(want::band(claim, terms));
             hall.arrive(queue, (id, &want), (claim, terms), now)
         });
+        core.tally().decided(&decided, want.is_retry);
         let decided = decided.map_err(|error| {
             let came = Came { at: now, band: came.unwrap_or(Band::Standard), due: want.due };
-            denied(&core, error, |shed| Shedding::new(shed, Nanos::ZERO, &came))
+            denied(error, |shed| Shedding::new(shed, Nanos::ZERO, &came))
         })?;
         self.charge.reserve(estimate);
         Ok(Place::new(self.charge, Box::new(want), decided, now))
@@ -116,20 +116,11 @@ impl Entered {
     }
 }
 
-fn denied(core: &Core, error: CommitError<Shed>, shedding: impl FnOnce(Shed) -> Shedding) -> Denied {
+fn denied(error: CommitError<Shed>, shedding: impl FnOnce(Shed) -> Shedding) -> Denied {
     match error {
-        CommitError::Refused(refusal) => {
-            core.tally().policy_rejected();
-            Denied::Limit(refusal)
-        }
-        CommitError::Oversized(oversized) => {
-            core.tally().policy_rejected();
-            Denied::Oversized(oversized)
-        }
-        CommitError::Arrival(shed) => {
-            core.tally().capacity_rejected();
-            Denied::Shed(shedding(shed))
-        }
+        CommitError::Refused(refusal) => Denied::Limit(refusal),
+        CommitError::Oversized(oversized) => Denied::Oversized(oversized),
+        CommitError::Arrival(shed) => Denied::Shed(shedding(shed)),
     }
 }
 
@@ -152,6 +143,8 @@ pub(crate) struct Passed {
 
 #[cfg(test)]
 mod action_tests;
+#[cfg(test)]
+mod count_tests;
 #[cfg(test)]
 mod fair_tests;
 #[cfg(test)]

@@ -104,6 +104,9 @@ impl Drop for Slot {
             state.dispatch(now);
         }
         self.core.tally().slot_held(held);
+        if self.held_since.is_some() {
+            self.core.tally().released();
+        }
         self.waited(WaitEnd::Cancelled, now);
     }
 }

@@ -70,6 +70,7 @@ pub(super) fn want(name: &str) -> Want {
         slot_time: Nanos::from_secs(1),
         bytes: 0,
         due: None,
+        is_retry: false,
     }
 }
 

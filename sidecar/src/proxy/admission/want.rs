@@ -19,6 +19,8 @@ pub(crate) struct Want {
     pub(crate) bytes: u64,
     /// When its client gives up, if it says so.
     pub(crate) due: Option<Due>,
+    /// It says that it asks once more for what was refused before.
+    pub(crate) is_retry: bool,
 }
 
 /// A claim of somebody of whom nothing is known.

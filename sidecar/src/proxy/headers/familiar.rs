@@ -1,10 +1,11 @@
 //! The scarcest bucket of a unit under the names that SDKs know: `x-ratelimit-*` as `OpenAI` has them, on every answer,
 //! and `anthropic-ratelimit-*` on `/v1/messages`.
 
-use corral_limiter::{Nanos, Retry, Standing, Unit};
+use corral_limiter::{Nanos, Standing, Unit};
 use http::header::HeaderName;
 use http::{HeaderMap, HeaderValue};
 
+use super::Reset;
 use crate::clock;
 use crate::proxy::route::Family;
 use crate::proxy::wording;
@@ -49,13 +50,13 @@ static ANTHROPIC: [Trio; 4] = [
     trio!(anthropic & [Unit::OutputTokens], "output-tokens"),
 ];
 
-pub(super) fn insert(out: &mut HeaderMap, standings: &[Standing], refused: Option<&Retry>, family: Family) {
+pub(super) fn insert(out: &mut HeaderMap, standings: &[Standing], reset: Reset<'_>, family: Family) {
     for trio in &OPENAI {
-        trio.insert(out, standings, refused, wording::duration);
+        trio.insert(out, standings, reset, wording::duration);
     }
     if family == Family::Anthropic {
         for trio in &ANTHROPIC {
-            trio.insert(out, standings, refused, clock::date_after);
+            trio.insert(out, standings, reset, clock::date_after);
         }
     }
 }
@@ -66,7 +67,7 @@ impl Trio {
         &self,
         out: &mut HeaderMap,
         standings: &[Standing],
-        refused: Option<&Retry>,
+        reset: Reset<'_>,
         written: fn(Nanos) -> String,
     ) {
         let Some(scarcest) = standings.iter().find(|standing| self.units.contains(&standing.unit)) else {
@@ -74,7 +75,7 @@ impl Trio {
         };
         out.insert(&self.limit, HeaderValue::from(scarcest.quota));
         out.insert(&self.remaining, HeaderValue::from(scarcest.remaining));
-        let reset = scarcest.reset(refused).map(written).map(HeaderValue::try_from);
+        let reset = reset.of(scarcest).map(written).map(HeaderValue::try_from);
         if let Some(Ok(reset)) = reset {
             out.insert(&self.reset, reset);
         }

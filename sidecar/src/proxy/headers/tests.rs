@@ -22,9 +22,9 @@ fn standing(unit: Unit, quota: u64, remaining: u64, full: Nanos) -> Standing {
     }
 }
 
-fn told(standings: &[Standing], refused: Option<&Retry>, family: Family) -> HeaderMap {
+fn told(standings: &[Standing], reset: Reset<'_>, family: Family) -> HeaderMap {
     let mut out = HeaderMap::new();
-    insert(&mut out, standings, refused, family);
+    insert(&mut out, standings, reset, family);
     out
 }
 
@@ -45,7 +45,7 @@ fn how_the_client_stands_is_a_structured_list_in_the_order_given() {
         standing(Unit::SlotSeconds, 30, 1, Nanos::from_secs(9)),
         standing(Unit::Queued, 4, 3, Nanos::ZERO),
     ];
-    let headers = told(&standings, Some(&exact(1970)), Family::Ollama);
+    let headers = told(&standings, Reset::Refused(&exact(1970)), Family::Ollama);
     let policy = r#""per-client.requests";q=60;w=60, "per-client.concurrency";q=4;qu="concurrent-requests", "per-client.inputTokens";q=4000;w=60;qu="input-tokens", "per-client.slotSeconds";q=30;w=60;qu="slot-seconds""#;
     assert_eq!(header(&headers, "ratelimit-policy"), Some(policy));
     let limit = r#""per-client.requests";r=0;t=2, "per-client.concurrency";r=3, "per-client.inputTokens";r=17;t=2, "per-client.slotSeconds";r=1;t=2"#;
@@ -55,9 +55,9 @@ fn how_the_client_stands_is_a_structured_list_in_the_order_given() {
 #[test]
 fn eight_limits_are_told_and_none_without_any() {
     let many = vec![standing(Unit::Requests, 60, 1, Nanos::ZERO); 20];
-    let headers = told(&many, None, Family::Ollama);
+    let headers = told(&many, Reset::Full, Family::Ollama);
     assert_eq!(header(&headers, "ratelimit").unwrap().split(", ").count(), 8);
-    assert!(told(&[], None, Family::Anthropic).is_empty());
+    assert!(told(&[], Reset::Full, Family::Anthropic).is_empty());
 }
 
 #[test]
@@ -68,7 +68,7 @@ fn sdks_are_told_of_the_scarcest_bucket_of_requests_and_of_tokens() {
         standing(Unit::Tokens, 4000, 3999, Nanos::from_secs(1)),
         standing(Unit::Requests, 1000, 999, Nanos::from_secs(1)),
     ];
-    let headers = told(&standings, None, Family::OpenAi);
+    let headers = told(&standings, Reset::Full, Family::OpenAi);
     for (name, value) in [
         ("x-ratelimit-limit-requests", "60"),
         ("x-ratelimit-remaining-requests", "9"),
@@ -88,7 +88,7 @@ fn the_anthropic_api_has_its_own_names_and_dates() {
         standing(Unit::OutputTokens, 500, 5, Nanos::from_secs(360)),
         standing(Unit::Requests, 60, 0, Nanos::from_secs(9)),
     ];
-    let headers = told(&standings, Some(&exact(1000)), Family::Anthropic);
+    let headers = told(&standings, Reset::Refused(&exact(1000)), Family::Anthropic);
     for (name, value) in [
         ("anthropic-ratelimit-requests-limit", "60"),
         ("anthropic-ratelimit-requests-remaining", "0"),
@@ -100,4 +100,16 @@ fn the_anthropic_api_has_its_own_names_and_dates() {
     assert_eq!(header(&headers, "anthropic-ratelimit-input-tokens-limit"), None);
     let reset = header(&headers, "anthropic-ratelimit-requests-reset").unwrap();
     assert!(reset.parse::<jiff::Timestamp>().is_ok() && reset.ends_with('Z'), "{reset}");
+}
+
+#[test]
+fn what_something_else_than_a_limit_refused_is_told_what_is_left_and_no_time() {
+    let standings =
+        [standing(Unit::Requests, 60, 60, Nanos::ZERO), standing(Unit::Tokens, 4000, 0, Nanos::from_secs(9))];
+    let headers = told(&standings, Reset::Untold, Family::Anthropic);
+    let limit = r#""per-client.requests";r=60, "per-client.tokens";r=0"#;
+    assert_eq!(header(&headers, "ratelimit"), Some(limit));
+    assert_eq!(header(&headers, "x-ratelimit-remaining-requests"), Some("60"));
+    assert_eq!(header(&headers, "anthropic-ratelimit-tokens-remaining"), Some("0"));
+    assert!(!headers.keys().any(|name| name.as_str().contains("reset")), "{headers:?}");
 }

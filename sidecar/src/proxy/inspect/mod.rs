@@ -42,7 +42,10 @@ pub(crate) enum BodyFault {
     TooSlow,
     #[error("the request body is malformed or was cut short")]
     Broken,
-    #[error("too many request bodies are being held at this moment")]
+    #[error(
+        "The requests that this pod holds at this moment leave no room for the body of this one. Send less at one time. \
+         Retry in about 1s."
+    )]
     NoRoom,
 }
 

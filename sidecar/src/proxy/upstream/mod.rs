@@ -17,6 +17,7 @@ use http::{Request, Response, StatusCode};
 use hyper::body::Incoming;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
+use socket2::{SockRef, TcpKeepalive};
 use tokio::net::TcpStream;
 use tokio::task::AbortHandle;
 use tokio::time::timeout;
@@ -57,6 +58,8 @@ pub(crate) struct Upstream {
     connect_timeout: Duration,
     pool: Pool,
     metrics: Arc<Metrics>,
+    /// After so long without a sign of the other side a connection is given up; none: never.
+    lost_after: Option<Duration>,
 }
 
 /// A connection that carries one exchange. Dropped instead of given back: cut.
@@ -67,7 +70,18 @@ pub(crate) struct Lease {
 
 impl Upstream {
     pub(crate) fn new(address: SocketAddr, connect_timeout: Duration, metrics: Arc<Metrics>) -> Self {
-        Self { address, connect_timeout, pool: Pool::default(), metrics }
+        Self { address, connect_timeout, pool: Pool::default(), metrics, lost_after: None }
+    }
+
+    /// The same over a network, where the other side can go without a word. It is the kernel of the other side that is
+    /// asked: one that works for minutes before its first byte is not lost.
+    pub(crate) fn lost_after(self, silence: Duration) -> Self {
+        Self { lost_after: Some(silence), ..self }
+    }
+
+    /// Where it leads.
+    pub(crate) fn address(&self) -> SocketAddr {
+        self.address
     }
 
     /// Sends a request and waits for the head of its answer.
@@ -110,6 +124,9 @@ impl Upstream {
             _ => NoAnswer::Unreachable(error),
         })?;
         stream.set_nodelay(true).map_err(NoAnswer::Unreachable)?;
+        if let Some(silence) = self.lost_after {
+            give_up_after(silence, &stream).map_err(NoAnswer::Unreachable)?;
+        }
         let mut builder = http1::Builder::new();
         builder.max_header_size(MAX_HEAD);
         let (sender, connection) = builder.handshake(TokioIo::new(stream)).await.map_err(NoAnswer::Ended)?;
@@ -119,6 +136,16 @@ impl Upstream {
         });
         Ok(Lease { sender, driver: driver.abort_handle() })
     }
+}
+
+/// Asks after half of the time, and twice until the end of it; what is sent has as long to be acknowledged.
+fn give_up_after(silence: Duration, stream: &TcpStream) -> io::Result<()> {
+    let socket = SockRef::from(stream);
+    let asks = TcpKeepalive::new().with_time(silence / 2).with_interval(silence / 4).with_retries(2);
+    socket.set_tcp_keepalive(&asks)?;
+    #[cfg(target_os = "linux")]
+    socket.set_tcp_user_timeout(Some(silence))?;
+    Ok(())
 }
 
 impl Drop for Lease {

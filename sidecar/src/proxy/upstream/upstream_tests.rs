@@ -75,3 +75,16 @@ async fn a_refused_connection_is_told_apart() {
     let upstream = Upstream::new(nobody, Duration::from_secs(1), Arc::default());
     assert!(matches!(exchange(&upstream).await, Err(NoAnswer::Refused(_))));
 }
+
+#[tokio::test]
+async fn connections_over_a_network_are_given_up_when_the_other_side_is_lost() {
+    let (address, _) = server(usize::MAX).await;
+    let stream = TcpStream::connect(address).await.unwrap();
+    give_up_after(Duration::from_secs(20), &stream).unwrap();
+    let socket = SockRef::from(&stream);
+    assert!(socket.keepalive().unwrap());
+    assert_eq!(socket.tcp_keepalive_time().unwrap(), Duration::from_secs(10));
+    assert_eq!(socket.tcp_user_timeout().unwrap(), Some(Duration::from_secs(20)));
+    let upstream = Upstream::new(address, Duration::from_secs(1), Arc::default());
+    exchange(&upstream.lost_after(Duration::from_secs(20))).await.unwrap();
+}
