@@ -40,6 +40,9 @@ pub enum ApplyError {
     /// Another process leads, or may.
     #[error("this process does not lead")]
     NotLeading,
+    /// It was decided otherwise while this was on its way.
+    #[error("it was decided otherwise meanwhile: nothing is written")]
+    Overtaken,
     /// The API server refused, or was not there.
     #[error("the API server: {}", said(.0))]
     Kube(#[source] Box<kube::Error>),
@@ -52,6 +55,15 @@ impl From<kube::Error> for ApplyError {
     fn from(error: kube::Error) -> Self {
         Self::Kube(Box::new(error))
     }
+}
+
+/// What an object is written on, and on nothing else.
+#[derive(Clone, Copy)]
+pub struct Only<'a> {
+    /// The resource version that was looked at.
+    pub version: &'a str,
+    /// Whether it is still wanted; asked at the last moment, after all else that takes time.
+    pub still: &'a (dyn Fn() -> bool + Sync),
 }
 
 /// A kind that is applied: it lies in a namespace and is known at compile time.
@@ -100,6 +112,17 @@ impl Writer {
     /// Makes the object `wanted`, which the object with the UID `owner` controls; what the server holds afterwards.
     /// Nothing is sent when it holds all of it already, and nothing else where nothing else may be.
     pub async fn apply<K: Kind>(&self, owner: &str, wanted: Value) -> Result<K, ApplyError> {
+        self.apply_on(owner, wanted, None).await
+    }
+
+    /// The same, and only while the object is of this resource version, if one is given: what was decided by the sight of
+    /// it must not be done to what it has become. A conflict is for the caller to look again.
+    pub async fn apply_on<K: Kind>(
+        &self,
+        owner: &str,
+        wanted: Value,
+        only: Option<Only<'_>>,
+    ) -> Result<K, ApplyError> {
         let (namespace, name) = (text(&wanted, "/metadata/namespace"), text(&wanted, "/metadata/name"));
         let api: Api<K> = Api::namespaced(self.client(), &namespace);
         let live = api.get_opt(&name).await?;
@@ -120,6 +143,12 @@ impl Writer {
         if let Some(uid) = live.as_ref().and_then(|live| live.meta().uid.clone()) {
             set(&mut wanted, "uid", json!(uid));
         }
+        if let Some(Only { version, still }) = only {
+            if !still() {
+                return Err(ApplyError::Overtaken);
+            }
+            set(&mut wanted, "resourceVersion", json!(version));
+        }
         let params = PatchParams { force: live.is_some(), ..PatchParams::apply(MANAGER) };
         let applied = api.patch(&name, &params, &Patch::Apply(&wanted)).await?;
         self.heal(&api, applied, &wanted).await
@@ -136,6 +165,23 @@ impl Writer {
         self.must_lead()?;
         let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
         Ok(api.patch(name, &params, &Patch::Merge(&patch)).await?)
+    }
+
+    /// Sets annotations of the very object with this UID, which others own; null takes one away. One that is gone needs none.
+    pub async fn annotate<K: Kind>(
+        &self,
+        (namespace, name): (&str, &str),
+        uid: &str,
+        annotations: &Value,
+    ) -> Result<(), ApplyError> {
+        self.must_lead()?;
+        let api: Api<K> = Api::namespaced(self.client(), namespace);
+        let patch = json!({"metadata": {"uid": uid, "annotations": annotations}});
+        let params = PatchParams { field_manager: Some(MANAGER.to_owned()), ..PatchParams::default() };
+        match api.patch_metadata(name, &params, &Patch::Merge(&patch)).await {
+            Err(kube::Error::Api(status)) if status.code == 404 => Ok(()),
+            patched => Ok(patched.map(drop)?),
+        }
     }
 
     /// Makes an object that is not there yet.

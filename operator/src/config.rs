@@ -1,6 +1,6 @@
 //! Settings: every flag and environment variable of the operator, read here and nowhere else.
 
-use std::net::SocketAddr;
+use std::net::{AddrParseError, SocketAddr};
 use std::time::Duration;
 
 use clap::Parser;
@@ -28,6 +28,9 @@ pub struct Settings {
     /// Where `/livez`, `/readyz` and `/metrics` are answered.
     #[arg(long, env = "CORRAL_LISTEN", default_value = "[::]:8080", value_name = "ADDRESS:PORT")]
     pub listen: SocketAddr,
+    /// Where KEDA's external scaler is answered, in gRPC without TLS, by the replica that leads. Empty, the default: nowhere.
+    #[arg(long, env = "CORRAL_KEDA_LISTEN", default_value = "", value_parser = listen, value_name = "ADDRESS:PORT")]
+    pub keda_listen: Listen,
     /// How the log is written, to standard error.
     #[arg(long, env = "CORRAL_LOG_FORMAT", value_enum, default_value = "json")]
     pub log_format: LogFormat,
@@ -40,6 +43,13 @@ pub struct Settings {
 pub const PARALLEL_RECONCILES: u16 = 8;
 /// Events of one object within this time make one reconcile. Short, for a policy must be everywhere within 2 s.
 pub const DEBOUNCE: Duration = Duration::from_millis(50);
+
+/// Where to listen, if anywhere.
+pub type Listen = Option<SocketAddr>;
+
+fn listen(text: &str) -> Result<Listen, AddrParseError> {
+    if text.is_empty() { Ok(None) } else { text.parse().map(Some) }
+}
 
 impl Settings {
     /// The namespaces to work in; none for all.
@@ -65,5 +75,17 @@ mod tests {
     fn no_namespace_means_all_and_each_counts_once() {
         assert_eq!(scopes(""), [None]);
         assert_eq!(scopes("b,a,b"), [Some("a".to_owned()), Some("b".to_owned())]);
+    }
+
+    #[test]
+    fn keda_is_answered_only_where_an_address_says_so() {
+        let read = |address: &str| {
+            let args = ["x", "--sidecar-image", "s", "--keda-listen", address];
+            Settings::try_parse_from(args).map(|settings| settings.keda_listen)
+        };
+        assert_eq!(Settings::try_parse_from(["x", "--sidecar-image", "s"]).unwrap().keda_listen, None);
+        assert_eq!(read("").unwrap(), None);
+        assert_eq!(read("[::]:9090").unwrap(), Some(SocketAddr::from(([0_u16; 8], 9090))));
+        assert!(read("9090").is_err());
     }
 }

@@ -4,11 +4,13 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corral_crds::{OllamaPool, RateLimitPolicy};
+use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::Pod;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use kube::core::DeserializeGuard;
 use kube::runtime::reflector::{ObjectRef, Store};
 
+use crate::activation::Activations;
 use crate::apply::Writer;
 use crate::backoff::Backoff;
 use crate::clock::SharedClock;
@@ -18,6 +20,10 @@ use crate::metrics::Metrics;
 use crate::policy::record::Records;
 use crate::pool::build::Defaults;
 use crate::pool::shortage::Shortages;
+use crate::pool::validate::ValidPool;
+use crate::scaling::Scalings;
+use crate::scaling::moment::Present;
+use crate::scaling::observe::DeploymentSeen;
 
 /// A pool as it is watched: one that cannot be read stalls no other.
 pub type GuardedPool = DeserializeGuard<OllamaPool>;
@@ -33,6 +39,8 @@ pub struct Stores {
     pub policies: Store<GuardedPolicy>,
     /// The pods of pools.
     pub pods: Store<Pod>,
+    /// The pods of their activators.
+    pub activators: Store<Pod>,
 }
 
 /// How soon one that waits for the stores asks again.
@@ -47,7 +55,8 @@ impl Stores {
 
     async fn filled(&self) {
         let (policies, pools) = (self.policies.wait_until_ready(), self.pools.wait_until_ready());
-        let all = futures::future::try_join3(policies, pools, self.pods.wait_until_ready()).await;
+        let (pods, activators) = (self.pods.wait_until_ready(), self.activators.wait_until_ready());
+        let all = futures::future::try_join4(policies, pools, pods, activators).await;
         // A store whose writer is gone says so at once, and never fills: what was never seen is not acted on.
         if all.is_err() {
             std::future::pending::<()>().await;
@@ -61,12 +70,16 @@ pub struct Context {
     pub writer: Writer,
     /// What is watched.
     pub stores: Stores,
-    /// The exchange with the pods.
+    /// The exchange with the pods and activators.
     pub exchange: Exchange,
     /// What each pool's plan came from.
     pub records: Records,
     /// How many pods of each pool are missing for want of a node.
     pub shortages: Shortages,
+    /// What is held for pools that go to zero.
+    pub activations: Activations,
+    /// How many pods each pool has and should have.
+    pub scalings: Scalings,
     /// Tells users what happened.
     pub events: Events,
     /// The time.
@@ -82,6 +95,13 @@ pub struct Context {
 }
 
 impl Context {
+    /// Takes the Deployment of a pool as it is now.
+    pub fn saw(&self, pool: &ValidPool, deployment: Option<&Deployment>) {
+        let present = Present { now: self.clock.now(), wall: self.clock.wall() };
+        let seen = deployment.map(|deployment| DeploymentSeen::of(deployment, present));
+        self.scalings.saw(&pool.reference(), seen);
+    }
+
     /// The time of day, as conditions write it.
     pub fn time(&self) -> Time {
         Time(self.clock.wall())
@@ -99,7 +119,8 @@ mod tests {
         let (pools, mut pool_writer) = reflector::store();
         let (policies, mut policy_writer) = reflector::store();
         let (pods, mut pod_writer) = reflector::store();
-        let stores = Stores { pools, policies, pods };
+        let (activators, mut activator_writer) = reflector::store();
+        let stores = Stores { pools, policies, pods, activators };
         let waiting: Vec<_> = (0..3)
             .map(|_| {
                 let stores = stores.clone();
@@ -110,6 +131,7 @@ mod tests {
         pool_writer.apply_watcher_event(&watcher::Event::InitDone);
         policy_writer.apply_watcher_event(&watcher::Event::InitDone);
         pod_writer.apply_watcher_event(&watcher::Event::InitDone);
+        activator_writer.apply_watcher_event(&watcher::Event::InitDone);
         for waiter in waiting {
             tokio::time::timeout(Duration::from_secs(1), waiter).await.unwrap().unwrap();
         }

@@ -16,44 +16,24 @@ use k8s_openapi::NamespaceResourceScope;
 use k8s_openapi::api::apps::v1::Deployment;
 use k8s_openapi::api::core::v1::{Pod, Service};
 use k8s_openapi::api::policy::v1::PodDisruptionBudget;
-use kube::api::{Api, PartialObjectMeta};
+use kube::api::PartialObjectMeta;
 use kube::runtime::controller::{self, Controller};
 use kube::runtime::reflector::ObjectRef;
 use kube::runtime::watcher;
-use kube::{Client, Resource, ResourceExt};
+use kube::{Resource, ResourceExt};
 use tokio::time::interval;
 
 use crate::config::{DEBOUNCE, PARALLEL_RECONCILES};
 use crate::context::{Context, GuardedPolicy, GuardedPool, Stores};
 use crate::error::Error;
 use crate::key_watches::KeyWatches;
-use crate::names::POOL_LABEL;
+use crate::names::{ACTIVATOR_LABEL, POOL_LABEL};
+use crate::scope::Scope;
 use crate::watches::{self, Seen, Watch, Watched};
-use crate::{policy, pool};
+use crate::{policy, pool, scaling};
 
 /// How often what belongs to pools that are gone is dropped.
 const SWEEP: Duration = Duration::from_secs(5);
-
-/// Where one set of controllers works.
-#[derive(Clone)]
-pub struct Scope {
-    /// The API server.
-    pub client: Client,
-    /// The namespace; none for all.
-    pub namespace: Option<String>,
-}
-
-impl Scope {
-    fn api<K>(&self) -> Api<K>
-    where
-        K: Resource<DynamicType = (), Scope = NamespaceResourceScope>,
-    {
-        match &self.namespace {
-            Some(namespace) => Api::namespaced(self.client.clone(), namespace),
-            None => Api::all(self.client.clone()),
-        }
-    }
-}
 
 /// The watches of a scope. The stores fill as long as [`run`] is polled.
 pub struct Watches {
@@ -62,20 +42,28 @@ pub struct Watches {
     pools: Watch<GuardedPool>,
     policies: Watch<GuardedPolicy>,
     pods: Watch<Pod>,
+    activators: Watch<Pod>,
 }
 
 /// Opens the watches of a scope.
 pub fn watch(scope: &Scope) -> Watches {
     let (pools, pool_events) = watches::kept(scope.api(), watcher::Config::default());
     let (policies, policy_events) = watches::kept(scope.api(), watcher::Config::default());
-    let (pods, pod_events) = watches::kept(scope.api(), ours());
-    let stores = Stores { pools, policies, pods };
-    Watches { stores, pools: pool_events, policies: policy_events, pods: pod_events }
+    let (pods, pod_events) = watches::kept(scope.api(), named_by(POOL_LABEL));
+    let (activators, activator_events) = watches::kept(scope.api(), named_by(ACTIVATOR_LABEL));
+    let stores = Stores { pools, policies, pods, activators };
+    Watches {
+        stores,
+        pools: pool_events,
+        policies: policy_events,
+        pods: pod_events,
+        activators: activator_events,
+    }
 }
 
-/// Selects what belongs to a pool.
-fn ours() -> watcher::Config {
-    watcher::Config::default().labels(POOL_LABEL)
+/// Selects what belongs to a pool by a label that names it.
+fn named_by(label: &str) -> watcher::Config {
+    watcher::Config::default().labels(label)
 }
 
 /// That something happened to an object of a pool is enough to know: what it is now is read when it is needed.
@@ -83,25 +71,27 @@ fn noticed<K>(scope: &Scope) -> Watch<PartialObjectMeta<K>>
 where
     K: Resource<DynamicType = (), Scope = NamespaceResourceScope> + Watched,
 {
-    watches::noticed(scope.api(), ours())
+    watches::noticed(scope.api(), named_by(POOL_LABEL))
 }
 
 /// Runs the controllers of a scope for as long as it is polled.
 pub async fn run(scope: Scope, watches: Watches, ctx: Arc<Context>) {
-    let Watches { stores, pools, policies, pods } = watches;
+    let Watches { stores, pools, policies, pods, activators } = watches;
     let (wake_pool, woken_pools) = unbounded();
     let (wake_policy, woken_policies) = unbounded();
     let (key_watches, keyed_pools) = (KeyWatches::default(), stores.pools.clone());
     let wake = Wake { stores, pools: wake_pool, policies: wake_policy, keys: key_watches.clone() };
-    let wake_keyed = wake.clone();
+    let (wake_keyed, wake_sized) = (wake.clone(), wake.clone());
     tokio::join!(
         run_pools(wake.by_pools(pools), woken_pools, &ctx),
         run_policies(wake.by_policies(policies), woken_policies, &ctx),
-        wake.by_owned(pods),
-        wake.by_owned(noticed::<Deployment>(&scope)),
-        wake.by_owned(noticed::<Service>(&scope)),
-        wake.by_owned(noticed::<PodDisruptionBudget>(&scope)),
+        wake.by_owned(POOL_LABEL, pods),
+        wake.by_owned(ACTIVATOR_LABEL, activators),
+        wake.by_owned(POOL_LABEL, noticed::<Deployment>(&scope)),
+        wake.by_owned(POOL_LABEL, noticed::<Service>(&scope)),
+        wake.by_owned(POOL_LABEL, noticed::<PodDisruptionBudget>(&scope)),
         key_watches.run(scope.client.clone(), keyed_pools, move |pool| wake_keyed.pool(pool)),
+        scaling::run::run(scope.clone(), Arc::clone(&ctx), move |pool| wake_sized.pool(pool)),
         sweep(&ctx, scope.namespace.as_deref()),
     );
 }
@@ -167,6 +157,9 @@ async fn sweep(ctx: &Context, namespace: Option<&str>) {
         let exists = |pool: &PoolRef| ctx.stores.pools.get(&pool_ref(pool)).is_some();
         ctx.records.retain(|pool| !here(pool) || exists(pool));
         ctx.shortages.retain(|pool| !here(pool) || exists(pool));
+        ctx.scalings.retain(|pool| !here(pool) || exists(pool));
+        ctx.metrics.retain(|pool| !here(pool) || exists(pool));
+        ctx.activations.retain(|pool| !here(pool) || exists(pool));
         ctx.exchange.retain(|pool| !here(pool) || exists(pool));
     }
 }
@@ -231,11 +224,14 @@ impl Wake {
         })
     }
 
-    /// What belongs to a pool wakes it.
-    async fn by_owned<K: Resource<DynamicType = ()> + Send + 'static>(&self, objects: Watch<K>) {
+    /// What belongs to a pool, as a label says, wakes it.
+    async fn by_owned<K>(&self, label: &'static str, objects: Watch<K>)
+    where
+        K: Resource<DynamicType = ()> + Send + 'static,
+    {
         let wake = self.clone();
         let woken = self.by(objects, move |object| {
-            let Some(pool) = object.labels().get(POOL_LABEL) else { return };
+            let Some(pool) = object.labels().get(label) else { return };
             wake.pool(ObjectRef::new(pool).within(&object.namespace().unwrap_or_default()));
         });
         woken.for_each(|_| ready(())).await;

@@ -67,6 +67,7 @@ impl Error {
             Self::Pool(_) | Self::Build(_) | Self::Revision(_) | Self::Plan(NoPlan::Never(_)) => {
                 Class::Invalid
             }
+            Self::Apply(ApplyError::Overtaken) => Class::Conflict,
             Self::Apply(ApplyError::Kube(error)) | Self::Kube(error) if is_conflict(error) => Class::Conflict,
             // A name that is taken may become free without a word.
             _ => Class::Transient,
@@ -91,7 +92,12 @@ impl Error {
             | Self::Random(_)
             | Self::Plan(NoPlan::Json(_))
             | Self::Json(_) => Some(Reason::Failed),
-            Self::Apply(ApplyError::OwnerGone(_) | ApplyError::NotLeading | ApplyError::Json(_))
+            Self::Apply(
+                ApplyError::OwnerGone(_)
+                | ApplyError::NotLeading
+                | ApplyError::Overtaken
+                | ApplyError::Json(_),
+            )
             | Self::Timeout => None,
         }
     }
@@ -103,6 +109,7 @@ impl Error {
             Self::Build(_) => "invalid_template",
             Self::Revision(_) => "revision",
             Self::Apply(ApplyError::Foreign { .. }) => "name_conflict",
+            Self::Apply(ApplyError::Overtaken) => "overtaken",
             Self::Apply(_) | Self::Kube(_) => "api",
             Self::Keys(..) => "keys",
             Self::Random(_) | Self::Json(_) => "internal",

@@ -3,6 +3,7 @@
 use std::collections::HashMap;
 use std::sync::Arc;
 
+use corral_crds::status::ScalingDecision;
 use k8s_openapi::api::core::v1::ObjectReference;
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Condition;
 use kube::Client;
@@ -55,34 +56,51 @@ impl Events {
         }
     }
 
+    /// Tells of a change of a pool's size.
+    pub async fn scaled(&self, about: &ObjectReference, decision: &ScalingDecision) {
+        let ScalingDecision { from, to, message, .. } = decision;
+        let note = cut(&format!("from {from} to {to}: {message}"));
+        let reason = if to > from { "ScaledUp" } else { "ScaledDown" };
+        self.publish(about, (EventType::Normal, reason, "Scale"), note).await;
+    }
+
     async fn send(&self, about: &ObjectReference, condition: &Condition) {
         let note = cut(&format!("{}={}: {}", condition.type_, condition.status, condition.message));
+        let kind = if is_warning(condition) { EventType::Warning } else { EventType::Normal };
+        self.publish(about, (kind, &condition.reason, "Reconcile"), note).await;
+    }
+
+    async fn publish(
+        &self,
+        about: &ObjectReference,
+        (type_, reason, action): (EventType, &str, &str),
+        note: String,
+    ) {
         let recorder = self.recorder(&note);
-        let event = Event {
-            type_: if is_warning(condition) { EventType::Warning } else { EventType::Normal },
-            reason: condition.reason.clone(),
-            note: Some(note),
-            action: "Reconcile".to_owned(),
-            secondary: None,
-        };
+        let (reason, action) = (reason.to_owned(), action.to_owned());
+        let event = Event { type_, reason, note: Some(note), action, secondary: None };
         if let Err(error) = recorder.publish(&event, about).await {
             tracing::debug!(%error, "an event was not sent");
         }
     }
 }
 
-/// What is on its way is no news, nor that nothing has ever been wrong.
+/// What is on its way is no news, nor that nothing has ever been wrong, nor what comes and goes with a pool's load: each change
+/// of its size is told by itself.
 fn is_news(condition: &Condition, old: Option<&Condition>) -> bool {
     match condition.reason.as_str() {
-        "Reconciling" | "Starting" | "RollingOut" | "UpToDate" => false,
-        "AllOnGPU" => old.is_some(),
+        "Reconciling" | "Starting" | "RollingOut" | "UpToDate" | "Disabled" | "External"
+        | "DesiredWithinRange" | "TooFewReplicas" | "RolloutInProgress" => false,
+        "AllOnGPU" | "ScalingActive" | "ReportsHeard" => old.is_some(),
         _ => true,
     }
 }
 
-/// Most conditions say that something is as it should be; one says that it is not.
+/// Most conditions say that something is as it should be; some say that it is not.
 fn is_warning(condition: &Condition) -> bool {
-    let wrong = if condition.type_ == "GPUFallback" { "True" } else { "False" };
+    let says_wrong =
+        ["GPUFallback", "ScalingLimited", "AutoscalingConflict"].contains(&condition.type_.as_str());
+    let wrong = if says_wrong { "True" } else { "False" };
     condition.status == wrong
 }
 

@@ -4,9 +4,12 @@
 //! watch ─▶ observe ─▶ validate ─▶ build ─▶ apply ─▶ status
 //!                        (pure)    (pure)
 //! exchange ─▶ every pool pod: Directive out, Report back ─▶ divisor (pure), Programmed n/m
+//! scaling  ─▶ how many pods, and who goes (pure) ─▶ deletion costs, orders to retire
+//! keda     ◀─ a KEDA that asks how much a pool has to do
 //! ```
 //! Only the leader acts ([`lease`]). Only [`apply`] and [`pool::apply`] change objects other than a status.
 
+pub mod activation;
 pub mod admin;
 pub mod apply;
 pub mod backoff;
@@ -20,8 +23,10 @@ pub mod error;
 pub mod events;
 pub mod exchange;
 pub mod freshness;
+pub mod keda;
 pub mod key_watches;
 pub mod lease;
+pub mod listeners;
 pub mod listmap;
 pub mod metrics;
 pub mod names;
@@ -29,4 +34,6 @@ pub mod policy;
 pub mod pool;
 pub mod rbac;
 pub mod run;
+pub mod scaling;
+pub mod scope;
 pub mod watches;

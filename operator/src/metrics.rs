@@ -1,8 +1,13 @@
-//! Every metric of the operator. Labels are of small, fixed sets: never a name of an object.
+//! Every metric of the operator. Labels are of small, fixed sets, and never a name of an object but for those that
+//! `sizes` bounds.
+
+mod sizes;
 
 use std::fmt::Error;
 use std::time::Duration;
 
+use corral_scaler::Decision;
+use corral_wire::PoolRef;
 use prometheus_client::encoding::EncodeLabelSet;
 use prometheus_client::encoding::text::encode;
 use prometheus_client::metrics::counter::Counter;
@@ -10,6 +15,8 @@ use prometheus_client::metrics::family::Family;
 use prometheus_client::metrics::gauge::Gauge;
 use prometheus_client::metrics::histogram::{Histogram, exponential_buckets};
 use prometheus_client::registry::{Registry, Unit};
+
+use sizes::Sizes;
 
 #[derive(Debug, Clone, PartialEq, Eq, Hash, EncodeLabelSet)]
 struct Kind {
@@ -30,6 +37,7 @@ pub struct Metrics {
     leader: Gauge,
     reconciles: Durations,
     failures: Family<Failure, Counter>,
+    sizes: Sizes,
 }
 
 impl Default for Metrics {
@@ -61,7 +69,8 @@ impl Metrics {
             "Reconciles that failed, by kind and error",
             failures.clone(),
         );
-        Self { registry, leader, reconciles, failures }
+        let sizes = Sizes::registered(&mut registry);
+        Self { registry, leader, reconciles, failures, sizes }
     }
 
     /// Notes whether this process leads.
@@ -75,6 +84,16 @@ impl Metrics {
         if let Some(error) = error {
             self.failures.get_or_create(&Failure { kind, error }).inc();
         }
+    }
+
+    /// Notes what was decided of a pool's size, and how long that took.
+    pub fn sized(&self, pool: &PoolRef, decision: &Decision, took: Duration) {
+        self.sizes.note(pool, decision, took);
+    }
+
+    /// Forgets pools that are gone.
+    pub fn retain(&self, keep: impl Fn(&PoolRef) -> bool) {
+        self.sizes.retain(keep);
     }
 
     /// All of them as text.

@@ -14,12 +14,18 @@ pub const APPLIED: &str = "corral.dev/applied";
 pub const TERM: &str = "corral.dev/term";
 /// On a pool, written by users: with a value that it never had, its pods are rendered anew by the operator that runs.
 pub const UPDATE: &str = "corral.dev/update";
+/// On a pod: which of them the ReplicaSet's controller deletes first, the lowest; Kubernetes' own annotation.
+pub const DELETION_COST: &str = "controller.kubernetes.io/pod-deletion-cost";
 /// On a Deployment: the revision that its pod template is of.
 pub const REVISION_LABEL: &str = "corral.dev/revision";
+/// On the pods of activators: the name of their pool.
+pub const ACTIVATOR_LABEL: &str = "corral.dev/activator";
 /// The container that clients reach.
 pub const SIDECAR: &str = "limiter";
 /// The container that runs models.
 pub const OLLAMA: &str = "ollama";
+/// The container of an activator's pod.
+pub const ACTIVATOR: &str = "activator";
 /// The key of the plan Secret that holds D.
 pub const DIVISOR_KEY: &str = "divisor";
 /// The key of the key Secret that is made first. The greatest name signs, so that a rotation adds a greater one.
@@ -38,6 +44,16 @@ pub fn plan_secret(pool: &str) -> String {
 /// The Secret that holds a pool's keys.
 pub fn key_secret(pool: &str) -> String {
     format!("{pool}-key")
+}
+
+/// The activator's objects.
+pub fn activator(pool: &str) -> String {
+    format!("{pool}-activator")
+}
+
+/// What selects the pods of a pool's activator.
+pub fn activator_selector(pool: &str) -> BTreeMap<String, String> {
+    [(ACTIVATOR_LABEL.to_owned(), pool.to_owned())].into()
 }
 
 /// What selects a pool's pods.

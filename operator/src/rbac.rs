@@ -20,17 +20,22 @@ const fn grant(group: &'static str, resource: &'static str, verbs: &'static [&'s
 
 /// In every namespace with pools. Secrets are read and watched one by one, by their names, and never listed: RBAC cannot know
 /// the names that pools give, so the rule covers the namespace's Secrets.
-pub const POOLS: [Grant; 11] = [
-    grant("", "pods", &["list", "watch"]),
+pub const POOLS: [Grant; 15] = [
+    grant("", "pods", &["list", "patch", "watch"]),
     grant("", "secrets", &["create", "get", "patch", "watch"]),
     grant("", "services", &["create", "get", "list", "patch", "watch"]),
     grant("apps", "controllerrevisions", &["create", "delete", "get", "list"]),
     grant("apps", "deployments", &["create", "get", "list", "patch", "watch"]),
+    grant("autoscaling", "horizontalpodautoscalers", &["list"]),
     grant("corral.dev", "ollamapools", &["get", "list", "watch"]),
     grant("corral.dev", "ollamapools/status", &["patch"]),
     grant("corral.dev", "ratelimitpolicies", &["get", "list", "watch"]),
     grant("corral.dev", "ratelimitpolicies/status", &["patch"]),
+    grant("discovery.k8s.io", "endpointslices", &["create", "get", "patch"]),
+    // Where an admission plugin asks for it before endpoints may have addresses of their own.
+    grant("discovery.k8s.io", "endpointslices/restricted", &["create"]),
     grant("events.k8s.io", "events", &["create", "patch"]),
+    grant("keda.sh", "scaledobjects", &["list"]),
     grant("policy", "poddisruptionbudgets", &["create", "get", "list", "patch", "watch"]),
 ];
 

@@ -10,20 +10,24 @@ use kube::{Client, Config};
 use tokio::net::TcpListener;
 use tower::timeout::TimeoutLayer;
 
+use crate::activation::Activations;
 use crate::admin::{self, Readiness};
 use crate::apply::Writer;
 use crate::backoff::Backoff;
 use crate::clock::{SharedClock, SystemClock};
 use crate::config::Settings;
 use crate::context::Context;
-use crate::controllers::{self, Scope};
+use crate::controllers;
 use crate::events::Events;
 use crate::exchange::{Exchange, transport::Transport};
+use crate::keda;
 use crate::lease::{Lease, LeaseSettings};
 use crate::metrics::Metrics;
 use crate::policy::record::Records;
 use crate::pool::build::Defaults;
 use crate::pool::shortage::Shortages;
+use crate::scaling::Scalings;
+use crate::scope::Scope;
 
 /// For the head of an answer of the API server: one that hangs must not hold a pool's reconcile up for long. Watches answer
 /// at once, and go on for as long as they like.
@@ -92,16 +96,32 @@ async fn serve(
     lease.acquire().await;
     tracing::info!("leading");
     metrics.leads(true);
+    let keda = keda_listener(settings).await?;
     tokio::select! {
         () = lease.keep() => anyhow::bail!("the lead was lost"),
-        () = lead(settings, parts, lease, metrics) => anyhow::bail!("the controllers ended"),
+        () = lead(settings, parts, (lease, metrics), keda) => anyhow::bail!("the controllers ended"),
     }
 }
 
-async fn lead(settings: &Settings, parts: &Parts, lease: &Arc<Lease>, metrics: &Arc<Metrics>) {
+/// Where KEDA is answered. Only who leads listens.
+async fn keda_listener(settings: &Settings) -> anyhow::Result<Option<TcpListener>> {
+    let Some(address) = settings.keda_listen else { return Ok(None) };
+    let listener = TcpListener::bind(address).await;
+    listener.map(Some).with_context(|| format!("cannot listen on {address} for KEDA"))
+}
+
+async fn lead(
+    settings: &Settings,
+    parts: &Parts,
+    (lease, metrics): (&Arc<Lease>, &Arc<Metrics>),
+    keda: Option<TcpListener>,
+) {
     let exchange = Exchange::new(Arc::clone(&parts.transport), Arc::clone(lease), Arc::clone(&parts.clock));
+    let activations =
+        Activations::new(Arc::clone(&parts.transport), Arc::clone(lease), Arc::clone(&parts.clock));
     let events = Events::new(parts.client.clone(), parts.identity.clone());
-    let scopes = settings.scopes().into_iter().map(|namespace| {
+    let (mut contexts, mut scopes) = (Vec::new(), Vec::new());
+    for namespace in settings.scopes() {
         let scope = Scope { client: parts.client.clone(), namespace };
         let watches = controllers::watch(&scope);
         let ctx = Arc::new(Context {
@@ -110,6 +130,8 @@ async fn lead(settings: &Settings, parts: &Parts, lease: &Arc<Lease>, metrics: &
             exchange: exchange.clone(),
             records: Records::default(),
             shortages: Shortages::default(),
+            activations: activations.clone(),
+            scalings: Scalings::default(),
             events: events.clone(),
             clock: Arc::clone(&parts.clock),
             defaults: Defaults { sidecar_image: settings.sidecar_image.clone() },
@@ -117,7 +139,13 @@ async fn lead(settings: &Settings, parts: &Parts, lease: &Arc<Lease>, metrics: &
             pool_failures: Backoff::default(),
             policy_failures: Backoff::default(),
         });
-        controllers::run(scope, watches, ctx)
-    });
-    tokio::join!(join_all(scopes), exchange.run());
+        contexts.push(Arc::clone(&ctx));
+        scopes.push(controllers::run(scope, watches, ctx));
+    }
+    let told = async {
+        if let Some(listener) = keda {
+            keda::run(listener, contexts, Arc::clone(lease)).await;
+        }
+    };
+    tokio::join!(join_all(scopes), exchange.run(), told);
 }

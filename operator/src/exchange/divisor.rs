@@ -4,7 +4,7 @@
 //! all; it is told to serve once every counted pod has taken that D, or 5 s have passed over the silent ones, and the
 //! plan Secret holds it too. D falls when a pod is gone. Pure: time and facts are handed in.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeSet, HashSet};
 use std::time::Duration;
 
 /// How long a raise waits for acknowledgements before it goes on without the silent.
@@ -47,7 +47,8 @@ pub struct Count {
 impl Count {
     /// Takes one step. `led_for` is how long this leader leads, `stored` the D of the plan Secret, 0 while unknown.
     pub fn step(&mut self, now: Duration, led_for: Duration, stored: u32, pods: &[PodFacts]) -> Orders {
-        self.granted.retain(|uid| pods.iter().any(|pod| pod.uid == *uid));
+        let existing: HashSet<&str> = pods.iter().map(|pod| pod.uid.as_str()).collect();
+        self.granted.retain(|uid| existing.contains(uid.as_str()));
         let serving = pods.iter().filter(|pod| pod.serves).map(|pod| pod.uid.clone());
         self.granted.extend(serving);
         let newcomers: Vec<&PodFacts> = pods.iter().filter(|pod| self.is_newcomer(pod)).collect();

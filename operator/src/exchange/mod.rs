@@ -1,23 +1,27 @@
-//! The exchange: the leader tells every pool pod what holds, each 2 s and at once on news, and hears how it is.
+//! The exchange: the leader tells every pool pod what holds, each 2 s and at once on news, and hears how it is. Activators
+//! are told the plan in the same way: [`peer`] says what they have no part in.
 //!
-//! One task a pod, so that a slow one holds nobody up; at most [`PARALLEL`] calls at one time. All that is decided is in
+//! One task a peer, so that a slow one holds nobody up; at most [`PARALLEL`] calls at one time. All that is decided is in
 //! [`pool`] and [`divisor`], which are pure; here is only who calls when. Nothing here writes to Kubernetes: what
 //! must be written (D, a term, a sequence) is told to the reconciler as a [`Standing`] that changed.
 
 pub mod divisor;
 pub mod draining;
+pub mod load;
+pub mod peer;
 pub mod pool;
 pub mod programmed;
 pub mod relief;
 pub mod transport;
 
-use std::collections::HashMap;
+use std::collections::{BTreeSet, HashMap};
 use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
+use corral_scaler::Heard;
 use corral_wire::{OffGpu, PlanState, PoolRef, Signed};
-use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::channel::mpsc::UnboundedReceiver;
 use parking_lot::Mutex;
 use tokio::sync::{Semaphore, watch};
 use tokio::task::AbortHandle;
@@ -25,14 +29,17 @@ use tokio::time::{interval, sleep};
 
 use crate::clock::{SharedClock, jittered};
 use crate::lease::Lease;
+use crate::listeners::Listeners;
 use draining::Draining;
-use pool::{Offer, PodSight, PoolState};
-use programmed::Programmed;
+use load::PoolLoad;
+use peer::PodSight;
+use pool::{Cause, Offer, PoolState};
+use programmed::{Programmed, out_of_reach, programmed};
 use transport::{Link, Transport};
 
 /// The most calls at one time, over all pools.
 pub const PARALLEL: usize = 64;
-/// From one call of a pod to the next, when there is no news; jittered.
+/// From one call of a peer to the next, when there is no news; jittered.
 pub const EVERY: Duration = Duration::from_secs(2);
 /// How often what follows from time alone is worked out.
 const TICK: Duration = Duration::from_millis(500);
@@ -44,6 +51,8 @@ pub struct Standing {
     pub plan: PlanState,
     /// How far it has come.
     pub programmed: Programmed,
+    /// Which pods run and do not answer, if none does.
+    pub out_of_reach: Option<String>,
     /// D, which the plan Secret must hold before newcomers may serve.
     pub divisor: u32,
     /// The term in use.
@@ -72,7 +81,8 @@ struct Inner {
     lease: Arc<Lease>,
     clock: SharedClock,
     pools: Mutex<HashMap<PoolRef, Entry>>,
-    listeners: Mutex<Vec<UnboundedSender<PoolRef>>>,
+    listeners: Listeners,
+    stirred: Listeners,
     led_since: Mutex<Option<Duration>>,
     permits: Semaphore,
 }
@@ -91,7 +101,8 @@ impl Exchange {
             lease,
             clock,
             pools: Mutex::default(),
-            listeners: Mutex::default(),
+            listeners: Listeners::default(),
+            stirred: Listeners::default(),
             led_since: Mutex::default(),
             permits: Semaphore::new(PARALLEL),
         };
@@ -100,12 +111,35 @@ impl Exchange {
 
     /// Names every pool whose standing changes from now on.
     pub fn changes(&self) -> UnboundedReceiver<PoolRef> {
-        let (sender, receiver) = unbounded();
-        self.inner.listeners.lock().push(sender);
-        receiver
+        self.inner.listeners.listen()
     }
 
-    /// Sets what a pool's pods are told from now on.
+    /// Names every pool one of whose pods says, from now on, what the size of the pool should be looked at for.
+    pub fn stirs(&self) -> UnboundedReceiver<PoolRef> {
+        self.inner.stirred.listen()
+    }
+
+    /// Sets which of a pool's pods are told to retire, by their UIDs; it is news to them at once.
+    pub fn retire(&self, pool: &PoolRef, pods: BTreeSet<String>) {
+        let mut pools = self.inner.pools.lock();
+        let Some(entry) = pools.get_mut(pool) else { return };
+        if entry.state.take_retirement(pods) {
+            entry.news.send_replace(());
+        }
+    }
+
+    /// What the pods of a pool last said of their load, each with its UID.
+    pub fn heard(&self, pool: &PoolRef) -> Vec<(String, Heard)> {
+        self.inner.pools.lock().get(pool).map(|entry| entry.state.heard()).unwrap_or_default()
+    }
+
+    /// What the pods of a pool have to do now; none before anything was offered to it.
+    pub fn load(&self, pool: &PoolRef) -> Option<PoolLoad> {
+        let now = self.inner.clock.now();
+        self.inner.pools.lock().get(pool).map(|entry| entry.state.load(now))
+    }
+
+    /// Sets what a pool's pods and activators are told from now on.
     pub fn offer(&self, pool: &PoolRef, offer: Offer) {
         let mut pools = self.inner.pools.lock();
         let entry = pools.entry(pool.clone()).or_insert_with(|| Entry {
@@ -120,11 +154,11 @@ impl Exchange {
         self.settle(pool, entry);
     }
 
-    /// Sets which pods a pool has. A pool that nothing was offered for has none.
-    pub fn take_pods(&self, pool: &PoolRef, pods: Vec<PodSight>) {
+    /// Sets which pods and activators a pool has. A pool that nothing was offered for has none.
+    pub fn take_peers(&self, pool: &PoolRef, sights: Vec<PodSight>) {
         let mut pools = self.inner.pools.lock();
         let Some(entry) = pools.get_mut(pool) else { return };
-        if entry.state.take_pods(self.inner.clock.now(), pods) {
+        if entry.state.take_peers(self.inner.clock.now(), sights) {
             self.recast(pool, entry);
         }
         self.settle(pool, entry);
@@ -159,7 +193,7 @@ impl Exchange {
         }
     }
 
-    /// Starts and stops callers, so that there is one for each pod that can be called.
+    /// Starts and stops callers, so that there is one for each peer that can be called.
     fn recast(&self, pool: &PoolRef, entry: &mut Entry) {
         let wanted: HashMap<String, IpAddr> =
             entry.state.reachable().map(|(uid, ip)| (uid.to_owned(), ip)).collect();
@@ -179,7 +213,7 @@ impl Exchange {
         }
     }
 
-    /// Works D out, passes news on to the pods, and a changed standing to whoever listens.
+    /// Works D out, passes news on to the peers, and a changed standing to whoever listens.
     fn settle(&self, pool: &PoolRef, entry: &mut Entry) {
         let now = self.inner.clock.now();
         if entry.state.step(now, self.led_for(now)) {
@@ -188,8 +222,7 @@ impl Exchange {
         let standing = standing(&entry.state, now);
         if entry.told.as_ref() != Some(&standing) {
             entry.told = Some(standing);
-            let mut listeners = self.inner.listeners.lock();
-            listeners.retain(|listener| listener.unbounded_send(pool.clone()).is_ok());
+            self.inner.listeners.tell(pool);
         }
     }
 
@@ -235,17 +268,25 @@ impl Exchange {
         };
         let mut pools = self.inner.pools.lock();
         let Some(entry) = pools.get_mut(pool) else { return };
-        if let Err(error) = entry.state.hear(self.inner.clock.now(), uid, asked, &answer) {
+        let cause = entry.state.hear(self.inner.clock.now(), uid, asked, &answer).unwrap_or_else(|error| {
             tracing::warn!(pool = %pool.name, pod = uid, %error, "a report is not believed");
+            Cause::default()
+        });
+        if cause.stirs {
+            self.inner.stirred.tell(pool);
         }
-        self.settle(pool, entry);
+        if cause.settles {
+            self.settle(pool, entry);
+        }
     }
 }
 
 fn standing(state: &PoolState, now: Duration) -> Standing {
+    let stances = state.stances(now);
     Standing {
         plan: state.plan_state().clone(),
-        programmed: state.programmed(now),
+        programmed: programmed(&stances),
+        out_of_reach: out_of_reach(&stances),
         divisor: state.wanted_divisor(),
         term: state.term(),
         overtaken_by: state.overtaken_by(),

@@ -123,9 +123,11 @@ impl Permits {
             return None;
         }
         let asks = |pod: &&PodLoad| !pod.terminating && !pod.away && !self.grants.contains_key(&pod.uid);
-        let asking = pods.iter().filter(asks).filter(|pod| others_can_take_over(pods, pod));
-        let since = asking.filter_map(|pod| Some((*self.wanting.get(&pod.uid)?, pod.uid.as_str())));
-        since.min().map(|(_, uid)| uid.to_owned())
+        let asking = pods.iter().filter(asks);
+        // Nearly nobody wants it, and whoever does looks at all others.
+        let wanting = asking.filter_map(|pod| Some((*self.wanting.get(&pod.uid)?, pod)));
+        let since = wanting.filter(|(_, pod)| others_can_take_over(pods, pod));
+        since.map(|(since, pod)| (since, pod.uid.as_str())).min().map(|(_, uid)| uid.to_owned())
     }
 
     /// Grants that count: a pod that is away is counted as that, and one that terminates is not counted.

@@ -4,6 +4,7 @@ use std::fmt;
 use std::net::IpAddr;
 use std::time::Duration;
 
+use corral_wire::activation::{MAX_DUTY_BYTES, MAX_PATIENCE};
 use corral_wire::exchange::MAX_REPORT_BYTES;
 use futures::future::BoxFuture;
 use http_body_util::{BodyExt, Full, Limited};
@@ -16,6 +17,8 @@ use tokio::time::timeout;
 
 /// The longest that one call takes, connecting included.
 pub const DEADLINE: Duration = Duration::from_secs(1);
+/// The same of a call whose answer may be kept back.
+pub const DOOR_DEADLINE: Duration = MAX_PATIENCE.saturating_add(Duration::from_secs(5));
 /// The most bytes of an answer that are read: a report is text within text, where each quote takes two bytes.
 const MAX_ANSWER_BYTES: usize = 4 * MAX_REPORT_BYTES;
 
@@ -23,8 +26,8 @@ const MAX_ANSWER_BYTES: usize = 4 * MAX_REPORT_BYTES;
 #[derive(Debug, thiserror::Error)]
 pub enum CallError {
     /// No answer in time.
-    #[error("no answer within {} ms", DEADLINE.as_millis())]
-    Timeout,
+    #[error("no answer within {} ms", .0.as_millis())]
+    Timeout(Duration),
     /// No connection.
     #[error("cannot connect: {0}")]
     Connect(#[source] std::io::Error),
@@ -49,6 +52,10 @@ pub trait Link: Send {
 pub trait Transport: fmt::Debug + Send + Sync {
     /// The way to the pod at `ip`. Nothing is sent yet.
     fn link(&self, ip: IpAddr) -> Box<dyn Link>;
+
+    /// The same to the activator at `ip`, for duties: an answer may be kept back for up to
+    /// [`corral_wire::activation::MAX_PATIENCE`].
+    fn door(&self, ip: IpAddr) -> Box<dyn Link>;
 }
 
 /// The network.
@@ -60,20 +67,30 @@ pub struct Network {
 
 impl Transport for Network {
     fn link(&self, ip: IpAddr) -> Box<dyn Link> {
-        Box::new(Connection { ip, port: self.port, sender: None })
+        Box::new(Connection::new((ip, self.port), "/exchange", DEADLINE, MAX_ANSWER_BYTES))
+    }
+
+    fn door(&self, ip: IpAddr) -> Box<dyn Link> {
+        Box::new(Connection::new((ip, self.port), "/activation", DOOR_DEADLINE, MAX_DUTY_BYTES))
     }
 }
 
+/// A way that posts each message to one path.
 struct Connection {
     ip: IpAddr,
     port: u16,
+    path: &'static str,
+    deadline: Duration,
+    max_answer_bytes: usize,
     sender: Option<SendRequest<Full<Bytes>>>,
 }
 
 impl Link for Connection {
     fn call(&mut self, body: Bytes) -> BoxFuture<'_, Result<Bytes, CallError>> {
         Box::pin(async move {
-            let outcome = timeout(DEADLINE, self.exchange(body)).await.unwrap_or(Err(CallError::Timeout));
+            let outcome = timeout(self.deadline, self.exchange(body))
+                .await
+                .unwrap_or(Err(CallError::Timeout(self.deadline)));
             if outcome.is_err() {
                 // What may still be on its way must not answer the next call.
                 self.sender = None;
@@ -84,17 +101,27 @@ impl Link for Connection {
 }
 
 impl Connection {
+    /// To a path at an address. A call takes at most `deadline`, and of its answer so many bytes are read.
+    fn new(
+        (ip, port): (IpAddr, u16),
+        path: &'static str,
+        deadline: Duration,
+        max_answer_bytes: usize,
+    ) -> Self {
+        Self { ip, port, path, deadline, max_answer_bytes, sender: None }
+    }
+
     async fn exchange(&mut self, body: Bytes) -> Result<Bytes, CallError> {
         let request = self.request(body)?;
         let sender = self.sender().await?;
         let answer = sender.send_request(request).await.map_err(CallError::Http)?;
-        let body = Limited::new(answer.into_body(), MAX_ANSWER_BYTES).collect().await;
+        let body = Limited::new(answer.into_body(), self.max_answer_bytes).collect().await;
         body.map(http_body_util::Collected::to_bytes).map_err(CallError::Body)
     }
 
     fn request(&self, body: Bytes) -> Result<Request<Full<Bytes>>, CallError> {
         let host = std::net::SocketAddr::from((self.ip, self.port)).to_string();
-        let request = Request::post(Uri::from_static("/exchange"))
+        let request = Request::post(Uri::from_static(self.path))
             .header("host", host)
             .header("content-type", "application/json")
             .body(Full::new(body))?;
@@ -181,7 +208,7 @@ mod tests {
     #[tokio::test]
     async fn a_pod_that_hangs_costs_one_deadline_and_its_late_answer_is_not_the_next_ones() {
         let (mut link, _) = pod().await;
-        assert!(matches!(link.call("hang".into()).await, Err(CallError::Timeout)));
+        assert!(matches!(link.call("hang".into()).await, Err(CallError::Timeout(_))));
         assert_eq!(link.call("next".into()).await.unwrap(), "next");
     }
 

@@ -7,8 +7,10 @@ use corral_crds::merge::PolicyOutcome;
 use corral_crds::valid::Problem;
 use corral_limiter::Plan;
 use corral_wire::{PlanState, PoolRef};
-use futures::channel::mpsc::{UnboundedReceiver, UnboundedSender, unbounded};
+use futures::channel::mpsc::UnboundedReceiver;
 use parking_lot::Mutex;
+
+use crate::listeners::Listeners;
 
 /// What came of one policy in a pool's plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -50,7 +52,7 @@ impl Record {
 pub struct Records {
     all: Mutex<HashMap<PoolRef, Arc<Record>>>,
     terms: Mutex<HashMap<PoolRef, u64>>,
-    listeners: Mutex<Vec<UnboundedSender<PoolRef>>>,
+    listeners: Listeners,
 }
 
 impl Records {
@@ -64,7 +66,7 @@ impl Records {
         let record = Arc::new(record);
         let old = self.all.lock().insert(pool.clone(), Arc::clone(&record));
         if !old.is_some_and(|old| old.says_the_same(&record)) {
-            self.listeners.lock().retain(|listener| listener.unbounded_send(pool.clone()).is_ok());
+            self.listeners.tell(pool);
         }
     }
 
@@ -86,8 +88,6 @@ impl Records {
 
     /// Names every pool whose record changes from now on.
     pub fn changes(&self) -> UnboundedReceiver<PoolRef> {
-        let (sender, receiver) = unbounded();
-        self.listeners.lock().push(sender);
-        receiver
+        self.listeners.listen()
     }
 }

@@ -30,7 +30,7 @@ pub struct Target {
     pub exists: bool,
     /// What its plan came from.
     pub record: Option<std::sync::Arc<Record>>,
-    /// How its pods stand to the plan.
+    /// How its pods and activators stand to the plan.
     pub standing: Option<Standing>,
 }
 
@@ -201,22 +201,16 @@ fn programmed(target: &Target, share: Option<&Share>) -> NewCondition {
         return of(false, Reason::Reconciling, "the pods have not been told yet".to_owned());
     };
     match &standing.programmed {
-        Programmed::NoPods => {
-            of(true, Reason::NoPods, format!("no pod runs; the first will start with it{and_lost}"))
-        }
-        Programmed::All { pods } => {
-            of(true, Reason::Programmed, format!("{pods}/{pods} pods enforce it{and_lost}"))
-        }
-        Programmed::Reconciling { done, pods } => {
-            of(false, Reason::Reconciling, format!("{done}/{pods} pods enforce it{and_lost}"))
-        }
-        Programmed::Partial { done, pods, too_old, refused, causes, .. } => {
+        Programmed::NoPods(extent) => of(true, Reason::NoPods, format!("{extent}{and_lost}")),
+        Programmed::All(extent) => of(true, Reason::Programmed, format!("{extent}{and_lost}")),
+        Programmed::Reconciling(extent) => of(false, Reason::Reconciling, format!("{extent}{and_lost}")),
+        Programmed::Partial { extent, too_old, refused, causes } => {
             let reason = match (too_old, refused) {
                 (true, _) => Reason::SidecarTooOld,
                 (_, true) => Reason::PlanRefused,
                 _ => Reason::PartiallyProgrammed,
             };
-            of(false, reason, format!("{done}/{pods} pods enforce it: {causes}{and_lost}"))
+            of(false, reason, format!("{extent}: {causes}{and_lost}"))
         }
     }
 }

@@ -11,7 +11,7 @@ use super::build::{Prepared, secrets};
 use super::revision::update::Update;
 use super::revision::{self, Current};
 use super::validate::ValidPool;
-use crate::apply::{ApplyError, Writer, check_owner};
+use crate::apply::{ApplyError, Kind, Only, Writer, check_owner};
 use crate::error::Error;
 use crate::names::{self, MANAGER, TERM};
 
@@ -35,38 +35,51 @@ impl Applied {
     }
 }
 
-/// Applies the objects of a pool; then its pods are of the revision `current`.
+/// Applies the objects of a pool; then its pods are of the revision `current`. The Deployment is written only
+/// on what `only` says, if it says anything.
 pub async fn apply(
     writer: &Writer,
     pool: &ValidPool,
     prepared: Prepared,
     current: Current,
+    only: Option<Only<'_>>,
 ) -> Result<Applied, ApplyError> {
     let Prepared { service, deployment, budget } = prepared;
     writer.apply::<Service>(&pool.uid, service).await?;
-    let deployment = writer.apply(&pool.uid, deployment).await?;
+    let deployment = writer.apply_on(&pool.uid, deployment, only).await?;
     revision::prune(writer, &current).await?;
     writer.apply::<PodDisruptionBudget>(&pool.uid, budget).await?;
     Ok(Applied { deployment, update: current.update })
 }
 
-/// The plan Secret, if there is one and it is the pool's.
-pub async fn plan_secret(writer: &Writer, pool: &ValidPool) -> Result<Option<Secret>, Error> {
-    own_secret(writer, pool, &names::plan_secret(&pool.name)).await
+/// The Deployment, if there is one and it is the pool's.
+pub async fn deployment(writer: &Writer, pool: &ValidPool) -> Result<Option<Deployment>, Error> {
+    own(writer, pool, &pool.name).await
 }
 
-async fn own_secret(writer: &Writer, pool: &ValidPool, name: &str) -> Result<Option<Secret>, Error> {
-    let api: Api<Secret> = Api::namespaced(writer.client(), &pool.namespace);
+/// How many pods a Deployment asks for.
+pub fn replicas(deployment: &Deployment) -> i32 {
+    deployment.spec.as_ref().and_then(|spec| spec.replicas).unwrap_or(1)
+}
+
+/// The plan Secret, if there is one and it is the pool's.
+pub async fn plan_secret(writer: &Writer, pool: &ValidPool) -> Result<Option<Secret>, Error> {
+    own(writer, pool, &names::plan_secret(&pool.name)).await
+}
+
+/// An object by its name, if there is one and it is the pool's.
+pub(super) async fn own<K: Kind>(writer: &Writer, pool: &ValidPool, name: &str) -> Result<Option<K>, Error> {
+    let api: Api<K> = Api::namespaced(writer.client(), &pool.namespace);
     let found = api.get_opt(name).await?;
-    if let Some(secret) = &found {
-        check_owner(secret, &pool.uid)?;
+    if let Some(found) = &found {
+        check_owner(found, &pool.uid)?;
     }
     Ok(found)
 }
 
 /// The key Secret, made if there is none.
 pub async fn key_secret(writer: &Writer, pool: &ValidPool) -> Result<Secret, Error> {
-    match own_secret(writer, pool, &names::key_secret(&pool.name)).await? {
+    match own(writer, pool, &names::key_secret(&pool.name)).await? {
         Some(secret) => Ok(secret),
         None => create_keys(writer, pool).await,
     }

@@ -1,14 +1,17 @@
 //! What there is to see of a pool's pods.
 
+use std::collections::HashMap;
 use std::net::IpAddr;
 use std::sync::Arc;
 
 use corral_crds::condition::Reason;
-use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodStatus};
+use corral_wire::PoolRef;
+use k8s_openapi::api::core::v1::{ContainerStatus, Pod, PodCondition, PodStatus};
+use kube::ResourceExt;
 use kube::runtime::reflector::Store;
 
-use crate::exchange::pool::PodSight;
-use crate::names::{POOL_LABEL, SIDECAR};
+use crate::exchange::peer::{PodSight, Role};
+use crate::names::{ACTIVATOR, ACTIVATOR_LABEL, POOL_LABEL, SIDECAR};
 
 /// What keeps a pod from serving, by Kubernetes' own word.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -44,15 +47,38 @@ impl PodsSeen {
 
 /// The pods of a pool that are not at their end.
 pub fn pods_of(store: &Store<Pod>, namespace: &str, pool: &str) -> Vec<Arc<Pod>> {
+    found(store, namespace, |pod| label(pod).is_some_and(|label| label == pool))
+}
+
+/// The same of its activators. No pod of a pool is one, whatever labels it was given.
+pub fn activators_of(store: &Store<Pod>, namespace: &str, pool: &str) -> Vec<Arc<Pod>> {
+    let is_its = |pod: &Pod| pod.labels().get(ACTIVATOR_LABEL).is_some_and(|label| label == pool);
+    found(store, namespace, |pod| is_its(pod) && label(pod).is_none())
+}
+
+fn found(store: &Store<Pod>, namespace: &str, is_wanted: impl Fn(&Pod) -> bool) -> Vec<Arc<Pod>> {
     let is_ours = |pod: &Arc<Pod>| {
-        let labels = pod.metadata.labels.as_ref();
-        pod.metadata.namespace.as_deref() == Some(namespace)
-            && labels.and_then(|labels| labels.get(POOL_LABEL)).is_some_and(|label| label == pool)
-            && !has_ended(pod)
+        pod.metadata.namespace.as_deref() == Some(namespace) && is_wanted(pod) && !has_ended(pod)
     };
     let mut pods: Vec<Arc<Pod>> = store.state().into_iter().filter(is_ours).collect();
     pods.sort_by(|a, b| a.metadata.name.cmp(&b.metadata.name));
     pods
+}
+
+/// The same of every pool.
+pub fn pods_by_pool(store: &Store<Pod>) -> HashMap<PoolRef, Vec<Arc<Pod>>> {
+    let mut pools: HashMap<PoolRef, Vec<Arc<Pod>>> = HashMap::new();
+    for pod in store.state().into_iter().filter(|pod| !has_ended(pod)) {
+        let (Some(namespace), Some(name)) = (pod.metadata.namespace.clone(), label(&pod).cloned()) else {
+            continue;
+        };
+        pools.entry(PoolRef { namespace, name }).or_default().push(pod);
+    }
+    pools
+}
+
+fn label(pod: &Pod) -> Option<&String> {
+    pod.labels().get(POOL_LABEL)
 }
 
 fn has_ended(pod: &Pod) -> bool {
@@ -79,25 +105,44 @@ pub fn look(pods: &[Arc<Pod>], resource: Option<&str>) -> PodsSeen {
     }
 }
 
-fn is_placed(pod: &Pod) -> bool {
+/// What keeps one pod from serving, whatever resource it asks for.
+pub fn trouble(pod: &Pod) -> Option<Trouble> {
+    unschedulable(pod, None).or_else(|| stuck(pod).into_iter().next())
+}
+
+/// Whether a pod has a node.
+pub fn is_placed(pod: &Pod) -> bool {
     pod.spec.as_ref().is_some_and(|spec| spec.node_name.is_some())
 }
 
-fn is_dying(pod: &Pod) -> bool {
+/// Whether a pod is being deleted.
+pub fn is_dying(pod: &Pod) -> bool {
     pod.metadata.deletion_timestamp.is_some()
 }
 
 fn unschedulable(pod: &Pod, resource: Option<&str>) -> Option<Trouble> {
-    let conditions = pod.status.as_ref()?.conditions.as_ref()?;
-    let scheduled = conditions.iter().find(|condition| condition.type_ == "PodScheduled")?;
-    if scheduled.status != "False" || scheduled.reason.as_deref() != Some("Unschedulable") {
-        return None;
-    }
-    let message = scheduled.message.clone().unwrap_or_default();
-    let lacks_gpu = resource.is_some_and(|name| message.contains(&format!("Insufficient {name}")));
-    let reason = if lacks_gpu { Reason::InsufficientGPU } else { Reason::Unschedulable };
+    let homeless = homeless(pod)?;
+    let reason = if lacks(homeless, resource) { Reason::InsufficientGPU } else { Reason::Unschedulable };
     let name = pod.metadata.name.clone().unwrap_or_default();
-    Some(Trouble { reason, message: format!("{name}: {message}") })
+    Some(Trouble { reason, message: format!("{name}: {}", homeless.message.as_deref().unwrap_or_default()) })
+}
+
+/// What the scheduler says of a pod that no node has room for.
+pub fn homeless(pod: &Pod) -> Option<&PodCondition> {
+    let scheduled = condition(pod, "PodScheduled")?;
+    let is = scheduled.status == "False" && scheduled.reason.as_deref() == Some("Unschedulable");
+    is.then_some(scheduled)
+}
+
+/// Whether it is this extended resource that the nodes have too little of.
+pub fn lacks(homeless: &PodCondition, resource: Option<&str>) -> bool {
+    let message = homeless.message.as_deref().unwrap_or_default();
+    resource.is_some_and(|name| message.contains(&format!("Insufficient {name}")))
+}
+
+/// A pod's condition of this type.
+pub fn condition<'a>(pod: &'a Pod, kind: &str) -> Option<&'a PodCondition> {
+    pod.status.as_ref()?.conditions.iter().flatten().find(|condition| condition.type_ == kind)
 }
 
 fn stuck(pod: &Pod) -> Vec<Trouble> {
@@ -127,25 +172,32 @@ fn stuck_container(pod: &str, container: &ContainerStatus) -> Option<Trouble> {
     Some(Trouble { reason, message: format!("{pod}, container {}: {message}", container.name) })
 }
 
-/// The pods as the exchange sees them.
-pub fn sights(pods: &[Arc<Pod>]) -> Vec<PodSight> {
-    pods.iter().filter_map(|pod| sight(pod)).collect()
+/// Whether Kubernetes calls a pod ready.
+pub fn is_ready(pod: &Pod) -> bool {
+    condition(pod, "Ready").is_some_and(|ready| ready.status == "True")
 }
 
-fn sight(pod: &Pod) -> Option<PodSight> {
+/// Pods of one role as the exchange sees them.
+pub fn sights(pods: &[Arc<Pod>], role: Role) -> Vec<PodSight> {
+    pods.iter().filter_map(|pod| sight(pod, role)).collect()
+}
+
+fn sight(pod: &Pod, role: Role) -> Option<PodSight> {
+    let peer = match role {
+        Role::Pod => SIDECAR,
+        Role::Activator => ACTIVATOR,
+    };
     let running = statuses(pod).any(|container| {
-        container.name == SIDECAR && container.state.as_ref().is_some_and(|s| s.running.is_some())
+        container.name == peer && container.state.as_ref().is_some_and(|s| s.running.is_some())
     });
     let status = pod.status.as_ref();
     let ip: Option<IpAddr> = status.and_then(|status| status.pod_ip.as_ref()?.parse().ok());
-    let conditions = status.and_then(|status| status.conditions.as_ref()).into_iter().flatten();
     Some(PodSight {
         uid: pod.metadata.uid.clone()?,
         name: pod.metadata.name.clone()?,
+        role,
         ip: ip.filter(|_| running),
-        ready: conditions
-            .into_iter()
-            .any(|condition| condition.type_ == "Ready" && condition.status == "True"),
+        ready: is_ready(pod),
         terminating: pod.metadata.deletion_timestamp.is_some(),
     })
 }

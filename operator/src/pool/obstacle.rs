@@ -7,7 +7,6 @@ use k8s_openapi::api::apps::v1::DeploymentStatus;
 
 use super::status::Facts;
 use crate::exchange::draining::Draining;
-use crate::exchange::programmed::Programmed;
 
 /// The most pods that a message names.
 const NAMED: usize = 3;
@@ -27,7 +26,7 @@ const LOAD: [(&str, Reason, &str); 2] = [
 
 /// What stands in the way; nothing where it is only a matter of time.
 pub(super) fn obstacle(facts: &Facts<'_>, status: &DeploymentStatus) -> Option<(Reason, String)> {
-    if let Some(message) = condition(status, "ReplicaFailure", |status, _| status == "True") {
+    if let Some(message) = rejected(status) {
         return Some((Reason::PodRejected, message));
     }
     in_kubernetes(facts)
@@ -77,17 +76,18 @@ fn told(drain: &Draining, now: Duration) -> String {
 }
 
 fn unreachable(facts: &Facts<'_>) -> Option<(Reason, String)> {
-    match facts.standing.map(|standing| &standing.programmed)? {
-        Programmed::Partial { pods, silent, causes, .. } if pods == silent => {
-            Some((Reason::SidecarUnreachable, causes.clone()))
-        }
-        _ => None,
-    }
+    let causes = facts.standing?.out_of_reach.clone()?;
+    Some((Reason::SidecarUnreachable, causes))
 }
 
 fn late(status: &DeploymentStatus) -> Option<(Reason, String)> {
     let late = |_: &str, reason: &str| reason == "ProgressDeadlineExceeded";
     condition(status, "Progressing", late).map(|message| (Reason::ProgressDeadlineExceeded, message))
+}
+
+/// Why the API server does not let a Deployment's pods exist, if it does not.
+pub(super) fn rejected(status: &DeploymentStatus) -> Option<String> {
+    condition(status, "ReplicaFailure", |status, _| status == "True")
 }
 
 /// The message of a condition of the Deployment, if its status and reason are as wanted.

@@ -21,6 +21,7 @@ use super::validate::ValidPool;
 use crate::exchange::Standing;
 use crate::names::{POOL_LABEL, UPDATE};
 use crate::policy::record::Record;
+use crate::scaling::{Size, tell};
 
 /// The most limits that a status lists.
 const MAX_LIMITS: usize = corral_crds::bounds::MAX_POOL_LIMITS;
@@ -32,6 +33,8 @@ const NAMED: usize = 3;
 pub struct Facts<'a> {
     /// What the API server holds.
     pub applied: &'a Applied,
+    /// How many pods there are asked for, and why.
+    pub size: &'a Size,
     /// What is seen of the pods.
     pub pods: &'a PodsSeen,
     /// How the pods stand to the plan.
@@ -53,13 +56,15 @@ pub fn of_applied(pool: &OllamaPool, valid: &ValidPool, facts: &Facts<'_>, now: 
         ready_replicas: deployment.ready_replicas.unwrap_or(0),
         updated_replicas: deployment.updated_replicas.unwrap_or(0),
         available_replicas: deployment.available_replicas.unwrap_or(0),
+        desired_replicas: Some(count(facts.size.desired)),
+        autoscaling: valid.spec.autoscaling.is_some().then(|| tell::status(facts.size)),
         gpus: gpus.saturating_mul(replicas),
         selector: Some(format!("{POOL_LABEL}={}", valid.name)),
         endpoint: Some(service::endpoint(valid)),
         conditions: old_conditions(pool),
         effective_limits: effective_limits(facts),
     };
-    let (ready, reason, message) = readiness(valid, facts);
+    let (ready, reason, message) = readiness(facts, was_ready(pool));
     let on_its_way = if ready { Reason::UpToDate } else { reason };
     let waiting = if ready { String::new() } else { message.clone() };
     set(&mut status, pool, now, (ConditionType::Ready, ready, reason, message));
@@ -76,6 +81,13 @@ pub fn of_applied(pool: &OllamaPool, valid: &ValidPool, facts: &Facts<'_>, now: 
     if keyed {
         let (resolved, reason, message) = resolved(facts.record);
         set(&mut status, pool, now, (ConditionType::ResolvedRefs, resolved, reason, message));
+    }
+    let scaling = tell::conditions(facts.size, (valid.spec.autoscaling.as_ref(), now.0));
+    let stands = |kind: &ConditionType| scaling.iter().any(|(other, ..)| other == kind);
+    let gone: Vec<&str> = tell::TYPES.iter().filter(|kind| !stands(kind)).map(|kind| kind.as_str()).collect();
+    status.conditions.retain(|condition| !gone.contains(&condition.type_.as_str()));
+    for condition in scaling {
+        set(&mut status, pool, now, condition);
     }
     status
 }
@@ -161,19 +173,36 @@ fn set(
     set_condition(&mut status.conditions, condition, generation, now);
 }
 
+/// Whether the pool was last said to serve as its spec asks that now holds.
+fn was_ready(pool: &OllamaPool) -> bool {
+    let conditions = pool.status.iter().flat_map(|status| &status.conditions);
+    let mut ready = conditions.filter(|condition| condition.type_ == ConditionType::Ready.as_str());
+    ready.any(|ready| ready.status == "True" && ready.observed_generation == pool.metadata.generation)
+}
+
 /// Whether the pool serves as asked, and why or why not.
-fn readiness(pool: &ValidPool, facts: &Facts<'_>) -> (bool, Reason, String) {
-    let (asked, deployment) = (pool.spec.replicas, facts.applied.deployment());
+fn readiness(facts: &Facts<'_>, was_ready: bool) -> (bool, Reason, String) {
+    let (asked, deployment) = (count(facts.size.desired), facts.applied.deployment());
     let status = deployment.status.clone().unwrap_or_default();
-    let count = status.ready_replicas.unwrap_or(0);
-    let counted = format!("{count} of {asked} pods serve{}", unheeded(facts.record));
-    if is_complete(deployment, &status, asked) {
+    let ready = status.ready_replicas.unwrap_or(0);
+    // Those beyond are on their way out.
+    let counted = format!("{} of {asked} pods serve{}", ready.min(asked), unheeded(facts.record));
+    let size = (facts.size.replicas, facts.size.desired);
+    if let Some(unknown) = facts.size.unknown_zones.first() {
+        let message = format!("{unknown}; until then this schedule never holds, and {counted}");
+        return (false, Reason::InvalidSpec, message);
+    }
+    if is_complete(deployment, &status, size, was_ready) {
         let reason = if asked == 0 { Reason::ScaledToZero } else { Reason::Ready };
         return (true, reason, counted);
     }
     let (reason, why) = obstacle(facts, &status).unwrap_or_else(|| {
         let updated = status.updated_replicas.unwrap_or(0) >= asked && status.replicas.unwrap_or(0) <= asked;
-        (if updated { Reason::Starting } else { Reason::RollingOut }, String::new())
+        if updated {
+            (Reason::Starting, tell::growth(facts.size))
+        } else {
+            (Reason::RollingOut, String::new())
+        }
     });
     let message = if why.is_empty() { counted } else { format!("{counted}; {why}") };
     (false, reason, message)
@@ -200,13 +229,27 @@ fn unheeded(record: Option<&Record>) -> String {
     }
 }
 
-fn is_complete(deployment: &Deployment, status: &DeploymentStatus, asked: i32) -> bool {
+/// Whether all pods are there that are asked for, as they should be, and serve but for those that shall go. There may be
+/// more: that fewer are asked for than there are is nothing that a pool waits for, nor that it is not seen yet.
+fn is_complete(
+    deployment: &Deployment,
+    status: &DeploymentStatus,
+    size: (u32, u32),
+    was_ready: bool,
+) -> bool {
+    let (asked, wanted) = (count(size.0), count(size.0.min(size.1)));
+    let exist = status.replicas.unwrap_or(0);
     let seen = status.observed_generation >= deployment.metadata.generation;
-    let is = |count: Option<i32>| count.unwrap_or(0) == asked;
-    seen && is(status.replicas)
-        && is(status.updated_replicas)
-        && is(status.ready_replicas)
-        && is(status.available_replicas)
+    let serve = |pods: Option<i32>| pods.unwrap_or(0) >= wanted;
+    (seen || (was_ready && exist > asked))
+        && exist >= asked
+        && status.updated_replicas.unwrap_or(0) == exist
+        && serve(status.ready_replicas)
+        && serve(status.available_replicas)
+}
+
+fn count(pods: u32) -> i32 {
+    i32::try_from(pods).unwrap_or(i32::MAX)
 }
 
 fn effective_limits(facts: &Facts<'_>) -> Vec<EffectiveLimit> {
@@ -240,4 +283,43 @@ pub fn limits(record: &Record, standing: Option<&Standing>) -> Vec<(String, Limi
         (policy, LimitStatus { name: bound.limit, state, by: None, bound: bound.text })
     })
     .collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Whether a Deployment of so many pods, `updated` of them as they should be, is complete at this size.
+    fn complete(exist: i32, updated: i32, size: (u32, u32), (seen, was_ready): (bool, bool)) -> bool {
+        let mut deployment = Deployment::default();
+        deployment.metadata.generation = Some(2);
+        let status = DeploymentStatus {
+            observed_generation: Some(if seen { 2 } else { 1 }),
+            replicas: Some(exist),
+            updated_replicas: Some(updated),
+            ready_replicas: Some(exist),
+            available_replicas: Some(exist),
+            ..DeploymentStatus::default()
+        };
+        is_complete(&deployment, &status, size, was_ready)
+    }
+
+    #[test]
+    fn a_pool_that_only_gets_smaller_is_ready_all_the_time() {
+        assert!(complete(1, 1, (0, 0), (false, true)), "its controller has not looked yet");
+        assert!(complete(1, 1, (0, 0), (true, true)), "its pod has not been deleted yet");
+        assert!(complete(0, 0, (0, 0), (true, true)));
+        assert!(
+            !complete(3, 3, (1, 1), (false, false)),
+            "it may be for more than its size that it was written"
+        );
+    }
+
+    #[test]
+    fn a_pool_with_pods_of_an_older_kind_or_too_few_is_not_complete() {
+        assert!(!complete(3, 1, (2, 2), (true, true)));
+        assert!(!complete(1, 1, (2, 2), (true, true)));
+        assert!(!complete(2, 2, (2, 2), (false, true)), "nothing is known of what was written");
+        assert!(complete(2, 2, (2, 2), (true, false)));
+    }
 }

@@ -5,6 +5,7 @@ use k8s_openapi::apimachinery::pkg::apis::meta::v1::LabelSelector;
 use k8s_openapi::apimachinery::pkg::util::intstr::IntOrString;
 use serde_json::Value;
 
+use super::PodCounts;
 use super::values::int_or_string;
 use crate::names;
 use crate::pool::revision::HISTORY;
@@ -16,12 +17,12 @@ pub fn deployment(
     pool: &ValidPool,
     id: &RevisionId,
     template: Value,
-    unschedulable: u32,
+    counts: PodCounts,
 ) -> Result<Value, serde_json::Error> {
     let spec = &pool.spec;
     let strategy = RollingUpdateDeployment {
         max_surge: Some(int_or_string(&spec.max_surge())),
-        max_unavailable: Some(max_unavailable(pool, unschedulable)),
+        max_unavailable: Some(max_unavailable(pool, counts)),
     };
     let mut metadata = pool.object_meta(&pool.name);
     // Not on the pods: a label there would be a change of them.
@@ -29,7 +30,7 @@ pub fn deployment(
     let deployment = Deployment {
         metadata,
         spec: Some(DeploymentSpec {
-            replicas: Some(spec.replicas),
+            replicas: Some(counts.replicas),
             revision_history_limit: Some(i32::from(HISTORY)),
             // Said, not left out, so that whoever sets it by hand does not stop every later rollout.
             paused: Some(false),
@@ -56,12 +57,12 @@ pub fn deployment(
 
 /// A pod that no node has room for is missing already: counted against the allowance, it would hold up every rollout
 /// for as long as it waits.
-fn max_unavailable(pool: &ValidPool, unschedulable: u32) -> IntOrString {
+fn max_unavailable(pool: &ValidPool, counts: PodCounts) -> IntOrString {
+    let PodCounts { replicas, unschedulable } = counts;
     let wanted = int_or_string(&pool.spec.max_unavailable());
     if unschedulable == 0 {
         return wanted;
     }
-    let replicas = pool.spec.replicas;
     let pods = match &wanted {
         IntOrString::Int(pods) => *pods,
         IntOrString::String(text) => {

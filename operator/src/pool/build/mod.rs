@@ -3,6 +3,7 @@
 //! Each part of the pod has a file; [`pod`] puts them together, [`mod@template`] merges the user's `podTemplate` over them
 //! and refuses what would open a way around the limits.
 
+pub mod activator;
 pub mod deployment;
 pub mod disruption;
 pub mod ollama;
@@ -49,21 +50,29 @@ pub enum BuildError {
     Json(#[from] serde_json::Error),
 }
 
+/// How many pods there are to be, and how many there cannot be.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct PodCounts {
+    /// How many are asked for, those that still finish what they have with them.
+    pub replicas: i32,
+    /// How many no node has room for: they must hold up neither a rollout nor a drain.
+    pub unschedulable: u32,
+}
+
 /// The pod template, as this operator renders it.
 pub fn template(pool: &ValidPool, defaults: &Defaults) -> Result<Value, BuildError> {
     Ok(template::merged(pool, &pod::template(pool, defaults))?)
 }
 
-/// Builds the rest of it around the pod template of the revision `id`. `unschedulable` pods must hold up neither a
-/// rollout nor a drain.
+/// Builds the rest of it around the pod template of the revision `id`.
 pub fn build(
     pool: &ValidPool,
     id: &RevisionId,
     template: Value,
-    unschedulable: u32,
+    counts: PodCounts,
 ) -> Result<Prepared, BuildError> {
     let service = serde_json::to_value(service::service(pool))?;
-    let deployment = deployment::deployment(pool, id, template, unschedulable)?;
-    let budget = serde_json::to_value(disruption::budget(pool, unschedulable))?;
+    let deployment = deployment::deployment(pool, id, template, counts)?;
+    let budget = serde_json::to_value(disruption::budget(pool, counts))?;
     Ok(Prepared { service, deployment, budget })
 }

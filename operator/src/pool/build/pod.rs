@@ -49,7 +49,7 @@ fn spec(pool: &ValidPool, defaults: &Defaults) -> PodSpec {
     }
 }
 
-fn security() -> PodSecurityContext {
+pub(super) fn security() -> PodSecurityContext {
     PodSecurityContext {
         run_as_non_root: Some(true),
         run_as_user: Some(USER),
@@ -119,7 +119,7 @@ fn empty(name: &str, limit: Option<&str>) -> Volume {
     Volume { name: name.to_owned(), empty_dir: Some(source), ..Volume::default() }
 }
 
-fn secret(name: &str, secret: &str) -> Volume {
+pub(super) fn secret(name: &str, secret: &str) -> Volume {
     let source = SecretVolumeSource {
         secret_name: Some(secret.to_owned()),
         default_mode: Some(0o440),

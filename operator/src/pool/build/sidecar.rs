@@ -31,15 +31,8 @@ pub fn container(pool: &ValidPool, defaults: &Defaults) -> Container {
         image: Some(image.clone()),
         restart_policy: Some("Always".to_owned()),
         args: Some(args(pool)),
-        env: Some(vec![
-            field("CORRAL_POD_NAME", "metadata.name"),
-            field("CORRAL_POD_UID", "metadata.uid"),
-            memory_limit(),
-        ]),
-        ports: Some(vec![
-            port("client", corral_wire::ports::CLIENT),
-            port("admin", corral_wire::ports::ADMIN),
-        ]),
+        env: Some(identity()),
+        ports: Some(ports()),
         resources: Some(resources(pool)),
         startup_probe: Some(probe("/startupz", 1, 60)),
         readiness_probe: Some(probe("/readyz", 2, 1)),
@@ -53,6 +46,16 @@ pub fn container(pool: &ValidPool, defaults: &Defaults) -> Container {
         ]),
         ..Container::default()
     }
+}
+
+/// What the process has to know of its own pod.
+pub(super) fn identity() -> Vec<EnvVar> {
+    vec![field("CORRAL_POD_NAME", "metadata.name"), field("CORRAL_POD_UID", "metadata.uid"), memory_limit()]
+}
+
+/// Where it listens.
+pub(super) fn ports() -> Vec<ContainerPort> {
+    vec![port("client", corral_wire::ports::CLIENT), port("admin", corral_wire::ports::ADMIN)]
 }
 
 fn args(pool: &ValidPool) -> Vec<String> {

@@ -89,6 +89,7 @@ fn shaping(spec: &OllamaPoolSpec) -> Result<Value, serde_json::Error> {
         drain,
         pod_template,
         replicas: _,
+        autoscaling: _,
         capacity: _,
         identity: _,
         rollout: _,
