@@ -1,5 +1,6 @@
 //! In-process worlds for tests: what surrounds Corral's rooms, played on loopback and by script, with nothing but Rust.
 
+pub mod activator;
 pub mod alone;
 pub mod canned;
 pub mod client;

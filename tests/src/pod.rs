@@ -5,9 +5,10 @@ use std::time::Duration;
 
 use anyhow::{Context as _, ensure};
 use corral_sidecar::config::{PodSettings, Settings};
+use corral_wire::exchange::RETIRE_LEASE;
 use corral_wire::{
-    Directive, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolKeys, PoolRef, Position,
-    QueueDoc, RateDoc, Report, Scope, ServePermission, Signed,
+    Directive, Forwarded, IdentityDoc, KeyPart, LimitDoc, Mode, PLAN_VERSION, PlanDoc, PoolKeys, PoolRef,
+    Position, QueueDoc, RateDoc, Report, RequestLine, Scope, ServePermission, Signed,
 };
 use http::{Method, StatusCode};
 
@@ -16,8 +17,9 @@ use crate::ollama::ScriptedOllama;
 use crate::scratch::Scratch;
 use crate::sidecar::Running;
 
-const UID: &str = "0b8f7c1e-pod";
-const KEY: &[u8] = b"KEYCANARY-0123456789abcdef0123456789abcdef";
+/// The UID of a pod.
+pub const UID: &str = "0b8f7c1e-pod";
+pub(crate) const KEY: &[u8] = b"KEYCANARY-0123456789abcdef0123456789abcdef";
 
 /// How long a newcomer to which nobody speaks waits.
 const ALONE: Duration = Duration::from_millis(1500);
@@ -27,7 +29,8 @@ pub fn key_text() -> String {
     String::from_utf8_lossy(KEY).into_owned()
 }
 
-fn pool() -> PoolRef {
+/// The pool that every pod belongs to.
+pub fn pool() -> PoolRef {
     PoolRef { namespace: "llm".to_owned(), name: "chat".to_owned() }
 }
 
@@ -92,6 +95,7 @@ impl Pod {
             keys_dir,
             state_dir: state_dir.clone(),
             serve_without_directive: ALONE,
+            retire_lease: RETIRE_LEASE,
         };
         let mut settings = Settings::pod(settings, ollama.address());
         settings.health.probe_interval = Duration::from_millis(50);
@@ -126,6 +130,11 @@ impl Pod {
         self.running.client()
     }
 
+    /// Speaks for a client, as an activator of the pool does.
+    pub fn vouch(&self, said: &Forwarded, line: RequestLine<'_>) -> String {
+        said.sign(&self.keys, UID, line).unwrap_or_default()
+    }
+
     /// A client of its admin port.
     pub fn admin(&self) -> Client {
         self.running.admin()
@@ -143,8 +152,14 @@ impl Pod {
 
     /// The same for any pod.
     pub fn sign_for(&self, uid: &str, position: Position, plan: Option<PlanDoc>, divisor: u32) -> Signed {
-        let directive =
-            Directive { pool: pool(), plan, divisor, serve: ServePermission::Granted, relief: false };
+        let directive = Directive {
+            pool: pool(),
+            plan,
+            divisor,
+            serve: ServePermission::Granted,
+            relief: false,
+            retire: false,
+        };
         let nothing = Signed {
             pod_uid: String::new(),
             position,
@@ -174,14 +189,25 @@ impl Pod {
         divisor: u32,
         serve: ServePermission,
     ) -> anyhow::Result<Report> {
-        let directive = Directive { pool: pool(), plan, divisor, serve, relief: false };
+        let directive = Directive { pool: pool(), plan, divisor, serve, relief: false, retire: false };
         self.direct(position, &directive).await
     }
 
     /// Says as its leader whether it may be out of its Service for its load, and nothing new beside.
     pub async fn permit(&self, position: Position, relief: bool) -> anyhow::Result<Report> {
         let serve = ServePermission::Granted;
-        self.direct(position, &Directive { pool: pool(), plan: None, divisor: 1, serve, relief }).await
+        self.direct(
+            position,
+            &Directive { pool: pool(), plan: None, divisor: 1, serve, relief, retire: false },
+        )
+        .await
+    }
+
+    /// Orders it as its leader to retire, or lets it go, and says nothing new beside.
+    pub async fn order_to_retire(&self, position: Position, retire: bool) -> anyhow::Result<Report> {
+        let (serve, relief) = (ServePermission::Granted, false);
+        self.direct(position, &Directive { pool: pool(), plan: None, divisor: 1, serve, relief, retire })
+            .await
     }
 
     async fn direct(&self, position: Position, directive: &Directive) -> anyhow::Result<Report> {

@@ -4,6 +4,10 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
+use corral_crds::manifest::{self, Spec};
+use corral_crds::pool::{Day, OllamaPoolSpec};
+use corral_operator::scaling::settings;
+use corral_scaler::{Heard, Observation, Phase, PodSeen, Scaler};
 use corral_tests::client::{Answer, Client};
 use corral_tests::ollama::{Arrival, Pace, ScriptedOllama, Settings};
 use corral_tests::sidecar::{Running, Sidecar};
@@ -17,10 +21,14 @@ struct World {
     sidecar: Running,
 }
 
+fn path(name: &str) -> PathBuf {
+    PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples")).join(name)
+}
+
 async fn example(name: &str) -> World {
     let settings = Settings { num_parallel: 64, max_queue: 512, ..Settings::default() };
     let ollama = ScriptedOllama::start(settings).await.unwrap();
-    let file = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/../examples")).join(name);
+    let file = path(name);
     let sidecar = Sidecar::with_file(&ollama, &file).await.unwrap();
     sidecar.readyz(StatusCode::OK).await.unwrap();
     World { ollama, sidecar }
@@ -335,4 +343,103 @@ async fn a_header_that_the_pool_does_not_trust_changes_no_order() {
     let line = |word: &'static str| (word, world.client().with("x-priority", word));
     let order = order(&world, 1, &["low", "medium", "critical"].map(line), 1).await;
     assert_eq!(order, ["low", "medium", "critical"]);
+}
+
+#[tokio::test]
+async fn while_a_pool_grows_fifty_requests_of_a_client_wait() {
+    let world = example("autoscaling.yaml").await;
+    world.ollama.set_pace(Pace { token: Duration::from_mins(1), ..Pace::default() });
+    let client = world.client();
+    let send = |_| {
+        let client = client.clone();
+        tokio::spawn(async move { generate(&client).await })
+    };
+    let mut begun: Vec<_> = (0..4).map(send).collect();
+    while world.ollama.record().load().max_running < 4 {
+        tokio::time::sleep(Duration::from_millis(10)).await;
+    }
+    begun.extend((0..50).map(send));
+    wait_for(&world.sidecar, 50).await;
+    assert_eq!(world.ollama.record().load().max_running, 4, "four slots");
+    let refused = generate(&client).await;
+    assert_eq!(refused.status, StatusCode::TOO_MANY_REQUESTS, "{}", refused.text());
+    assert_eq!(refused.header("x-corral-shed-reason"), "client_queue_full", "{}", refused.text());
+    begun.iter().for_each(tokio::task::JoinHandle::abort);
+}
+
+fn pool(name: &str) -> OllamaPoolSpec {
+    let read = manifest::read(&std::fs::read_to_string(path(name)).unwrap()).unwrap();
+    let pool = read.into_iter().find_map(|manifest| match manifest.spec {
+        Spec::Pool(pool) => Some(*pool),
+        Spec::Policy(_) | Spec::Secret(_) => None,
+    });
+    pool.unwrap()
+}
+
+/// A pod to which so many requests of 8 s each came in every minute until `now`, none of them too many for its four slots.
+fn busy_pod(per_minute: u64, now: Duration) -> PodSeen {
+    let come = now.as_secs() * per_minute / 60;
+    let mut heard = Heard { at: now, epoch: 1, ready: true, ..Heard::default() };
+    (heard.counters.arrivals, heard.counters.completions) = (come, come);
+    (heard.counters.slot_millis, heard.gauges.slots) = (come * 8000, 4);
+    PodSeen {
+        uid: "a".to_owned(),
+        node: Some("n".to_owned()),
+        phase: Phase::Running,
+        ready: true,
+        heard: Some(heard),
+        ..PodSeen::default()
+    }
+}
+
+#[test]
+fn three_quarters_of_the_slots_time_are_planned_for() {
+    let spec = pool("autoscaling.yaml");
+    let autoscaling = spec.autoscaling.as_ref().unwrap();
+    let config = settings::of_builtin(&spec, autoscaling, autoscaling.bounds(|_| false).unwrap(), false);
+    for (per_minute, pods) in [(1, 1), (10, 1), (30, 2), (90, 4), (600, 4)] {
+        let mut scaler = Scaler::new(Duration::ZERO);
+        let desired = (0..=300).map(|look| {
+            let now = Duration::from_secs(2 * look);
+            let seen =
+                Observation { replicas: 1, pods: vec![busy_pod(per_minute, now)], ..Observation::default() };
+            scaler.decide(&config, &seen, now).desired
+        });
+        assert_eq!(desired.last(), Some(pods), "{per_minute} a minute");
+    }
+}
+
+#[test]
+fn a_pool_that_sleeps_has_a_pod_in_office_hours() {
+    let spec = pool("scale-to-zero.yaml");
+    let zero = settings::to_zero(&spec).unwrap();
+    assert_eq!(
+        (zero.idle_after_seconds, zero.max_held_requests, zero.held_mebibytes()),
+        (600, 500, Some(64))
+    );
+    let pool = spec.autoscaling.unwrap();
+    for (day, hour, bounds) in [(Day::Mon, 7, (0, 4)), (Day::Mon, 8, (1, 4)), (Day::Sat, 12, (0, 4))] {
+        assert_eq!(pool.bounds(|schedule| schedule.holds(day, hour * 60)), Some(bounds), "{day:?} {hour}");
+    }
+}
+
+#[test]
+fn a_pool_has_other_bounds_in_office_hours_at_night_and_on_weekends() {
+    let pool = pool("autoscaling-office-hours.yaml").autoscaling.unwrap();
+    assert!(pool.schedules.iter().all(|schedule| schedule.zone() == "Europe/Berlin"));
+    for (day, hour, minute, bounds) in [
+        (Day::Mon, 7, 44, (1, 4)),
+        (Day::Mon, 7, 45, (2, 8)),
+        (Day::Fri, 17, 59, (2, 8)),
+        (Day::Fri, 18, 0, (1, 4)),
+        (Day::Sat, 0, 0, (1, 2)),
+        (Day::Sun, 12, 0, (1, 2)),
+        (Day::Wed, 1, 0, (4, 6)),
+        (Day::Sun, 4, 59, (4, 6)),
+        (Day::Sun, 5, 0, (1, 2)),
+        (Day::Mon, 5, 0, (1, 4)),
+    ] {
+        let now = pool.bounds(|schedule| schedule.holds(day, hour * 60 + minute));
+        assert_eq!(now, Some(bounds), "{day:?} {hour}:{minute:02}");
+    }
 }

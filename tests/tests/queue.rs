@@ -10,6 +10,7 @@ use http::StatusCode;
 use proptest::prelude::Rng as _;
 use proptest::test_runner::{RngAlgorithm, TestRng};
 use serde_json::{Value, json};
+use tokio::io::{AsyncReadExt as _, AsyncWriteExt as _};
 use tokio::time::{Instant, sleep, timeout};
 
 fn ask(model: &str, tokens: u32) -> Value {
@@ -117,6 +118,62 @@ async fn a_full_queue_refuses_at_once() {
         assert_eq!(status.await.unwrap(), StatusCode::OK);
     }
     assert_eq!(ollama.record().load().max_waiting, 0);
+}
+
+/// What the list of limits says to a client that something else refused.
+fn contradicts(refused: &Answer) -> bool {
+    let told = refused.header("ratelimit");
+    assert!(told.starts_with("\"wide.requests\";r="), "{told}");
+    told.contains(";t=") || refused.headers.keys().any(|name| name.as_str().contains("-reset-"))
+}
+
+#[tokio::test]
+async fn a_full_queue_says_once_when_to_come_back() {
+    let wide = PolicyFile::default().queue(0, 30);
+    let (_ollama, sidecar) = world(&wide, 1, 10).await;
+    let client = sidecar.client();
+    let admitted = whole(&client, "tiny", 1).await;
+    assert!(contradicts(&admitted), "one that was admitted is told when the limit is whole again");
+    let _first = running(&client, "tiny", 200).await;
+    let refused = whole(&client, "tiny", 1).await;
+    assert_eq!((refused.status.as_u16(), refused.header("x-corral-shed-reason")), (429, "queue_full"));
+    assert!(refused.header("retry-after").parse::<u32>().unwrap() >= 1 && !contradicts(&refused));
+}
+
+#[tokio::test]
+async fn a_body_for_which_others_leave_no_room_is_told_so_and_one_that_comes_later_is_served() {
+    let ollama = ScriptedOllama::plain().await.unwrap();
+    let tune = |settings: &mut corral_sidecar::config::Settings| {
+        (settings.proxy.max_body_bytes, settings.proxy.body_budget_bytes) = (64 * 1024, 64 * 1024);
+    };
+    let sidecar = Sidecar::tuned(&ollama, &PolicyFile::default(), tune).await.unwrap();
+    let client = sidecar.client();
+    let prompt = "x".repeat(60 * 1024);
+    let large = json!({ "model": "tiny", "prompt": prompt, "options": { "num_predict": 1 } }).to_string();
+    let mut half = tokio::net::TcpStream::connect(client.address()).await.unwrap();
+    let (host, length) = (client.address(), large.len());
+    let head = format!("POST /api/generate HTTP/1.1\r\nhost: {host}\r\ncontent-length: {length}\r\n\r\n");
+    let (first, rest) = large.split_at(40 * 1024);
+    half.write_all(head.as_bytes()).await.unwrap();
+    half.write_all(first.as_bytes()).await.unwrap();
+    sleep(Duration::from_millis(300)).await;
+
+    let refused = client.send(http::Method::POST, "/api/generate", large.clone()).await.unwrap();
+    assert_eq!((refused.status.as_u16(), refused.header("x-corral-shed-reason")), (429, "no_room"));
+    assert_eq!((refused.header("connection"), refused.header("x-corral-retry")), ("close", "estimate"));
+    assert!(refused.header("retry-after").parse::<u32>().unwrap() >= 1 && !contradicts(&refused));
+
+    half.write_all(rest.as_bytes()).await.unwrap();
+    let mut begun = [0; 15];
+    half.read_exact(&mut begun).await.unwrap();
+    assert_eq!(&begun, b"HTTP/1.1 200 OK");
+    drop(half);
+    let later = async || {
+        let answer = client.send(http::Method::POST, "/api/generate", large.clone()).await.unwrap();
+        answer.status == StatusCode::OK
+    };
+    assert!(soon(later).await);
+    assert!(soon(async || gauge(&sidecar, "corral_refusals_total{reason=\"no_room\"}").await >= 1.0).await);
 }
 
 #[tokio::test]

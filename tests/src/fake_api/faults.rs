@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
+use std::time::Duration;
 
 use parking_lot::Mutex;
 
@@ -34,6 +35,7 @@ pub struct Faults {
     refuse: Option<(u16, u64)>,
     down: bool,
     broken_watches: BTreeMap<String, u64>,
+    slow: BTreeMap<String, Duration>,
     single: WriteFaults,
     events: Arc<Mutex<EventFaults>>,
 }
@@ -78,6 +80,16 @@ impl Faults {
     /// Cuts the next `count` lists and watches of one resource, such as `pods`.
     pub fn break_watches(&mut self, plural: &str, count: u64) {
         self.broken_watches.insert(plural.to_owned(), count);
+    }
+
+    /// From now on each request for a resource, such as `secrets`, waits so long until it is carried out.
+    pub fn slow(&mut self, plural: &str, by: Duration) {
+        self.slow.insert(plural.to_owned(), by);
+    }
+
+    /// How long a request for a resource waits.
+    pub(crate) fn delay(&self, plural: &str) -> Duration {
+        self.slow.get(plural).copied().unwrap_or_default()
     }
 
     /// Whether a list or watch of a resource is cut; it counts.

@@ -1,9 +1,10 @@
 //! A Kubernetes API server in memory: what the operator's laws are proved against, without a cluster.
 //!
-//! It is a tower service under a [`kube::Client`], so that everything above the socket is the real thing. It knows no
-//! schema: resources are what their paths say, list keys come from one small table ([`lists`]), and nothing is
-//! defaulted or validated. What it does keep is what controllers live by: resource versions and conflicts, generation,
-//! uid, server-side apply with ownership, watches with bookmarks and expiry, preconditions, owner references.
+//! It is a tower service under a [`kube::Client`], so that everything above the socket is the real thing; for another
+//! process it listens on one as well ([`socket`]). It knows no schema: resources are what their paths say, list keys come
+//! from one small table ([`lists`]), and nothing is defaulted or validated. What it does keep is what controllers live by:
+//! resource versions and conflicts, generation, uid, server-side apply with ownership, watches with bookmarks and expiry,
+//! preconditions, owner references.
 //!
 //! ```text
 //! kube::Client ─▶ FakeApi::answer ─▶ path ─▶ faults? ─▶ serve ─▶ store ─▶ watchers
@@ -20,11 +21,13 @@ pub mod path;
 pub mod record;
 mod refusal;
 mod serve;
+pub mod socket;
 pub mod store;
 mod watch;
 mod write_faults;
 
 use std::collections::BTreeSet;
+use std::error::Error;
 use std::io;
 use std::sync::Arc;
 
@@ -130,13 +133,21 @@ impl FakeApi {
         inner.writes.clear();
     }
 
-    async fn answer(&self, life: &Life, request: Request<Body>) -> io::Result<Answer> {
+    async fn answer<B>(&self, life: &Life, request: Request<B>) -> io::Result<Answer>
+    where
+        B: http_body::Body,
+        B::Error: Into<Box<dyn Error + Send + Sync>>,
+    {
         life.live_on().await;
         let (head, body) = request.into_parts();
         let body = body.collect().await.map_err(io::Error::other)?.to_bytes();
         let Some(target) = Target::parse(&head.uri) else {
             return Ok(refusal::not_found(head.uri.path()).answer());
         };
+        let delay = self.faults(|faults| faults.delay(&target.plural));
+        if !delay.is_zero() {
+            tokio::time::sleep(delay).await;
+        }
         let (fault, answer) = self.handle(&target, &head, &body);
         match (fault, answer) {
             (Some(WriteFault::Last), Some(answer)) => {

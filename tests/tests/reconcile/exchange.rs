@@ -1,8 +1,9 @@
 //! The exchange with scripted pods: permissions, D, terms, and when a policy is Programmed.
 
+use std::collections::BTreeSet;
 use std::time::Duration;
 
-use corral_wire::Position;
+use corral_wire::{PoolRef, Position, Relief};
 use tokio::time::sleep;
 
 use super::world::{World, policy_spec, pool_spec};
@@ -158,4 +159,44 @@ async fn a_pod_at_a_reused_address_is_not_believed() {
     world.settle().await;
     assert_eq!(world.programmed("fair-use").1, "PartiallyProgrammed");
     assert_eq!(world.sidecars.get("10.0.0.1").plan.unwrap().limits[0].requests.unwrap().count_milli, 60_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_order_to_retire_is_news_at_once_and_so_is_its_end() {
+    let mut world = with_pods(3).await;
+    let pool = PoolRef { namespace: "llm".into(), name: "chat".into() };
+    let victim = world.sidecars.get("10.0.0.2").uid;
+    let mut stirs = world.ctx.exchange.stirs();
+    world.ctx.exchange.retire(&pool, BTreeSet::from([victim.clone()]));
+    sleep(Duration::from_millis(50)).await;
+    let retiring =
+        |world: &World| ["10.0.0.1", "10.0.0.2", "10.0.0.3"].map(|ip| world.sidecars.get(ip).retiring);
+    assert_eq!(retiring(&world), [false, true, false]);
+    assert_eq!(stirs.try_recv().unwrap(), pool, "that it obeys is worth a look");
+    let heard = world.ctx.exchange.heard(&pool);
+    let says = heard.iter().find(|(uid, _)| *uid == victim).map(|(_, heard)| (heard.retiring, heard.ready));
+    assert_eq!(says, Some((true, false)));
+    world.pass().await;
+    assert!(world.sidecars.get("10.0.0.2").serves() && world.sidecars.get("10.0.0.1").divisor == 3);
+    world.ctx.exchange.retire(&pool, BTreeSet::new());
+    sleep(Duration::from_millis(50)).await;
+    assert_eq!(retiring(&world), [false; 3]);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pod_that_is_told_to_go_leaves_no_room_for_one_that_is_out_for_its_load() {
+    let mut world = with_pods(3).await;
+    for pod in 1..=3 {
+        world.call_ready(&format!("chat-{pod}"), true);
+    }
+    world.settle().await;
+    let pool = PoolRef { namespace: "llm".into(), name: "chat".into() };
+    let victim = world.sidecars.get("10.0.0.2").uid;
+    world.ctx.exchange.retire(&pool, BTreeSet::from([victim]));
+    world.sidecars.change("10.0.0.1", |pod| pod.relief = Relief::Wanted);
+    sleep(Duration::from_secs(10)).await;
+    assert_eq!(world.sidecars.get("10.0.0.1").relief, Relief::Wanted);
+    world.ctx.exchange.retire(&pool, BTreeSet::new());
+    sleep(Duration::from_secs(5)).await;
+    assert_eq!(world.sidecars.get("10.0.0.1").relief, Relief::Taken);
 }

@@ -1,11 +1,13 @@
 //! The laws of the reconcilers, on a fake API server and scripted pods, on virtual time.
 #![cfg(test)]
 
+mod activation;
 mod api_keys;
 mod bad_input;
 mod campaign;
 mod disruption;
 mod exchange;
+mod keda;
 mod laws;
 mod pods;
 mod precedence;
@@ -13,6 +15,9 @@ mod priorities;
 mod relief;
 mod revisions;
 mod room;
+mod scaling;
+mod scaling_cluster;
+mod scaling_edits;
 mod shape;
 mod snapshots;
 mod statuses;

@@ -1,6 +1,6 @@
 //! The objects that are built, as a reviewer reads them, and what of a `podTemplate` is refused.
 
-use corral_operator::pool::build::{Defaults, build, template};
+use corral_operator::pool::build::{Defaults, PodCounts, build, template};
 use corral_operator::pool::revision::inputs::RevisionId;
 use corral_operator::pool::validate::ValidPool;
 use serde_json::{Value, json};
@@ -14,7 +14,8 @@ fn defaults() -> Defaults {
 fn built(spec: &Value) -> Value {
     let pool = ValidPool::of(&pool_of(spec)).unwrap();
     let id = RevisionId::of(&pool).unwrap();
-    let prepared = build(&pool, &id, template(&pool, &defaults()).unwrap(), 0).unwrap();
+    let counts = PodCounts { replicas: pool.spec.replicas, unschedulable: 0 };
+    let prepared = build(&pool, &id, template(&pool, &defaults()).unwrap(), counts).unwrap();
     json!({"service": prepared.service, "deployment": prepared.deployment, "budget": prepared.budget})
 }
 

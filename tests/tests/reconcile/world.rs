@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corral_crds::OllamaPool;
+use corral_operator::activation::Activations;
 use corral_operator::apply::Writer;
 use corral_operator::backoff::Backoff;
 use corral_operator::clock::{SharedClock, SystemClock};
@@ -16,6 +17,7 @@ use corral_operator::metrics::Metrics;
 use corral_operator::policy::record::Records;
 use corral_operator::pool::build::{Defaults, secrets};
 use corral_operator::pool::shortage::Shortages;
+use corral_operator::scaling::Scalings;
 use corral_operator::{policy, pool};
 use corral_tests::fake_api::FakeApi;
 use corral_tests::fake_api::store::Key;
@@ -35,6 +37,7 @@ struct Feeds {
     pools: StoreWriter<GuardedPool>,
     policies: StoreWriter<GuardedPolicy>,
     pods: StoreWriter<Pod>,
+    activators: StoreWriter<Pod>,
 }
 
 pub(crate) struct World {
@@ -62,15 +65,18 @@ impl World {
         let (pools, pool_feed) = reflector::store();
         let (policies, policy_feed) = reflector::store();
         let (pods, pod_feed) = reflector::store();
+        let (activators, activator_feed) = reflector::store();
         let exchange = Exchange::new(Arc::new(sidecars.clone()), Arc::clone(&lease), Arc::clone(&clock));
         let runner = exchange.clone();
         tokio::spawn(async move { runner.run().await });
         let ctx = Context {
             writer: Writer::new(api.client(), Arc::clone(&lease)),
-            stores: Stores { pools, policies, pods },
+            stores: Stores { pools, policies, pods, activators },
             exchange,
             records: Records::default(),
             shortages: Shortages::default(),
+            activations: Activations::new(Arc::new(sidecars.clone()), Arc::clone(&lease), Arc::clone(&clock)),
+            scalings: Scalings::default(),
             events: Events::new(api.client(), who.to_owned()),
             clock,
             defaults: Defaults { sidecar_image: "corral/sidecar:1".to_owned() },
@@ -78,7 +84,8 @@ impl World {
             pool_failures: Backoff::default(),
             policy_failures: Backoff::default(),
         };
-        let feeds = Feeds { pools: pool_feed, policies: policy_feed, pods: pod_feed };
+        let feeds =
+            Feeds { pools: pool_feed, policies: policy_feed, pods: pod_feed, activators: activator_feed };
         Self { api, ctx: Arc::new(ctx), sidecars, lease, feeds }
     }
 
@@ -249,6 +256,7 @@ impl World {
         feed(&mut self.feeds.pools, objects(&self.api, "ollamapools"));
         feed(&mut self.feeds.policies, objects(&self.api, "ratelimitpolicies"));
         feed(&mut self.feeds.pods, objects(&self.api, "pods"));
+        feed(&mut self.feeds.activators, objects(&self.api, "pods"));
     }
 }
 

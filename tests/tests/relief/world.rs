@@ -4,7 +4,8 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use corral_limiter::Nanos;
-use corral_operator::exchange::pool::{Offer, PodSight, PoolState};
+use corral_operator::exchange::peer::{PodSight, Role};
+use corral_operator::exchange::pool::{Offer, PoolState};
 use corral_sidecar::health::relief::{Leaving, ReliefSettings, Signs, Verdict};
 use corral_wire::{
     Counters, Directive, Gauges, IdentityDoc, PLAN_VERSION, PlanDoc, PlanState, PoolKeys, PoolRef, Position,
@@ -100,9 +101,11 @@ impl Pod {
             ready: self.is_ready(),
             reason: String::new(),
             relief: self.verdict.into(),
+            retiring: false,
             draining: false,
             drain_left_ms: None,
             off_gpu: Vec::new(),
+            models: Vec::new(),
             epoch: 1,
             counters: Counters::default(),
             gauges: Gauges { load_permille: self.load_permille, ..Gauges::default() },
@@ -114,6 +117,7 @@ fn sights(ready: &[bool]) -> Vec<PodSight> {
     let sight = |(pod, ready): (usize, &bool)| PodSight {
         uid: uid(pod),
         name: uid(pod),
+        role: Role::Pod,
         ip: Some([10, 0, 0, u8::try_from(pod).unwrap()].into()),
         ready: *ready,
         terminating: false,
@@ -140,13 +144,13 @@ impl Leader {
         };
         let offer = Offer { keys: keys(), term, plan: Arc::new(plan), stored_divisor: 1 };
         let mut state = PoolState::new(pool(), offer);
-        state.take_pods(now, sights(&vec![true; pods]));
+        state.take_peers(now, sights(&vec![true; pods]));
         Self { state, since: now }
     }
 
     /// Kubernetes calls these pods ready, and the others not.
     pub(crate) fn see(&mut self, now: Duration, ready: &[bool]) {
-        self.state.take_pods(now, sights(ready));
+        self.state.take_peers(now, sights(ready));
         self.step(now);
     }
 

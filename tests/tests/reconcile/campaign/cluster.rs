@@ -130,6 +130,10 @@ impl Transport for Mortal {
     fn link(&self, ip: IpAddr) -> Box<dyn Link> {
         Box::new(MortalLink { link: self.all.link(ip), life: self.life.clone() })
     }
+
+    fn door(&self, ip: IpAddr) -> Box<dyn Link> {
+        Box::new(MortalLink { link: self.all.door(ip), life: self.life.clone() })
+    }
 }
 
 impl Link for MortalLink {
