@@ -81,6 +81,8 @@ fn control_plane(instance: &Instance, plan: AddressPlan, parts: &Parts) -> Vec<C
         "--leader-elect=false".into(),
         "--bind-address=127.0.0.1".into(),
         "--flex-volume-plugin-dir=/var/lib/kubelet/volume-plugins".into(),
+        // A story with a HorizontalPodAutoscaler waits for several rounds of it; 15 s in life.
+        "--horizontal-pod-autoscaler-sync-period=5s".into(),
     ]);
     let scheduler = words([
         program("kube-scheduler"),

@@ -8,6 +8,7 @@ pub mod cgroups;
 pub mod components;
 pub mod corral;
 pub mod down;
+pub mod external_metrics;
 pub mod http;
 pub mod instance;
 pub mod kubectl;

@@ -16,7 +16,7 @@ use serde_json::json;
 use super::apis::APIS;
 use super::pool::{ADMIN_PORT, OLLAMA_PORT, PoolPod};
 use super::scene::Scene;
-use super::traffic::reading;
+use super::traffic::{Attempt, reading};
 use crate::cluster::http::inside;
 use crate::machine::clock::{Deadline, Stopwatch};
 
@@ -60,7 +60,22 @@ pub fn run(scene: &Scene) -> Result<()> {
     ensure!(left * 4 >= due * 3, "{left} of {due} are no such storm");
     ensure!(begun > 0, "nobody left while he was served");
     stays_zero(scene, pod)?;
-    scene.runs_at_once(pod, SLOTS, &APIS[0].request("slow", 40))
+    every_slot_is_given_out_again(scene, pod)
+}
+
+/// Each of so many streams has its slot at once. Ollama itself may run them one after the other: that was seen after such
+/// storms, with every slot of its runner idle and nobody waiting in the sidecar.
+fn every_slot_is_given_out_again(scene: &Scene, pod: &PoolPod) -> Result<()> {
+    let streams = scene.volley(pod.client_port()?, &APIS[0].request("slow", 300), SLOTS)?;
+    ensure!(streams.iter().all(Attempt::served), "{} does not serve: {streams:?}", pod.name);
+    let waited: Vec<_> = streams.iter().map(|stream| stream.answer.header("x-corral-queue-time")).collect();
+    ensure!(waited.iter().all(|millis| *millis == Some("0")), "they waited {waited:?} ms for free slots");
+    let begins = streams.iter().filter_map(|stream| Some(stream.began + stream.answer.pieces.first()?.at));
+    let ends = streams.iter().map(|stream| stream.ended);
+    let together = begins.max() < ends.min();
+    let how = if together { "at once" } else { "one after the other, though none waits for a slot" };
+    scene.tell(&format!("{SLOTS} streams after it: Ollama runs them {how}"));
+    Ok(())
 }
 
 /// Room for everybody to wait: none is refused.

@@ -16,6 +16,8 @@ pub struct Condition {
     pub message: String,
     /// Whether it is about the spec as it is now.
     pub current: bool,
+    /// Since when it has this status.
+    pub since: String,
 }
 
 /// The condition of this type, if the object has it.
@@ -28,6 +30,7 @@ pub fn of(object: &Value, kind: &str) -> Option<Condition> {
         status: text("status"),
         reason: text("reason"),
         message: text("message"),
+        since: text("lastTransitionTime"),
         current: generation.is_some() && found.get("observedGeneration") == generation,
     })
 }

@@ -95,16 +95,28 @@ impl Outcome {
     }
 }
 
+impl Way {
+    /// From inside a network namespace, which is named by a file.
+    pub fn new(network: PathBuf, to: SocketAddr) -> Self {
+        Self { network, to }
+    }
+
+    /// One request over a connection of its own.
+    pub fn ask(&self, request: &Request, patience: Duration) -> Exchange {
+        Line::from_inside(&self.network, self.to, patience).exchange(request, true, patience)
+    }
+}
+
 impl Scene {
     /// From the first node.
     pub fn way(&self, to: SocketAddr) -> Way {
-        Way { network: self.cluster.instance.network_namespace(0), to }
+        Way::new(self.cluster.instance.network_namespace(0), to)
     }
 
     /// Past the sidecar, on the pod's own loopback: what nobody outside can do.
     pub fn bare_way(&self, pod: &PoolPod) -> Result<Way> {
-        let network = PathBuf::from(format!("/proc/{}/ns/net", self.pid_of(pod, "ollama")?));
-        Ok(Way { network, to: SocketAddr::from((Ipv4Addr::LOCALHOST, OLLAMA_PORT)) })
+        let loopback = SocketAddr::from((Ipv4Addr::LOCALHOST, OLLAMA_PORT));
+        Ok(Way::new(self.network_of(pod, "ollama")?, loopback))
     }
 
     /// The open loop. Calls are in order; a client gives up `patience` after it has asked, and closes its connection.
@@ -181,7 +193,7 @@ fn joined<T>(one: ScopedJoinHandle<'_, T>) -> Result<T> {
 }
 
 fn one(way: &Way, watch: Stopwatch, call: &Call, patience: Duration) -> Outcome {
-    let exchange = Line::from_inside(&way.network, way.to, patience).exchange(&call.request, true, patience);
+    let exchange = way.ask(&call.request, patience);
     Outcome { client: call.client, at: call.at, ended: watch.elapsed(), exchange }
 }
 

@@ -3,6 +3,7 @@
 //! A story is a function that says with an error what does not hold. It gets a namespace of its own, removed when it is
 //! over, and a deadline, which every wait of it keeps.
 
+pub mod activator_killed_while_holding;
 pub mod api_server_gone;
 pub mod apis;
 pub mod bad_policy;
@@ -15,11 +16,15 @@ pub mod control_plane_gone;
 pub mod crowd;
 pub mod drift_is_healed;
 pub mod elephant_and_mice;
+pub mod endpoints;
 pub mod full_disk;
 pub mod gpu_fallback_seen;
+pub mod gpu_quota_hit;
+pub mod hpa_on_scale_subresource;
 pub mod in_flight;
 pub mod install;
 pub mod keys_and_tiers;
+pub mod kubectl_scale;
 pub mod limit_is_exact;
 pub mod metrics_are_sound;
 pub mod nginx_beside_ours;
@@ -28,6 +33,7 @@ pub mod ollama_answers;
 pub mod ollama_killed;
 pub mod operator_killed_every_few_seconds;
 pub mod operator_reinstalled;
+pub mod operator_restart_at_peak;
 pub mod operator_upgrade_restarts_nothing;
 pub mod operators;
 pub mod outage;
@@ -38,10 +44,13 @@ pub mod policy_change_in_two_seconds;
 pub mod pool;
 pub mod pool_runs_on_gpus;
 pub mod published_clients_obey;
+pub mod queue_grows_pool;
 pub mod rest;
 pub mod rolling_update_under_load;
 pub mod rollout;
 pub mod runner;
+pub mod scale_down_under_streams;
+pub mod scaling;
 pub mod scene;
 pub mod schema_on_the_real_server;
 pub mod sidecar_guards_ollama;
@@ -54,9 +63,12 @@ pub mod traffic;
 pub mod two_clusters_side_by_side;
 pub mod two_operators;
 pub mod two_policies_one_pool;
+pub mod undrain_when_load_returns;
 pub mod update_with_pending_replica;
 pub mod wedged_engine;
 pub mod what_it_costs;
+pub mod zero;
+pub mod zero_and_back;
 
 use std::fmt;
 use std::time::Duration;
@@ -124,6 +136,12 @@ pub const ALL: &[Story] = &[
     story("published_clients_obey", Lane::Parallel, 75, published_clients_obey::run),
     story("update_with_pending_replica", Lane::Parallel, 90, update_with_pending_replica::run),
     story("single_replica_update", Lane::Parallel, 75, single_replica_update::run),
+    story("queue_grows_pool", Lane::Parallel, 110, queue_grows_pool::run),
+    story("scale_down_under_streams", Lane::Parallel, 70, scale_down_under_streams::run),
+    story("zero_and_back", Lane::Parallel, 220, zero_and_back::run),
+    story("gpu_quota_hit", Lane::Parallel, 90, gpu_quota_hit::run),
+    story("kubectl_scale", Lane::Parallel, 45, kubectl_scale::run),
+    story("hpa_on_scale_subresource", Lane::Parallel, 75, hpa_on_scale_subresource::run),
     story("bad_policy", Lane::Cluster, 60, bad_policy::run),
     story("control_plane_gone", Lane::Cluster, 90, control_plane_gone::run),
     story("api_server_gone", Lane::Cluster, 110, api_server_gone::run),
@@ -131,9 +149,12 @@ pub const ALL: &[Story] = &[
     story("operator_killed_every_few_seconds", Lane::Cluster, 110, operator_killed_every_few_seconds::run),
     story("operator_reinstalled", Lane::Cluster, 75, operator_reinstalled::run),
     story("operator_upgrade_restarts_nothing", Lane::Cluster, 75, operator_upgrade_restarts_nothing::run),
+    story("operator_restart_at_peak", Lane::Cluster, 90, operator_restart_at_peak::run),
+    story("activator_killed_while_holding", Lane::Cluster, 110, activator_killed_while_holding::run),
     story("install", Lane::Cluster, 75, install::run),
     story("rolling_update_under_load", Lane::Cluster, 150, rolling_update_under_load::run),
     story("two_clusters_side_by_side", Lane::Cluster, 90, two_clusters_side_by_side::run),
+    story("undrain_when_load_returns", Lane::Quiet, 60, undrain_when_load_returns::run),
     story("stream_through_service", Lane::Quiet, 60, stream_through_service::run),
     story("what_it_costs", Lane::Quiet, 60, what_it_costs::run),
     story("overloaded_pod_leaves_service", Lane::Quiet, 180, overloaded_pod_leaves_service::run),

@@ -12,7 +12,6 @@ use super::pool::{PoolPod, describe, policy};
 use super::scene::Scene;
 use super::streams::Load;
 use super::traffic::{one_token, sort};
-use crate::cluster::corral::NAMESPACE;
 use crate::machine::clock::{Deadline, Stopwatch, seconds};
 
 const POOL: &str = "chat";
@@ -75,17 +74,9 @@ fn killed_again_and_again(scene: &Scene) -> Result<BTreeSet<String>> {
         look(scene, &mut seen)?;
         thread::sleep(next.left());
         look(scene, &mut seen)?;
-        kill_the_operator(scene)?;
+        scene.kill_the_operator()?;
     }
     Ok(seen)
-}
-
-fn kill_the_operator(scene: &Scene) -> Result<()> {
-    let label = "app.kubernetes.io/component=operator";
-    let kill = ["delete", "pods", "--selector", label, "--namespace", NAMESPACE];
-    let said = scene.cluster.kubectl(kill).args(["--grace-period=0", "--force", "--wait=false"]).read()?;
-    ensure!(said.contains("deleted"), "there was no operator to kill: {said}");
-    Ok(())
 }
 
 fn look(scene: &Scene, seen: &mut BTreeSet<String>) -> Result<Vec<PoolPod>> {

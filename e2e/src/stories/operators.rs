@@ -1,6 +1,6 @@
 //! The operator's own pods, as a story sees them.
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, ensure};
 use serde_json::Value;
 
 use super::pool::PoolPod;
@@ -9,13 +9,15 @@ use super::traffic::reading;
 use crate::cluster::corral::NAMESPACE;
 use crate::cluster::processes::Process;
 
+/// What its pods are known by.
+const LABEL: &str = "app.kubernetes.io/component=operator";
 /// Where an operator answers probes and Prometheus.
 const PORT: u16 = 8080;
 
 impl Scene {
     /// The operator's pods that are not on their way out, by name.
     pub fn operators(&self) -> Result<Vec<PoolPod>> {
-        self.pods_with(NAMESPACE, "app.kubernetes.io/component=operator")
+        self.pods_with(NAMESPACE, LABEL)
     }
 
     /// Who holds the Lease: another word for each life of an operator's process.
@@ -50,5 +52,13 @@ impl Scene {
     pub fn operator_process(&self, pod: &PoolPod) -> Result<Process> {
         let pid = i32::try_from(self.pid_of(pod, "operator")?)?;
         Process::now(pid).with_context(|| format!("{} has no process {pid}", pod.name))
+    }
+
+    /// Ends every pod of the operator at once, as the loss of its node would. Others are made in their place.
+    pub fn kill_the_operator(&self) -> Result<()> {
+        let kill = ["delete", "pods", "--selector", LABEL, "--namespace", NAMESPACE];
+        let said = self.cluster.kubectl(kill).args(["--grace-period=0", "--force", "--wait=false"]).read()?;
+        ensure!(said.contains("deleted"), "there was no operator to kill: {said}");
+        Ok(())
     }
 }

@@ -4,8 +4,9 @@
 use std::time::Duration;
 
 use anyhow::{Context, Result, ensure};
-use serde_json::{Value, json};
+use serde_json::json;
 
+use super::endpoints::is;
 use super::pool::{ADMIN_PORT, PoolPod, live_on, policy};
 use super::scene::Scene;
 use super::streams::{Load, Streams, Tally, Verdict};
@@ -62,7 +63,7 @@ fn bound(scene: &Scene, pod: &PoolPod) -> Result<Streams> {
 
 fn it_leaves(scene: &Scene, pod: &PoolPod, busy: &Streams) -> Result<()> {
     let out = scene.until("the busy pod is out of the EndpointSlice", || {
-        let unready = unready(scene)?;
+        let unready = scene.out_of_service(POOL)?;
         ensure!(unready.iter().all(|ip| is(pod, ip)), "{unready:?} are out, and not the busy one");
         Ok(if unready.is_empty() { Err(said(scene, pod)?) } else { Ok(busy.elapsed()) })
     })?;
@@ -78,7 +79,7 @@ fn others_take_over(scene: &Scene, pod: &PoolPod) -> Result<()> {
     let load = Load { clients: 2, model: "tiny", tokens: 1..=3, limit: Duration::from_mins(1) };
     let streams = scene.streams(scene.service(POOL, 11434)?, &load);
     while streams.elapsed() < TAKE_OVER {
-        let unready = unready(scene)?;
+        let unready = scene.out_of_service(POOL)?;
         ensure!(unready.len() == 1 && unready.iter().all(|ip| is(pod, ip)), "out are {unready:?}");
     }
     let tally = streams.stop()?;
@@ -91,7 +92,7 @@ fn others_take_over(scene: &Scene, pod: &PoolPod) -> Result<()> {
 fn it_comes_back(scene: &Scene, pod: &PoolPod) -> Result<()> {
     let watch = Stopwatch::start();
     scene.until("the pod is back in the EndpointSlice", || {
-        Ok(if unready(scene)?.is_empty() { Ok(()) } else { Err(said(scene, pod)?) })
+        Ok(if scene.out_of_service(POOL)?.is_empty() { Ok(()) } else { Err(said(scene, pod)?) })
     })?;
     scene.tell(&format!("back {} after the load ended", seconds(watch.elapsed())));
     let metrics = scene.metrics(pod.port(ADMIN_PORT)?)?;
@@ -106,7 +107,7 @@ fn all_are_overloaded(scene: &Scene, pods: &[PoolPod]) -> Result<()> {
     loads.push(scene.streams(scene.service(POOL, 11434)?, &service));
     let (watch, mut most, mut looks) = (Stopwatch::start(), 0, 0);
     while watch.elapsed() < ALL_LOADED {
-        let unready = unready(scene)?;
+        let unready = scene.out_of_service(POOL)?;
         ensure!(unready.len() <= 1, "{unready:?} are out at one time");
         most = most.max(unready.len());
         looks += 1;
@@ -131,20 +132,4 @@ fn said(scene: &Scene, pod: &PoolPod) -> Result<String> {
     let telling = ["corral_load_index", "corral_queue_depth", "corral_readiness{"];
     let lines = metrics.lines().filter(|line| telling.iter().any(|name| line.starts_with(name)));
     Ok(lines.filter(|line| !line.ends_with(" 0")).collect::<Vec<_>>().join(", "))
-}
-
-fn is(pod: &PoolPod, ip: &str) -> bool {
-    pod.ip.is_some_and(|own| own.to_string() == ip)
-}
-
-/// Addresses in the `EndpointSlices` that new connections are not sent to.
-fn unready(scene: &Scene) -> Result<Vec<String>> {
-    let label = format!("kubernetes.io/service-name={POOL}");
-    let slices =
-        scene.cluster.get(&["endpointslices", "--namespace", &scene.namespace, "--selector", &label])?;
-    let slices = slices.get("items").and_then(Value::as_array).cloned().unwrap_or_default();
-    let endpoints = slices.iter().filter_map(|slice| slice.get("endpoints")?.as_array()).flatten();
-    let unready = endpoints.filter(|e| e.pointer("/conditions/ready").and_then(Value::as_bool) != Some(true));
-    let addresses = unready.filter_map(|e| e.pointer("/addresses/0")?.as_str());
-    Ok(addresses.map(str::to_owned).collect())
 }

@@ -1,6 +1,7 @@
 //! Pools and policies of a story.
 
 use std::net::{IpAddr, SocketAddr};
+use std::path::PathBuf;
 
 use anyhow::{Context, Result, ensure};
 use serde_json::{Value, json};
@@ -217,6 +218,11 @@ impl Scene {
         let line =
             tasks.lines().find(|line| line.starts_with(&id)).with_context(|| format!("no task {id}"))?;
         Ok(line.split_whitespace().nth(1).context("a task has a pid")?.parse()?)
+    }
+
+    /// Where a container of a pod has its network: what is asked from there comes from the pod's address.
+    pub fn network_of(&self, pod: &PoolPod, container: &str) -> Result<PathBuf> {
+        Ok(PathBuf::from(format!("/proc/{}/ns/net", self.pid_of(pod, container)?)))
     }
 
     /// Ends a container with SIGKILL, as the kernel does when memory is short.

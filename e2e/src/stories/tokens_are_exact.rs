@@ -10,7 +10,7 @@ use serde_json::{Value, json};
 
 use super::pool::policy;
 use super::scene::Scene;
-use super::traffic::names_limit;
+use super::traffic::{names_limit, remaining_in};
 use crate::cluster::http::{Answer, Request};
 
 const POOL: &str = "chat";
@@ -37,7 +37,9 @@ fn counting(rate: &str) -> Value {
 
 /// Tokens used so far, of prompts and of answers.
 fn used(scene: &Scene, to: SocketAddr) -> Result<(u64, u64)> {
-    let of = |limit| Ok::<_, anyhow::Error>(1_000_000 - scene.remaining(to, limit)?);
+    // Looked at once: how often a client may look is limited, too.
+    let shown = scene.http(to, &Request::get("/corral/v1/limits"))?.json()?;
+    let of = |limit| Ok::<_, anyhow::Error>(1_000_000 - remaining_in(&shown, limit)?);
     let (input, output) = (of("inputtokens")?, of("outputtokens")?);
     let both = of("tokens")?;
     ensure!(both == input + output, "{input} and {output} are not {both}");

@@ -112,12 +112,7 @@ impl Scene {
 
     /// How many more requests a limit of this name would let through now, as the pod says to whoever asks.
     pub fn remaining(&self, to: SocketAddr, limit: &str) -> Result<u64> {
-        let shown = self.http(to, &Request::get("/corral/v1/limits"))?.json()?;
-        let limits = shown.get("limits").and_then(Value::as_array);
-        let found =
-            limits.into_iter().flatten().find(|l| l.get("limit").and_then(Value::as_str) == Some(limit));
-        let left = found.and_then(|l| l.pointer("/thisPod/0/remaining")?.as_u64());
-        left.with_context(|| format!("{limit} is not shown: {shown}"))
+        remaining_in(&self.http(to, &Request::get("/corral/v1/limits"))?.json()?, limit)
     }
 
     /// What a pod tells Prometheus.
@@ -147,6 +142,14 @@ impl Scene {
         }
         Ok(())
     }
+}
+
+/// How many more requests a limit of this name would let through, in what the pod shows.
+pub fn remaining_in(shown: &Value, limit: &str) -> Result<u64> {
+    let limits = shown.get("limits").and_then(Value::as_array);
+    let found = limits.into_iter().flatten().find(|l| l.get("limit").and_then(Value::as_str) == Some(limit));
+    let left = found.and_then(|l| l.pointer("/thisPod/0/remaining")?.as_u64());
+    left.with_context(|| format!("{limit} is not shown: {shown}"))
 }
 
 /// The value, a whole number, of the series with exactly this name and labels in what a pod tells Prometheus.

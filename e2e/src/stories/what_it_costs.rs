@@ -4,7 +4,6 @@
 
 use std::fs;
 use std::net::{Ipv4Addr, SocketAddr};
-use std::path::PathBuf;
 use std::thread;
 use std::time::Duration;
 
@@ -53,7 +52,7 @@ fn memory_kib(scene: &Scene, pod: &PoolPod, container: &str) -> Result<u64> {
 
 /// From inside the pod, on its loopback: one request through the sidecar, one past it, in turns.
 fn latency(scene: &Scene, pod: &PoolPod, what: &str, request: &Request, rounds: usize) -> Result<()> {
-    let network = PathBuf::from(format!("/proc/{}/ns/net", scene.pid_of(pod, "ollama")?));
+    let network = scene.network_of(pod, "ollama")?;
     let ask = |port: u16| -> Result<Duration> {
         let to = SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         let watch = Stopwatch::start();

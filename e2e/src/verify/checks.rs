@@ -14,8 +14,8 @@ use crate::machine::console::{long_step, say, with_signs_of_life};
 const LIMIT: Duration = Duration::from_mins(45);
 /// Lines of a failed step that are shown; its log has all.
 const SHOWN_LINES: usize = 60;
-/// Number, scenario, goal, ours, and six others.
-const TABLE_COLUMNS: usize = 10;
+/// Number, scenario, goal, and at least six figures.
+const TABLE_COLUMNS: usize = 9;
 const CARGO_DENY: &str = "0.20.2";
 
 /// Every file is formatted.
@@ -71,13 +71,25 @@ pub fn fairness(context: &Context) -> Result<Tally> {
     // Pods and their readiness are simulated beside the programs that they come from; their tests were counted before.
     let relief = ["test", "--quiet", "--locked", "--package", "corral-tests", "--test", "relief"];
     let relief = logged(context, "readiness", &cargo(context, &relief).args(["--", "--nocapture", "waves"]))?;
-    let mut table: Vec<&str> = output.out.lines().chain(relief.out.lines()).filter_map(table_line).collect();
+    show_table(output.out.lines().chain(relief.out.lines()));
+    let tally = all_passed(&output);
+    Ok(Tally { failed: tally.failed + all_passed(&relief).failed, ..tally })
+}
+
+/// Pools that grow and shrink beside what others do, in virtual time: every target holds, and the table of them is shown.
+pub fn scaling(context: &Context) -> Result<Tally> {
+    let of = ["test", "--profile=bench", "--quiet", "--locked", "--package", "corral-scaling"];
+    let output = logged(context, "scaling", &cargo(context, &of).args(["--", "--nocapture"]))?;
+    show_table(output.out.lines());
+    Ok(all_passed(&output))
+}
+
+fn show_table<'a>(lines: impl Iterator<Item = &'a str>) {
+    let mut table: Vec<&str> = lines.filter_map(table_line).collect();
     table.sort_unstable();
     for line in table {
         say(format!("  {line}"));
     }
-    let tally = all_passed(&output);
-    Ok(Tally { failed: tally.failed + all_passed(&relief).failed, ..tally })
 }
 
 /// A line of the table; the test harness may have written a dot before it.
@@ -86,7 +98,8 @@ fn table_line(line: &str) -> Option<&str> {
     (row.ends_with('|') && row.matches('|').count() > TABLE_COLUMNS).then_some(row)
 }
 
-/// The limiter's benchmarks run; what they say is shown, for it is a figure of this machine.
+/// The limiter's benchmarks run, and what a thousand pods cost the operator is measured; what they say is shown, for it is a
+/// figure of this machine.
 pub fn benchmarks(context: &Context) -> Result<Tally> {
     let of = ["bench", "--quiet", "--locked", "--package", "corral-limiter", "--bench", "decide"];
     let bench = cargo(context, &of).args(["--bench", "queue", "--", "--quick", "--noplot"]);
@@ -95,7 +108,20 @@ pub fn benchmarks(context: &Context) -> Result<Tally> {
     let compared = |line: &&str| ["change:", "erformance"].iter().any(|word| line.contains(word));
     let shown = output.out.lines().filter(|line| !line.trim().is_empty() && !compared(line));
     shown.for_each(|line| say(format!("  {line}")));
-    Ok(Tally::one(output.status.success()))
+    Ok(Tally::one(output.status.success() && thousand(context)?))
+}
+
+/// The operator beside a thousand scripted pods, as a process of its own, which is built first.
+fn thousand(context: &Context) -> Result<bool> {
+    let build =
+        cargo(context, &["build", "--release", "--quiet", "--locked", "--package", "corral-operator"]);
+    if !logged(context, "operator", &build)?.status.success() {
+        return Ok(false);
+    }
+    let of = ["bench", "--quiet", "--locked", "--package", "corral-tests", "--bench", "thousand"];
+    let output = logged(context, "thousand", &cargo(context, &of).args(["--", "--short"]))?;
+    output.out.lines().for_each(|line| say(format!("  {line}")));
+    Ok(output.status.success())
 }
 
 /// The documentation builds, and every link in it leads somewhere.

@@ -41,6 +41,7 @@ const STEPS: &[Step] = &[
     Step { name: "tests", usual: "2 to 5 min the first time", run: checks::tests },
     Step { name: "simulation", usual: "1 to 2 min the first time", run: checks::simulation },
     Step { name: "fairness", usual: "1 to 2 min the first time", run: checks::fairness },
+    Step { name: "scaling", usual: "1 to 2 min the first time", run: checks::scaling },
     Step { name: "interleavings", usual: "1 min the first time", run: checks::interleavings },
     Step { name: "benchmarks", usual: "3 to 5 min the first time", run: checks::benchmarks },
     Step { name: "documentation", usual: "1 min the first time", run: checks::documentation },
