@@ -1,4 +1,7 @@
 //! Down: to the most that was needed of late, in steps with time between them.
+//!
+//! What a load needs may be needed again, and is kept for the whole window. What was made beyond that, for what waited or
+//! for a sudden rise, has nothing to do once that is served, and goes sooner.
 
 use std::time::Duration;
 
@@ -9,6 +12,7 @@ use crate::extremes::Highest;
 #[derive(Debug, Clone, Default)]
 pub(crate) struct Descent {
     needed: Highest,
+    usual: Highest,
     stepped: Option<Duration>,
 }
 
@@ -16,17 +20,19 @@ impl Descent {
     /// Begins anew, where so many are all that is known to have been needed.
     pub(crate) fn begin(&mut self, now: Duration, needed: u32) {
         self.needed.begin(now, needed);
+        self.usual.begin(now, needed);
         self.stepped = None;
     }
 
-    /// Takes what is needed now.
-    pub(crate) fn note(&mut self, now: Duration, needed: u32) {
+    /// Takes what is needed now, and how much of it may be needed again.
+    pub(crate) fn note(&mut self, now: Duration, needed: u32, usual: u32) {
         self.needed.note(now, needed);
+        self.usual.note(now, usual);
     }
 
-    /// The most that was needed within the window.
-    pub(crate) fn target(&mut self, down: &Down, now: Duration) -> u32 {
-        self.needed.over(down.window, now)
+    /// The most that may be needed again of what was within the window, and the most that was needed at all within `beyond`.
+    pub(crate) fn target(&mut self, down: &Down, beyond: Duration, now: Duration) -> u32 {
+        self.usual.over(down.window, now).max(self.needed.over(down.window.min(beyond), now))
     }
 
     /// How many there should be on the way from `current` to fewer: one step, if it is time for it.
@@ -89,8 +95,26 @@ mod tests {
     fn what_was_needed_within_the_window_counts() {
         let mut descent = Descent::default();
         descent.begin(at(0), 9);
-        descent.note(at(1), 2);
-        assert_eq!(descent.target(&Down::default(), at(299)), 9);
-        assert_eq!(descent.target(&Down::default(), at(300)), 2);
+        descent.note(at(1), 2, 2);
+        assert_eq!(descent.target(&Down::default(), at(60), at(299)), 9);
+        assert_eq!(descent.target(&Down::default(), at(60), at(300)), 2);
+    }
+
+    #[test]
+    fn what_was_made_for_what_waited_is_kept_for_less() {
+        let mut descent = Descent::default();
+        descent.begin(at(0), 1);
+        descent.note(at(1), 20, 9);
+        descent.note(at(50), 2, 2);
+        let mut target = |beyond, now| descent.target(&Down::default(), at(beyond), at(now));
+        assert_eq!([target(60, 60), target(60, 61), target(60, 300), target(60, 301)], [20, 9, 9, 2]);
+        descent.note(at(400), 20, 9);
+        descent.note(at(401), 2, 2);
+        let brief = Down { window: at(30), ..Down::default() };
+        assert_eq!(
+            [429, 430].map(|now| descent.target(&brief, at(240), at(now))),
+            [20, 2],
+            "never beyond the window"
+        );
     }
 }

@@ -54,13 +54,15 @@ struct Question<'a> {
 struct Answer {
     now: u32,
     clear: u32,
+    /// Without what waits and what is sudden.
+    usual: u32,
     reason: Reason,
 }
 
 impl Answer {
     fn or(self, pods: Option<u32>, reason: Reason) -> Self {
         match pods {
-            Some(pods) if pods > self.clear => Self { now: self.now.max(pods), clear: pods, reason },
+            Some(pods) if pods > self.clear => Self { now: self.now.max(pods), clear: pods, reason, ..self },
             _ => self,
         }
     }
@@ -132,7 +134,7 @@ impl Load {
         let question = Question { look, came, totals, work };
         let answer = self.answer(&question);
         let is_sudden = self.panic.holds(look.now);
-        (needs(&answer, look.reports, &question.work, is_sudden), numbers(&answer, &question))
+        (needs(&answer, look, &question.work, is_sudden), numbers(&answer, &question))
     }
 
     fn totals(&self, look: &Look, came: &Window) -> Totals {
@@ -153,12 +155,13 @@ impl Load {
     fn answer(&mut self, question: &Question) -> Answer {
         let Question { look, came, totals, work } = question;
         if let Some(pods) = totals.pods(look.config.sizing) {
-            return Answer { now: pods, clear: pods, reason: Reason::Target };
+            return Answer { now: pods, clear: pods, usual: pods, reason: Reason::Target };
         }
         let clear = came.rate_but_chance(CHANCE);
         let reason = if work.is_backlog(clear) { Reason::Backlog } else { Reason::Work };
-        let answer = Answer { now: work.pods(came.rate()), clear: work.pods(clear), reason };
         let later = look.config.trend.then(|| ahead(&self.rates, look.startup)).flatten();
+        let usual = Work { backlog: 0.0, ..*work }.pods(came.rate());
+        let answer = Answer { now: work.pods(came.rate()), clear: work.pods(clear), usual, reason };
         let window = self.rates.over(SUDDEN);
         let service = Service::of_now(work.service, &window, count(totals.in_flight));
         let sudden = Sudden {
@@ -193,19 +196,21 @@ fn work(look: &Look, service: f64, backlog: u64) -> Work {
     }
 }
 
-fn needs(answer: &Answer, reports: &Reports, work: &Work, is_sudden: bool) -> Needs {
+fn needs(answer: &Answer, look: &Look, work: &Work, is_sudden: bool) -> Needs {
+    let reports = look.reports;
     let unknown = reports.silent.saturating_add(reports.unknown);
     let running = Work { utilization: 1.0, backlog: 0.0, ..*work }.pods_for(count(reports.in_flight()));
     Needs {
         now: answer.now,
         clear: answer.clear,
+        usual: answer.usual,
+        // What took so long to make is not thrown away sooner.
+        beyond: Duration::try_from_secs_f64(look.startup).unwrap_or_default().max(STABLE),
         reason: answer.reason,
         is_sudden,
         unknown,
         floor: running.saturating_add(unknown),
-        is_blind: false,
-        has_no_place: false,
-        rollout: false,
+        ..Needs::default()
     }
 }
 

@@ -42,22 +42,11 @@ impl Range {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::Reason;
 
     fn looks(config: &Config, needed: &[(u64, u32, u32)]) -> Vec<Option<Limited>> {
         let mut range = Range::default();
         let look = |(second, now, clear): &(u64, u32, u32)| {
-            let needs = Needs {
-                now: *now,
-                clear: *clear,
-                reason: Reason::Work,
-                is_sudden: false,
-                unknown: 0,
-                floor: 0,
-                is_blind: false,
-                has_no_place: false,
-                rollout: false,
-            };
+            let needs = Needs { now: *now, clear: *clear, ..Needs::default() };
             range.look(config, &needs, Duration::from_secs(*second))
         };
         needed.iter().map(look).collect()

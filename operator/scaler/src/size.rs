@@ -9,16 +9,23 @@ use crate::rate::STABLE;
 use crate::{Config, Reason};
 
 /// For so long more must have been needed, where what is needed is not clear of chance.
-const LASTING: Duration = Duration::from_mins(2);
+const LASTING: Duration = Duration::from_mins(3);
+
+/// With so many pods one more is less than a quarter, which is what is free at the usual utilization.
+const MANY: u32 = 5;
 
 /// What a pool needs now.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone, Copy, Default)]
 #[expect(clippy::struct_excessive_bools, reason = "each is one answer to one question")]
 pub(crate) struct Needs {
     /// By the formula.
     pub(crate) now: u32,
     /// At least, but for chance.
     pub(crate) clear: u32,
+    /// Without what waits and what is sudden, which are over once they are served: what may be needed again.
+    pub(crate) usual: u32,
+    /// How long what was needed beyond that counts.
+    pub(crate) beyond: Duration,
     /// Why that many.
     pub(crate) reason: Reason,
     /// There was a sudden rise less than a minute ago.
@@ -77,7 +84,7 @@ impl Size {
         let least = self.least(config, needs, now);
         let current = self.desired;
         self.lasting.note(now, needs.now.min(config.max));
-        self.descent.note(now, needs.now.min(config.max));
+        self.descent.note(now, needs.now.min(config.max), needs.usual.min(config.max));
         let (size, reason) = match self.raise(needs, now) {
             Some(raise) => raise,
             None => self.lower(config, needs, least, now),
@@ -98,8 +105,9 @@ impl Size {
             return None;
         }
         let lasting = self.lasting.over(LASTING, now);
-        let reason = if needs.clear >= lasting { needs.reason } else { Reason::Work };
-        let more = needs.clear.max(lasting);
+        let clear = if may_be_chance(self.desired, needs) { 0 } else { needs.clear };
+        let reason = if clear >= lasting { needs.reason } else { Reason::Work };
+        let more = clear.max(lasting);
         if more <= self.desired || is_little(self.desired, more) {
             return None;
         }
@@ -107,7 +115,8 @@ impl Size {
     }
 
     fn lower(&mut self, config: &Config, needs: &Needs, least: u32, now: Duration) -> (u32, Reason) {
-        let lately = if self.idle.sleeps() { 0 } else { self.descent.target(&config.down, now) };
+        let lately =
+            if self.idle.sleeps() { 0 } else { self.descent.target(&config.down, needs.beyond, now) };
         let target = lately.saturating_add(needs.unknown).max(needs.floor).max(least);
         let current = self.desired;
         if target >= current || (is_little(current, target) && target > least) {
@@ -152,6 +161,12 @@ impl Size {
         }
         if size == current { reason } else { Reason::Steady }
     }
+}
+
+/// One pod more, of many: within hours the rate of a minute comes that far above by chance, and what it would be for has
+/// room in the others meanwhile. Where it has not it waits, and that is no chance.
+fn may_be_chance(from: u32, needs: &Needs) -> bool {
+    needs.reason == Reason::Work && from >= MANY && needs.clear <= from.saturating_add(1)
 }
 
 /// Less than a tenth, and less than two: not worth a change.

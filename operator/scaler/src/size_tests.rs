@@ -2,18 +2,6 @@ use super::*;
 use crate::reports::Reports;
 use crate::{Down, Held, Observation};
 
-const NEEDS: Needs = Needs {
-    now: 1,
-    clear: 1,
-    reason: Reason::Work,
-    is_sudden: false,
-    unknown: 0,
-    floor: 0,
-    is_blind: false,
-    has_no_place: false,
-    rollout: false,
-};
-
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
 }
@@ -23,7 +11,7 @@ fn config(min: u32, max: u32) -> Config {
 }
 
 fn need(pods: u32) -> Needs {
-    Needs { now: pods, clear: pods, ..NEEDS }
+    Needs { now: pods, clear: pods, usual: pods, beyond: at(60), reason: Reason::Work, ..Needs::default() }
 }
 
 /// A pool of so many pods, that long ago was looked at first.
@@ -72,10 +60,35 @@ fn a_change_that_is_little_is_not_made_but_to_the_least() {
 #[test]
 fn more_that_may_be_chance_is_made_once_it_has_lasted() {
     let mut size = pool(3);
-    let unclear = Needs { now: 5, clear: 3, ..NEEDS };
+    let unclear = Needs { now: 5, ..need(3) };
     assert_eq!(decide(&mut size, &config(1, 9), &unclear, 1000), (3, Reason::Steady));
-    assert_eq!(decide(&mut size, &config(1, 9), &unclear, 1119), (3, Reason::Steady));
-    assert_eq!(decide(&mut size, &config(1, 9), &unclear, 1120), (5, Reason::Work));
+    assert_eq!(decide(&mut size, &config(1, 9), &unclear, 1179), (3, Reason::Steady));
+    assert_eq!(decide(&mut size, &config(1, 9), &unclear, 1180), (5, Reason::Work));
+}
+
+#[test]
+fn one_more_of_many_is_made_once_it_has_lasted_unless_something_waits() {
+    let mut size = pool(5);
+    assert_eq!(decide(&mut size, &config(1, 9), &need(6), 1000), (5, Reason::Steady));
+    assert_eq!(decide(&mut size, &config(1, 9), &need(6), 1180), (6, Reason::Work));
+    assert_eq!(decide(&mut size, &config(1, 9), &need(8), 1182), (8, Reason::Work), "two are no chance");
+    let mut size = pool(5);
+    let waiting = Needs { reason: Reason::Backlog, ..need(6) };
+    assert_eq!(decide(&mut size, &config(1, 9), &waiting, 1000), (6, Reason::Backlog));
+}
+
+#[test]
+fn what_was_made_for_what_waited_goes_before_the_window_is_over() {
+    let mut size = pool(1);
+    let crowd = Needs { usual: 4, reason: Reason::Backlog, ..need(20) };
+    decide(&mut size, &config(1, 99), &crowd, 1000);
+    assert_eq!(decide(&mut size, &config(1, 99), &need(1), 1059), (20, Reason::Steady));
+    assert_eq!(decide(&mut size, &config(1, 99), &need(1), 1060), (15, Reason::ScaleDown));
+    for (second, left) in
+        [(1090, 12), (1120, 9), (1150, 7), (1180, 6), (1210, 5), (1240, 4), (1299, 4), (1300, 3)]
+    {
+        assert_eq!(decide(&mut size, &config(1, 99), &need(1), second).0, left, "after {second} s");
+    }
 }
 
 #[test]

@@ -44,23 +44,20 @@ fn near(rate: f64, pods: u32, by: f64) -> f64 {
     SEEDS.map(near).fold(1.0, f64::min)
 }
 
-/// Five and a third are needed: within 15 % there is nothing but five and six, and by chance alone there is a while in five
-/// minutes in which it looks like a little more than six.
+/// Five and a third are needed: within 15 % there is nothing but five and six.
 #[test]
-fn a_pool_of_six_stays_within_one_pod_of_what_it_needs() {
-    let strictly = near(2.0, 6, 0.15);
-    let row = |number, what, goal| Row { number, what, goal, decimals: 3 };
-    row("2b", "steady 2 a second: part of the time within 15 %", "0.95 missed").print_balanced(strictly);
-    let by_a_pod = near(2.0, 6, 1.7 / 5.3);
-    row("2c", "steady 2 a second: part of the time with 4 to 7 for 5.3", ">= 0.95").print_balanced(by_a_pod);
-    assert!(by_a_pod >= 0.95, "{by_a_pod}");
+fn a_pool_of_six_stays_near_what_it_needs() {
+    let worst = near(2.0, 6, 0.15);
+    let what = "steady 2 a second: part of the time within 15 %";
+    Row { number: "2b", what, goal: ">= 0.95", decimals: 3 }.print_balanced(worst);
+    assert!(worst >= 0.95, "{worst}");
 }
 
 #[test]
 fn a_pool_of_a_hundred_stays_near_what_it_needs() {
     let worst = near(40.0, 107, 0.15);
     Row {
-        number: "2d",
+        number: "2c",
         what: "steady 40 a second: part of the time within 15 %",
         goal: ">= 0.95",
         decimals: 3,
