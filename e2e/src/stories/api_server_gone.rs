@@ -23,6 +23,13 @@ const CLIENTS: usize = 2;
 
 /// Tells the story.
 pub fn run(scene: &Scene) -> Result<()> {
+    let held = outages(scene);
+    // Whatever became of it, the next story finds a whole cluster.
+    scene.mend_the_control_plane()?;
+    held
+}
+
+fn outages(scene: &Scene) -> Result<()> {
     let pods = scene.serving_pool(POOL, 2)?;
     scene.warm_up(&pods)?;
     scene.enforced_policy(&few(6))?;
@@ -31,14 +38,10 @@ pub fn run(scene: &Scene) -> Result<()> {
     let gone = clients_notice_nothing(scene, "the API server gone", first.client_port()?, || {
         without_the_api_server(scene, first, second)
     });
-    // Whatever became of it, the next story finds an API server.
-    if scene.cluster.missing_components().iter().any(|name| name == "kube-apiserver") {
-        scene.cluster.start("kube-apiserver")?;
-    }
-    scene.api_server_answers()?;
+    scene.api_server_runs()?;
     gone?;
     clients_notice_nothing(scene, "etcd stopped", service, || without_etcd(scene, first, second))?;
-    scene.api_server_answers()?;
+    scene.api_server_runs()?;
     it_heals_by_itself(scene, &pods)
 }
 

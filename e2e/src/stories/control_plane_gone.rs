@@ -47,10 +47,7 @@ fn without_a_control_plane(scene: &Scene, first: &PoolPod, second: &PoolPod) -> 
 }
 
 fn mend(scene: &Scene) -> Result<()> {
-    if scene.cluster.missing_components().iter().any(|name| name == "kube-apiserver") {
-        scene.cluster.start("kube-apiserver")?;
-    }
-    scene.api_server_answers()?;
+    scene.mend_the_control_plane()?;
     scene.cluster.uninstall_corral()?;
     scene.cluster.install_corral()
 }

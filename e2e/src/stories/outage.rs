@@ -42,8 +42,22 @@ impl Scene {
         format!("{}/few/few", self.namespace)
     }
 
-    /// Waits until the API server answers, whatever became of the story.
-    pub fn api_server_answers(&self) -> Result<()> {
+    /// Leaves the control plane whole, whatever became of the story. Whoever could not reach the API server tries again after a
+    /// minute at the latest: in life controllers whose Lease is over end and are started anew, ours hold none.
+    pub fn mend_the_control_plane(&self) -> Result<()> {
+        self.api_server_runs()?;
+        for controllers in ["kube-controller-manager", "kube-scheduler"] {
+            self.cluster.stop(controllers)?;
+            self.cluster.start(controllers)?;
+        }
+        Ok(())
+    }
+
+    /// Starts the API server if it does not run, and waits until it answers.
+    pub fn api_server_runs(&self) -> Result<()> {
+        if self.cluster.missing_components().iter().any(|name| name == "kube-apiserver") {
+            self.cluster.start("kube-apiserver")?;
+        }
         let (limit, pause) = (Duration::from_mins(1), Duration::from_millis(300));
         Deadline::after(limit).wait("the API server answers", pause, || {
             let ask = self.cluster.kubectl(["get", "--raw", "/readyz", "--request-timeout=5s"]);
