@@ -64,6 +64,15 @@ impl Events {
         self.publish(about, (EventType::Normal, reason, "Scale"), note).await;
     }
 
+    /// Tells that `spec.replicas` was changed for nothing: whoever did so was told that it was done.
+    pub async fn overruled(&self, about: &ObjectReference, replicas: i32) {
+        let note = format!(
+            "spec.replicas is {replicas} now, which changes nothing: the pool scales itself. \
+             autoscaling.minReplicas and maxReplicas bound it; with autoscaling.mode Disabled spec.replicas is its size"
+        );
+        self.publish(about, (EventType::Warning, "ReplicasIgnored", "Scale"), note).await;
+    }
+
     async fn send(&self, about: &ObjectReference, condition: &Condition) {
         let note = cut(&format!("{}={}: {}", condition.type_, condition.status, condition.message));
         let kind = if is_warning(condition) { EventType::Warning } else { EventType::Normal };

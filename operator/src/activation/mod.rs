@@ -31,6 +31,8 @@ use state::{Activators, Call};
 
 /// After a call that failed.
 const AGAIN: Duration = Duration::from_secs(1);
+/// For so long at least the activators of a pool that is gone are spoken to: until each has heard it.
+const FAREWELL: Duration = Duration::from_secs(10);
 /// From one answer to the next call, so that a crowd that comes one by one is heard of a few times only.
 const BETWEEN: Duration = Duration::from_millis(20);
 
@@ -55,6 +57,8 @@ struct Entry {
     lack: Option<String>,
     news: watch::Sender<()>,
     callers: HashMap<String, (IpAddr, [AbortHandle; 2])>,
+    /// Since when the pool is gone, or is being deleted.
+    gone: Option<Duration>,
 }
 
 struct Inner {
@@ -77,6 +81,21 @@ impl Entry {
     fn part(&mut self, now: Duration) -> Part {
         let holds = self.state.held(now).requests > 0;
         self.stand.part((self.need, holds), now)
+    }
+
+    /// Takes that no pod comes beside these: what is held is answered now, for nobody else would.
+    fn dismiss(&mut self, backends: Vec<Backend>, now: Duration) {
+        self.gone.get_or_insert(now);
+        let told = [self.state.tell(backends, None, now), self.state.stop(true)];
+        if told.contains(&true) {
+            self.news.send_replace(());
+        }
+    }
+
+    /// Whether there is nothing left to say to those of a pool that is gone.
+    fn is_over(&mut self, now: Duration) -> bool {
+        self.gone.is_some_and(|since| now.saturating_sub(since) >= FAREWELL)
+            && self.state.held(now).requests == 0
     }
 
     fn stop(&self) {
@@ -118,9 +137,10 @@ impl Activations {
             lack: None,
             news: watch::Sender::new(()),
             callers: HashMap::new(),
+            gone: None,
         });
         entry.state.take_keys(keys, term);
-        entry.need = need;
+        (entry.need, entry.gone) = (need, None);
         if entry.state.stop(need == Need::Nothing) {
             entry.news.send_replace(());
         }
@@ -185,7 +205,9 @@ impl Activations {
 
     /// A pool has no activators, and is not to be looked at for that again.
     pub fn without(&self, pool: &PoolRef) {
-        self.retain(|known| known != pool);
+        if let Some(entry) = self.inner.pools.lock().remove(pool) {
+            entry.stop();
+        }
         self.inner.without.lock().insert(pool.clone());
     }
 
@@ -210,15 +232,28 @@ impl Activations {
         self.inner.pools.lock().get_mut(pool).map(|entry| entry.state.held(now)).unwrap_or_default()
     }
 
-    /// Ends it with pools that are gone, or need none.
+    /// A pool is being deleted: these pods are ready as yet, no other comes, and its activators are told so.
+    pub fn dismiss(&self, pool: &PoolRef, backends: Vec<Backend>) {
+        let now = self.inner.clock.now();
+        if let Some(entry) = self.inner.pools.lock().get_mut(pool) {
+            entry.dismiss(backends, now);
+        }
+    }
+
+    /// Ends it with pools that are gone, once their activators have answered what they held.
     pub fn retain(&self, keep: impl Fn(&PoolRef) -> bool) {
+        let now = self.inner.clock.now();
         self.inner.without.lock().retain(&keep);
         self.inner.pools.lock().retain(|pool, entry| {
-            let kept = keep(pool);
-            if !kept {
+            if keep(pool) {
+                return true;
+            }
+            entry.dismiss(Vec::new(), now);
+            let over = entry.is_over(now);
+            if over {
                 entry.stop();
             }
-            kept
+            !over
         });
     }
 

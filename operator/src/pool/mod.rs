@@ -116,8 +116,11 @@ async fn bring_about(pool: &OllamaPool, ctx: &Context) -> Result<OllamaPoolStatu
     let live = apply::deployment(&ctx.writer, &valid).await.inspect(|live| ctx.saw(&valid, live.as_ref()));
     let pods = observe::pods_of(&ctx.stores.pods, &valid.namespace, &valid.name);
     let Look { size, due, .. } = scaling::run::look(ctx, &valid, pool, &pods);
-    let record = offer_plan(&valid, size.replicas, ctx).await?;
     let reference = valid.reference();
+    if ctx.scalings.is_overruled(&reference, &valid.spec) {
+        ctx.events.overruled(&pool.object_ref(&()), valid.spec.replicas).await;
+    }
+    let record = offer_plan(&valid, size.replicas, ctx).await?;
     let activators = observe::activators_of(&ctx.stores.activators, &valid.namespace, &valid.name);
     let peers = [observe::sights(&pods, Role::Pod), observe::sights(&activators, Role::Activator)].concat();
     ctx.exchange.take_peers(&reference, peers);

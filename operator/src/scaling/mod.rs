@@ -27,7 +27,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Duration;
 
-use corral_crds::pool::{Autoscaling, ScalingMode};
+use corral_crds::pool::{Autoscaling, OllamaPoolSpec, ScalingMode};
 use corral_crds::status::{OllamaPoolStatus, ScalingDecision};
 use corral_crds::valid::Problem;
 use corral_scaler::{Decision, Heard, Limited, Numbers, Observation, Reason, Scaler};
@@ -169,6 +169,14 @@ impl Scalings {
         new
     }
 
+    /// Takes what a pool's spec says of its size; whether somebody has just changed `spec.replicas` for nothing, for the pool
+    /// scales itself.
+    pub fn is_overruled(&self, pool: &PoolRef, spec: &OllamaPoolSpec) -> bool {
+        let asked = (settings::mode(spec), spec.replicas);
+        let before = self.pools.lock().entry(pool.clone()).or_default().asked.replace(asked);
+        before.is_some_and(|before| before != asked && before.0 == asked.0) && asked.0 == ScalingMode::Builtin
+    }
+
     /// Looks at a pool, and decides.
     pub fn look(&self, facts: &Facts<'_>) -> Look {
         let pool = facts.pool.reference();
@@ -212,6 +220,8 @@ struct Scaling {
     uid: String,
     /// Changes of the size that events have told.
     told: Vec<ScalingDecision>,
+    /// Who decides by the spec, and its `replicas`.
+    asked: Option<(ScalingMode, i32)>,
     /// L as it was last known, in seconds: cores come and go with who decides.
     startup: Option<f64>,
 }

@@ -12,8 +12,8 @@ use futures::StreamExt;
 use futures::future::BoxFuture;
 use futures::stream::{self, FuturesUnordered, select};
 use k8s_openapi::api::core::v1::Pod;
-use kube::ResourceExt;
 use kube::runtime::reflector::ObjectRef;
+use kube::{Resource, ResourceExt};
 use tokio::time::{MissedTickBehavior, interval, sleep};
 
 use super::act::{self, Due};
@@ -150,6 +150,11 @@ impl<W: Fn(ObjectRef<GuardedPool>)> Eyes<W> {
     }
 
     fn look_at_seen(&mut self, guarded: &GuardedPool, pods: &[Arc<Pod>]) {
+        if guarded.meta().deletion_timestamp.is_some() {
+            let pool = of(guarded);
+            let (backends, _) = backends::of(pods, &self.ctx.exchange.heard(&pool), None, self.present());
+            return self.ctx.activations.dismiss(&pool, backends);
+        }
         let Ok(seen) = &guarded.0 else { return };
         let Ok(pool) = ValidPool::of(seen) else { return self.let_be(guarded, pods) };
         let reference = pool.reference();
@@ -171,12 +176,15 @@ impl<W: Fn(ObjectRef<GuardedPool>)> Eyes<W> {
         if ctx.activations.look(&pool, backends::is_served(pods)).is_none() {
             return;
         }
-        let present = Present { now: ctx.clock.now(), wall: ctx.clock.wall() };
-        let (backends, left) = backends::of(pods, &ctx.exchange.heard(&pool), None, present);
+        let (backends, left) = backends::of(pods, &ctx.exchange.heard(&pool), None, self.present());
         ctx.activations.tell(&pool, backends, left);
         if ctx.activations.leave(&pool, false) {
             (self.wake)(ObjectRef::from_obj(guarded));
         }
+    }
+
+    fn present(&self) -> Present {
+        Present { now: self.ctx.clock.now(), wall: self.ctx.clock.wall() }
     }
 
     /// Has deletion costs written, one pool's after another. What fails is due again a little later.

@@ -65,7 +65,9 @@ impl std::fmt::Display for NotHeld {
             ),
             Why::NoPod => "and what limits apply can only be told by one.".to_owned(),
             Why::Draining => "and what held this request until one is shuts down.".to_owned(),
-            Why::Stopped => "and none is asked for: the pool is stopped (spec.replicas is 0).".to_owned(),
+            Why::Stopped => {
+                "and none is asked for: the pool is stopped (spec.replicas is 0) or deleted.".to_owned()
+            }
             Why::NoKey => "as far as can be told: the key of this pool is missing.".to_owned(),
         };
         write!(f, "No pod of this pool is ready, {why}")?;
@@ -101,6 +103,6 @@ mod tests {
     fn where_no_pod_comes_nobody_is_told_to_come_back() {
         let max_hold = Nanos::from_secs(600);
         let text = NotHeld { why: Why::Stopped, wait: None, max_hold, max_body_bytes: 1 << 20 }.to_string();
-        assert!(text.ends_with("the pool is stopped (spec.replicas is 0)."), "{text}");
+        assert!(text.ends_with("the pool is stopped (spec.replicas is 0) or deleted."), "{text}");
     }
 }

@@ -446,6 +446,46 @@ async fn a_sleeping_pool_of_which_somebody_asks_for_pods_holds_on_until_one_serv
     cluster.until(40, |cluster| activators_asked(cluster) == 0).await;
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_sleeping_pool_that_is_deleted_has_nobody_wait_for_a_pod() {
+    let mut cluster = asleep().await;
+    hold(&cluster, ACTIVATORS[1], 0);
+    cluster.world.remove("corral.dev", "ollamapools", POOL);
+    cluster.pass(8).await;
+    assert!(ACTIVATORS.iter().all(|ip| told(&cluster, ip).stopped), "they hear that no pod comes");
+    // One that came just before they heard, and one that speaks for long.
+    hold(&cluster, ACTIVATORS[1], 1);
+    cluster.pass(60).await;
+    let last = cluster.world.sidecars.1.lock()[&ACTIVATORS[1].parse::<IpAddr>().unwrap()].obeyed;
+    hold(&cluster, ACTIVATORS[1], 0);
+    cluster.pass(60).await;
+    let after = cluster.world.sidecars.1.lock()[&ACTIVATORS[1].parse::<IpAddr>().unwrap()].obeyed;
+    assert!(after > last, "who still holds something is spoken to");
+    cluster.pass(60).await;
+    let silent = cluster.world.sidecars.1.lock()[&ACTIVATORS[1].parse::<IpAddr>().unwrap()].obeyed;
+    assert_eq!(after, silent, "and then nobody is");
+    end_activators(&cluster);
+    cluster.world.put_pool(POOL, &to_zero());
+    cluster.pass(5).await;
+    start_activators(&cluster);
+    cluster.pass(5).await;
+    assert!(ACTIVATORS.iter().all(|ip| !told(&cluster, ip).stopped), "another of the same name is another");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_is_being_deleted_and_kept_by_a_finalizer_has_nobody_wait_either() {
+    let mut cluster = asleep().await;
+    let mut pool = cluster.world.api.find("corral.dev", "ollamapools", NS, POOL).unwrap();
+    pool["metadata"]["deletionTimestamp"] = json!("2026-07-06T06:00:00Z");
+    pool["metadata"]["finalizers"] = json!(["foregroundDeletion"]);
+    cluster.world.api.put(&pool, "ollamapools");
+    cluster.pass(4).await;
+    assert!(ACTIVATORS.iter().all(|ip| told(&cluster, ip).stopped));
+    hold(&cluster, ACTIVATORS[1], 1);
+    cluster.pass(10).await;
+    assert_eq!(cluster.asked(), 0, "and wakes nobody");
+}
+
 /// The clients whose keys an activator knows, by the plan that came to it; it has no other.
 fn known_to(cluster: &Cluster, ip: &str) -> Vec<String> {
     let plan = cluster.world.sidecars.get(ip).plan.unwrap();

@@ -49,6 +49,26 @@ async fn a_lower_maximum_counts_at_once_and_cuts_no_answer() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_size_asked_for_by_name_of_a_pool_that_scales_itself_is_told_to_be_for_nothing() {
+    let mut cluster = Cluster::with_pool(&usual()).await;
+    let mut spec = usual();
+    let ignored = |cluster: &Cluster| cluster.notes(&["ReplicasIgnored"]);
+    spec["replicas"] = json!(3);
+    cluster.world.put_pool(POOL, &spec);
+    cluster.pass(20).await;
+    assert_eq!((cluster.asked(), ignored(&cluster).len()), (1, 1));
+    assert!(ignored(&cluster)[0].starts_with("spec.replicas is 3 now, which changes nothing"));
+    cluster.replace_operator();
+    cluster.pass(20).await;
+    assert_eq!(ignored(&cluster).len(), 1, "it was for nothing before");
+    spec["autoscaling"]["mode"] = json!("Disabled");
+    spec["replicas"] = json!(2);
+    cluster.world.put_pool(POOL, &spec);
+    cluster.until(20, |cluster| cluster.asked() == 2).await;
+    assert_eq!(ignored(&cluster).len(), 1);
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_higher_minimum_lets_those_stay_that_were_to_go() {
     let mut cluster = shrinking(240).await;
     let made = cluster.pods.len();
