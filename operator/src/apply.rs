@@ -15,8 +15,8 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 use sha2::{Digest, Sha256};
 
+use crate::answer::said;
 use crate::drift;
-use crate::error::said;
 use crate::lease::Lease;
 use crate::listmap;
 use crate::names::{APPLIED, MANAGER};

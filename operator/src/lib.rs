@@ -11,6 +11,7 @@
 
 pub mod activation;
 pub mod admin;
+pub mod answer;
 pub mod apply;
 pub mod backoff;
 pub mod broken;

@@ -8,6 +8,7 @@ mod activator;
 mod commands;
 mod flags;
 mod memory;
+mod mounts;
 mod value;
 
 use std::net::SocketAddr;

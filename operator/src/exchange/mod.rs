@@ -12,6 +12,7 @@ pub mod peer;
 pub mod pool;
 pub mod programmed;
 pub mod relief;
+pub mod stance;
 pub mod transport;
 
 use std::collections::{BTreeSet, HashMap};

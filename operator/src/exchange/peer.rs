@@ -9,10 +9,9 @@ use std::collections::BTreeMap;
 use std::net::IpAddr;
 use std::time::Duration;
 
-use corral_wire::{PLAN_VERSION, PlanState, Position, Report};
+use corral_wire::{PlanState, Position, Report};
 
 use super::draining;
-use super::programmed::{PodPlan, Stance};
 
 /// After this long without a word a peer is called silent.
 pub const SILENCE: Duration = Duration::from_secs(10);
@@ -112,21 +111,9 @@ impl Peer {
         self.heard.as_ref().filter(|heard| !is_silent(now, heard.at)).map(|heard| &heard.report)
     }
 
-    /// How it stands to the plan on offer.
-    fn stands(&self, now: Duration, offered: &PlanState) -> PodPlan {
-        let last_word = self.heard.as_ref().map_or(self.first_seen, |heard| heard.at);
-        let unless_silent = |plan| if is_silent(now, last_word) { PodPlan::Silent } else { plan };
-        let Some(report) = self.report() else { return unless_silent(PodPlan::Pending) };
-        if report.plan.as_ref() == Some(offered) {
-            return unless_silent(PodPlan::InForce);
-        }
-        if !report.plan_versions.contains(&PLAN_VERSION) {
-            return PodPlan::TooOld;
-        }
-        match &report.plan_error {
-            Some(error) => PodPlan::Refused(error.clone()),
-            None => unless_silent(PodPlan::Pending),
-        }
+    /// Whether nothing was heard of it for long, since its sidecar began to run.
+    pub(super) fn is_silent(&self, now: Duration) -> bool {
+        is_silent(now, self.heard.as_ref().map_or(self.first_seen, |heard| heard.at))
     }
 }
 
@@ -180,16 +167,9 @@ impl Peers {
         self.all.values().filter_map(|peer| peer.report()?.plan.as_ref())
     }
 
-    /// How those that run stand to the plan on offer.
-    pub(super) fn stances(&self, now: Duration, offered: &PlanState) -> Vec<Stance<'_>> {
-        let running = self.all.values().filter(|peer| peer.sight.ip.is_some());
-        running
-            .map(|peer| Stance {
-                name: &peer.sight.name,
-                role: peer.sight.role,
-                plan: peer.stands(now, offered),
-            })
-            .collect()
+    /// Those that run, whatever they are.
+    pub(super) fn running(&self) -> impl Iterator<Item = &Peer> {
+        self.all.values().filter(|peer| peer.sight.ip.is_some())
     }
 }
 

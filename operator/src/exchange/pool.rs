@@ -16,8 +16,8 @@ use super::divisor::{Count, Orders, PodFacts};
 use super::draining::{self, Draining, MOST_NAMED};
 use super::load::{self, PoolLoad};
 use super::peer::{Heard, Peer, Peers, PodSight, Role};
-use super::programmed::Stance;
 use super::relief::{Permits, PodLoad};
+use super::stance::{Stance, stances};
 
 /// The load index, in thousandths, from which on a pod cannot take over from others.
 const LOADED: u32 = 1000;
@@ -237,7 +237,7 @@ impl PoolState {
 
     /// How those that run stand to the plan on offer.
     pub fn stances(&self, now: Duration) -> Vec<Stance<'_>> {
-        self.peers.stances(now, &self.plan_state)
+        stances(&self.peers, now, &self.plan_state)
     }
 
     /// Names of pods with the reason why they are not ready, by their own word. What a silent one said is no longer so.

@@ -3,32 +3,7 @@
 use std::fmt;
 
 use super::peer::Role;
-
-/// How a peer stands to the plan on offer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum PodPlan {
-    /// It has said that the plan is in force.
-    InForce,
-    /// It holds another plan, or has not said anything yet.
-    Pending,
-    /// It has not said anything for too long.
-    Silent,
-    /// It cannot read plans of this version.
-    TooOld,
-    /// It could not take the plan, for this reason.
-    Refused(String),
-}
-
-/// A peer that runs, and how it stands to the plan on offer.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Stance<'a> {
-    /// Its name.
-    pub name: &'a str,
-    /// What it is to its pool.
-    pub role: Role,
-    /// How it stands.
-    pub plan: PodPlan,
-}
+use super::stance::{PodPlan, Stance};
 
 /// How many of some hold a plan.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]

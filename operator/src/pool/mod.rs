@@ -9,6 +9,7 @@ pub mod activate;
 pub mod api_keys;
 pub mod apply;
 pub mod build;
+pub mod facts;
 mod lack;
 pub mod observe;
 mod obstacle;
@@ -46,6 +47,7 @@ use crate::policy::record::{Record, Share};
 use crate::scaling::{self, Look, Size};
 use apply::Applied;
 use build::{PodCounts, secrets};
+use facts::Facts;
 use observe::PodsSeen;
 use validate::ValidPool;
 
@@ -144,7 +146,7 @@ async fn bring_about(pool: &OllamaPool, ctx: &Context) -> Result<OllamaPoolStatu
     ctx.saw(&valid, Some(applied.deployment()));
     activated?;
     let standing = ctx.exchange.standing(&reference);
-    let facts = status::Facts {
+    let facts = Facts {
         applied: &applied,
         size: &size,
         pods: &seen,

@@ -5,7 +5,7 @@ use std::time::Duration;
 use corral_crds::condition::Reason;
 use k8s_openapi::api::apps::v1::DeploymentStatus;
 
-use super::status::Facts;
+use super::facts::Facts;
 use crate::exchange::draining::Draining;
 
 /// The most pods that a message names.

@@ -1,7 +1,6 @@
 //! What is said of a pool: from what the API server holds, what its pods said, and what its policies came to. Pure.
 
 use std::num::NonZeroU32;
-use std::time::Duration;
 
 use corral_crds::OllamaPool;
 use corral_crds::api_keys::NO_SECRET;
@@ -12,38 +11,20 @@ use corral_wire::{Mode, OffGpu};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 
-use super::apply::Applied;
 use super::build::service;
-use super::observe::PodsSeen;
+use super::facts::Facts;
 use super::obstacle::obstacle;
 use super::revision::update::Update;
 use super::validate::ValidPool;
 use crate::exchange::Standing;
 use crate::names::{POOL_LABEL, UPDATE};
 use crate::policy::record::Record;
-use crate::scaling::{Size, tell};
+use crate::scaling::tell;
 
 /// The most limits that a status lists.
 const MAX_LIMITS: usize = corral_crds::bounds::MAX_POOL_LIMITS;
 /// The most models off their GPU that a message names.
 const NAMED: usize = 3;
-
-/// What a status is worked out from.
-#[derive(Debug, Clone, Copy)]
-pub struct Facts<'a> {
-    /// What the API server holds.
-    pub applied: &'a Applied,
-    /// How many pods there are asked for, and why.
-    pub size: &'a Size,
-    /// What is seen of the pods.
-    pub pods: &'a PodsSeen,
-    /// How the pods stand to the plan.
-    pub standing: Option<&'a Standing>,
-    /// What the plan came from.
-    pub record: Option<&'a Record>,
-    /// When this is, on the clock of the exchange.
-    pub now: Duration,
-}
 
 /// The status of a pool that was applied.
 pub fn of_applied(pool: &OllamaPool, valid: &ValidPool, facts: &Facts<'_>, now: &Time) -> OllamaPoolStatus {

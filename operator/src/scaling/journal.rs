@@ -11,8 +11,6 @@ use corral_scaler::{Limited, Reason};
 use k8s_openapi::apimachinery::pkg::apis::meta::v1::Time;
 use k8s_openapi::jiff::Timestamp;
 
-use super::tell;
-
 /// How soon numbers alone are shown again.
 const NUMBERS_EVERY: Duration = Duration::from_secs(30);
 /// How soon another reason alone is shown: with the same size it is no more than a nuance.
@@ -89,9 +87,7 @@ impl Journal {
         let time = Time(Timestamp::from_second(wall.as_second()).unwrap_or(wall));
         self.changed = Some(time.clone());
         let (from, to) = (number(from), number(words.desired));
-        let is_idle = words.reason == Reason::IdleToZero.as_str();
-        let message = if is_idle { tell::IDLE.to_owned() } else { words.message.clone() };
-        let reason = words.reason.to_owned();
+        let (reason, message) = (words.reason.to_owned(), words.message.clone());
         self.decisions.insert(0, ScalingDecision { time, from, to, reason, message });
         self.decisions.truncate(MAX_DECISIONS);
     }
@@ -207,14 +203,6 @@ mod tests {
         }
         assert_eq!(journal.decisions().len(), MAX_DECISIONS);
         assert_eq!(journal.decisions().first().unwrap().to, 42);
-    }
-
-    #[test]
-    fn why_the_last_pod_goes_is_told_in_words() {
-        let mut journal = Journal::default();
-        shown(&mut journal, 0, words(1, "Steady", "0.00"));
-        shown(&mut journal, 1, words(0, "IdleToZero", "0.00"));
-        assert!(journal.decisions().first().unwrap().message.contains("idleAfterSeconds"));
     }
 
     #[test]

@@ -281,7 +281,7 @@ impl Scaling {
         let words = Words {
             desired: decision.desired,
             reason: decision.reason.as_str(),
-            message: tell::sentence(&decision.numbers),
+            message: tell::sentence(decision.reason, &decision.numbers),
             numbers: Some(tell::numbers(&decision.numbers)),
             limited: decision.limited,
             lack: lack(&decision, facts),

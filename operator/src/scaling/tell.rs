@@ -3,21 +3,21 @@
 use corral_crds::condition::{ConditionType, Reason};
 use corral_crds::pool::{Autoscaling, ScalingMode};
 use corral_crds::status::{ScalingNumbers, ScalingStatus};
-use corral_scaler::{Limited, Numbers};
+use corral_scaler::{Limited, Numbers, Reason as Why};
 use k8s_openapi::jiff::Timestamp;
 
 use super::{Size, settings};
 use crate::names;
 
 /// What a size follows from, as one sentence: `2.1 requests/s of 8.0 s each, 14 wait`.
-pub fn sentence(numbers: &Numbers) -> String {
+pub fn sentence(why: Why, numbers: &Numbers) -> String {
+    if why == Why::IdleToZero {
+        return "nobody has asked for as long as scaleToZero.idleAfterSeconds says".to_owned();
+    }
     let Numbers { rate, service_seconds, backlog, .. } = numbers;
     let wait = if *backlog == 1 { "waits" } else { "wait" };
     format!("{rate:.1} requests/s of {} s each, {backlog} {wait}", digits(*service_seconds))
 }
-
-/// Why the last pod goes: no number says that.
-pub const IDLE: &str = "nobody has asked for as long as scaleToZero.idleAfterSeconds says";
 
 /// A time with one decimal, or with two digits that count where it is less than a second.
 fn digits(seconds: f64) -> String {
@@ -181,7 +181,8 @@ mod tests {
         let told = [0.0, 0.0004, 0.0043, 0.043, 0.43, 1.0, 8.04].map(digits);
         assert_eq!(told, ["0.0", "0.0", "0.0043", "0.043", "0.43", "1.0", "8.0"]);
         let quick = Numbers { rate: 40.0, service_seconds: 0.043, backlog: 1, ..Numbers::default() };
-        assert_eq!(sentence(&quick), "40.0 requests/s of 0.043 s each, 1 waits");
+        assert_eq!(sentence(Why::Work, &quick), "40.0 requests/s of 0.043 s each, 1 waits");
+        assert!(sentence(Why::IdleToZero, &quick).contains("idleAfterSeconds"), "no number says that");
     }
 
     #[test]

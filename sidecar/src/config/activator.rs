@@ -1,7 +1,6 @@
 //! The flags of `corral-sidecar activator`.
 
 use std::net::SocketAddr;
-use std::path::PathBuf;
 use std::time::Duration;
 
 use clap::Args;
@@ -10,6 +9,7 @@ use corral_wire::{PoolRef, ports};
 
 use super::flags::{Flags, everybody};
 use super::memory::{BodyBounds, Known};
+use super::mounts::Mounts;
 use super::value::{duration, listen, pool};
 use super::{ActivatorSettings, Command, DrainSettings, HoldSettings, LogFormat, LogSettings};
 use crate::proxy::ProxySettings;
@@ -32,17 +32,8 @@ pub(super) struct ActivatorFlags {
     /// Name of this pod, for the log.
     #[arg(long, env = "CORRAL_POD_NAME", value_name = "NAME", default_value = "")]
     pod_name: String,
-    /// The mounted plan.
-    #[arg(
-        long,
-        env = "CORRAL_PLAN_FILE",
-        value_name = "FILE",
-        default_value = "/etc/corral/plan/plan.v1.json"
-    )]
-    plan_file: PathBuf,
-    /// The mounted keys of the pool, one file each.
-    #[arg(long, env = "CORRAL_KEYS_DIR", value_name = "FOLDER", default_value = "/etc/corral/keys")]
-    keys_dir: PathBuf,
+    #[command(flatten)]
+    mounts: Mounts,
     /// Where clients connect [default: [::]:11434].
     #[arg(long, env = "CORRAL_LISTEN", value_name = "ADDRESS:PORT", value_parser = listen)]
     listen: Option<SocketAddr>,
@@ -102,8 +93,8 @@ impl ActivatorFlags {
             pool: self.pool,
             pod_uid: self.pod_uid,
             pod_name: self.pod_name,
-            plan_file: self.plan_file,
-            keys_dir: self.keys_dir,
+            plan_file: self.mounts.plan_file,
+            keys_dir: self.mounts.keys_dir,
             hold: HoldSettings {
                 max_requests: self.max_held_requests,
                 max_bytes: self.max_held_bytes,

@@ -13,6 +13,7 @@ use corral_wire::{PoolRef, ports};
 
 use super::commands::Sub;
 use super::memory::{BodyBounds, Known};
+use super::mounts::Mounts;
 use super::value::{duration, listen, pool, upstream};
 use super::{
     Command, DrainSettings, HealthSettings, LogSettings, Mode, PodSettings, Policies, Settings, SlotSettings,
@@ -87,17 +88,8 @@ struct PodFlags {
     /// Name of this pod, for the log.
     #[arg(long, env = "CORRAL_POD_NAME", value_name = "NAME", default_value = "")]
     pod_name: String,
-    /// The mounted plan; the file `divisor` beside it holds D.
-    #[arg(
-        long,
-        env = "CORRAL_PLAN_FILE",
-        value_name = "FILE",
-        default_value = "/etc/corral/plan/plan.v1.json"
-    )]
-    plan_file: PathBuf,
-    /// The mounted keys of the pool, one file each.
-    #[arg(long, env = "CORRAL_KEYS_DIR", value_name = "FOLDER", default_value = "/etc/corral/keys")]
-    keys_dir: PathBuf,
+    #[command(flatten)]
+    mounts: Mounts,
     /// Where the accepted plan is kept over a restart.
     #[arg(long, env = "CORRAL_STATE_DIR", value_name = "FOLDER", default_value = STATE_DIR)]
     state_dir: PathBuf,
@@ -239,8 +231,8 @@ impl Flags {
                 pool: pool.clone(),
                 pod_uid: uid.clone(),
                 pod_name: pod.pod_name.clone(),
-                plan_file: pod.plan_file.clone(),
-                keys_dir: pod.keys_dir.clone(),
+                plan_file: pod.mounts.plan_file.clone(),
+                keys_dir: pod.mounts.keys_dir.clone(),
                 state_dir: pod.state_dir.clone(),
                 serve_without_directive: pod.serve_without_directive,
                 retire_lease: RETIRE_LEASE,
