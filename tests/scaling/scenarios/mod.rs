@@ -22,8 +22,6 @@ use crate::world::{Setting, run};
 
 /// All runs of a scenario: what holds must hold in each. Fewer where the compiler does not optimize.
 const SEEDS: std::ops::RangeInclusive<u64> = 1..=if cfg!(debug_assertions) { 1 } else { 10 };
-/// Those of whoever has the time.
-const ALL_SEEDS: std::ops::RangeInclusive<u64> = 1..=100;
 
 /// Before anything is looked at, the pool has run so long: the longest window of any autoscaler is over.
 const WARM: Time = Time::from_mins(20);
