@@ -111,8 +111,10 @@ reasons! {
     PlanRefused,
     /// Ready: as many pods serve as asked for.
     Ready,
-    /// Ready, as asked for: no pod.
+    /// Ready, and at zero: whoever asks wakes it.
     ScaledToZero,
+    /// Ready, as asked for: no pod, and nobody wakes one.
+    Stopped,
     /// Not ready: pods are starting.
     Starting,
     /// Not ready: a change is reaching the pods.

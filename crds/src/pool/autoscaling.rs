@@ -212,7 +212,7 @@ pub enum Prediction {
 #[serde(rename_all = "camelCase", default)]
 pub struct ScaleDown {
     /// It shrinks to no less than what was needed at any moment of so many seconds; 0 to 3600, default 300. 0: only the present
-    /// counts.
+    /// counts. With metric `Work`, what was made for a backlog or a jump is kept for less, unless that comes again.
     #[cfg_attr(feature = "kube", schemars(range(min = 0, max = bounds::MAX_SCALE_DOWN_SECONDS)))]
     pub window_seconds: u32,
     /// It loses at most this share of its pods within `periodSeconds`, in percent, and always one if it has to lose any; 1 to 100,

@@ -79,7 +79,8 @@ impl Preset {
 /// How a pool shrinks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Down {
-    /// It shrinks to the most that was needed within this time. 0: to what is needed now.
+    /// It shrinks to the most that was needed within this time; what waited or was sudden counts for less, unless it comes
+    /// again. 0: to what is needed now.
     pub window: Duration,
     /// The most that go in one step, in percent of the pods; one may always go.
     pub max_percent: u32,

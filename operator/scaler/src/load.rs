@@ -160,7 +160,7 @@ impl Load {
         let clear = came.rate_but_chance(CHANCE);
         let reason = if work.is_backlog(clear) { Reason::Backlog } else { Reason::Work };
         let later = look.config.trend.then(|| ahead(&self.rates, look.startup)).flatten();
-        let usual = Work { backlog: 0.0, ..*work }.pods(came.rate());
+        let usual = Work { backlog: 0.0, ..*work }.pods(later.unwrap_or_default().max(came.rate()));
         let answer = Answer { now: work.pods(came.rate()), clear: work.pods(clear), usual, reason };
         let window = self.rates.over(SUDDEN);
         let service = Service::of_now(work.service, &window, count(totals.in_flight));
@@ -210,7 +210,9 @@ fn needs(answer: &Answer, look: &Look, work: &Work, is_sudden: bool) -> Needs {
         is_sudden,
         unknown,
         floor: running.saturating_add(unknown),
-        ..Needs::default()
+        is_blind: false,
+        has_no_place: false,
+        rollout: false,
     }
 }
 

@@ -2,7 +2,7 @@
 
 use std::time::Duration;
 
-use crate::descent::Descent;
+use crate::descent::{Descent, Need};
 use crate::extremes::Lowest;
 use crate::idle::Idle;
 use crate::rate::STABLE;
@@ -11,7 +11,7 @@ use crate::{Config, Reason};
 /// For so long more must have been needed, where what is needed is not clear of chance.
 const LASTING: Duration = Duration::from_mins(3);
 
-/// With so many pods one more is less than a quarter, which is what is free at the usual utilization.
+/// One more of so many is a fifth at most, and a quarter of their time is free at the usual utilization.
 const MANY: u32 = 5;
 
 /// What a pool needs now.
@@ -22,9 +22,9 @@ pub(crate) struct Needs {
     pub(crate) now: u32,
     /// At least, but for chance.
     pub(crate) clear: u32,
-    /// Without what waits and what is sudden, which are over once they are served: what may be needed again.
+    /// Without what waits and what is sudden, which are over once they are served.
     pub(crate) usual: u32,
-    /// How long what was needed beyond that counts.
+    /// For how long what was needed beyond the usual counts when it is not any more.
     pub(crate) beyond: Duration,
     /// Why that many.
     pub(crate) reason: Reason,
@@ -84,7 +84,8 @@ impl Size {
         let least = self.least(config, needs, now);
         let current = self.desired;
         self.lasting.note(now, needs.now.min(config.max));
-        self.descent.note(now, needs.now.min(config.max), needs.usual.min(config.max));
+        let need = Need { all: needs.now.min(config.max), usual: needs.usual.min(config.max) };
+        self.descent.note(&config.down, need, current, now);
         let (size, reason) = match self.raise(needs, now) {
             Some(raise) => raise,
             None => self.lower(config, needs, least, now),
@@ -164,7 +165,7 @@ impl Size {
 }
 
 /// One pod more, of many: within hours the rate of a minute comes that far above by chance, and what it would be for has
-/// room in the others meanwhile. Where it has not it waits, and that is no chance.
+/// room in the others meanwhile. Where it has none it makes a backlog, and that is no chance.
 fn may_be_chance(from: u32, needs: &Needs) -> bool {
     needs.reason == Reason::Work && from >= MANY && needs.clear <= from.saturating_add(1)
 }

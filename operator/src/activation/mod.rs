@@ -2,8 +2,8 @@
 //! by the exchange, as pods do.
 //!
 //! Two tasks for each activator. One keeps a call open that the activator answers as soon as it holds more than was known,
-//! so that a pool without pods is woken at once; the other tells news, over a connection of its own. What is decided is in
-//! [`state`] and [`stand`], which are pure; here is only who calls when.
+//! so that a pool without pods is woken at once; the other tells news, over a connection of its own. Those of a pool that is
+//! gone hear that as the last. What is decided is in [`state`] and [`stand`], which are pure; here is only who calls when.
 
 pub mod stand;
 pub mod state;
@@ -31,8 +31,8 @@ use state::{Activators, Call};
 
 /// After a call that failed.
 const AGAIN: Duration = Duration::from_secs(1);
-/// For so long at least the activators of a pool that is gone are spoken to: until each has heard it.
-const FAREWELL: Duration = Duration::from_secs(10);
+/// For so long is tried to tell an activator that its pool is gone.
+const FAREWELL: Duration = Duration::from_secs(30);
 /// From one answer to the next call, so that a crowd that comes one by one is heard of a few times only.
 const BETWEEN: Duration = Duration::from_millis(20);
 
@@ -57,8 +57,8 @@ struct Entry {
     lack: Option<String>,
     news: watch::Sender<()>,
     callers: HashMap<String, (IpAddr, [AbortHandle; 2])>,
-    /// Since when the pool is gone, or is being deleted.
-    gone: Option<Duration>,
+    /// The UID of the pool: one of the same name that was made anew has other activators, and other keys.
+    pool: String,
 }
 
 struct Inner {
@@ -85,17 +85,10 @@ impl Entry {
 
     /// Takes that no pod comes beside these: what is held is answered now, for nobody else would.
     fn dismiss(&mut self, backends: Vec<Backend>, now: Duration) {
-        self.gone.get_or_insert(now);
         let told = [self.state.tell(backends, None, now), self.state.stop(true)];
         if told.contains(&true) {
             self.news.send_replace(());
         }
-    }
-
-    /// Whether there is nothing left to say to those of a pool that is gone.
-    fn is_over(&mut self, now: Duration) -> bool {
-        self.gone.is_some_and(|since| now.saturating_sub(since) >= FAREWELL)
-            && self.state.held(now).requests == 0
     }
 
     fn stop(&self) {
@@ -124,12 +117,15 @@ impl Activations {
         self.inner.stirred.listen()
     }
 
-    /// Sets the keys and the term to speak to the activators of a pool with, and what it needs them for.
-    pub fn offer(&self, pool: &PoolRef, keys: PoolKeys, term: u64, need: Need) {
+    /// Sets the keys and the term to speak to the activators of a pool with, and what it needs them for. `uid` is the pool's.
+    pub fn offer(&self, pool: &PoolRef, uid: &str, (keys, term): (PoolKeys, u64), need: Need) {
         if need == Need::Zero {
             self.inner.without.lock().remove(pool);
         }
         let mut pools = self.inner.pools.lock();
+        if pools.get(pool).is_some_and(|entry| entry.pool != uid) {
+            self.bid_farewell(pool, pools.remove(pool));
+        }
         let entry = pools.entry(pool.clone()).or_insert_with(|| Entry {
             state: Activators::new(pool.clone(), keys.clone(), term),
             stand: Stand::default(),
@@ -137,10 +133,10 @@ impl Activations {
             lack: None,
             news: watch::Sender::new(()),
             callers: HashMap::new(),
-            gone: None,
+            pool: uid.to_owned(),
         });
         entry.state.take_keys(keys, term);
-        (entry.need, entry.gone) = (need, None);
+        entry.need = need;
         if entry.state.stop(need == Need::Nothing) {
             entry.news.send_replace(());
         }
@@ -172,11 +168,11 @@ impl Activations {
         }
     }
 
-    /// Takes whether a pod of a pool is ready; what is known of its activators, none where it has none.
-    pub fn look(&self, pool: &PoolRef, is_served: bool) -> Option<Seen> {
+    /// Takes whether a pod of a pool, which has this UID, is ready; what is known of its activators, none where it has none.
+    pub fn look(&self, pool: &PoolRef, uid: &str, is_served: bool) -> Option<Seen> {
         let now = self.inner.clock.now();
         let mut pools = self.inner.pools.lock();
-        let entry = pools.get_mut(pool)?;
+        let entry = pools.get_mut(pool).filter(|entry| entry.pool == uid)?;
         entry.stand.look(is_served, now);
         let Entry { state, stand, lack, .. } = entry;
         let can_hold = state.can_hold(now);
@@ -240,21 +236,46 @@ impl Activations {
         }
     }
 
-    /// Ends it with pools that are gone, once their activators have answered what they held.
+    /// Ends it with pools that are gone.
     pub fn retain(&self, keep: impl Fn(&PoolRef) -> bool) {
-        let now = self.inner.clock.now();
         self.inner.without.lock().retain(&keep);
-        self.inner.pools.lock().retain(|pool, entry| {
-            if keep(pool) {
-                return true;
+        let mut pools = self.inner.pools.lock();
+        let gone: Vec<PoolRef> = pools.keys().filter(|pool| !keep(pool)).cloned().collect();
+        for pool in gone {
+            self.bid_farewell(&pool, pools.remove(&pool));
+        }
+    }
+
+    /// Has each activator of a pool that is gone told so, as the last that it hears: what it holds is answered then.
+    fn bid_farewell(&self, pool: &PoolRef, entry: Option<Entry>) {
+        let Some(mut entry) = entry else { return };
+        entry.stop();
+        entry.dismiss(Vec::new(), self.inner.clock.now());
+        let state = Arc::new(Mutex::new(entry.state));
+        for (uid, (ip, _)) in entry.callers {
+            let door = self.inner.transport.door(ip);
+            tokio::spawn(self.clone().tell_the_end((pool.clone(), uid), Arc::clone(&state), door));
+        }
+    }
+
+    async fn tell_the_end(
+        self,
+        (pool, uid): (PoolRef, String),
+        state: Arc<Mutex<Activators>>,
+        mut door: Box<dyn Link>,
+    ) {
+        let until = self.inner.clock.now().saturating_add(FAREWELL);
+        while self.inner.lease.is_held() && self.inner.clock.now() < until {
+            let now = self.inner.clock.now();
+            let Some((asked, message)) = state.lock().message(&uid, Call::Tell, now) else { return };
+            if let Some(answer) = speak((&pool, &uid), door.as_mut(), &message).await {
+                let heard = state.lock().hear(&uid, asked, &answer, now);
+                if heard.is_ok() && answer.position == asked {
+                    return;
+                }
             }
-            entry.dismiss(Vec::new(), now);
-            let over = entry.is_over(now);
-            if over {
-                entry.stop();
-            }
-            !over
-        });
+            sleep(jittered(AGAIN, 20)).await;
+        }
     }
 
     /// Starts and stops callers, so that there are two for each activator.
@@ -313,15 +334,7 @@ impl Activations {
         let message =
             self.inner.pools.lock().get_mut(pool).and_then(|entry| entry.state.message(uid, call, now));
         let Some((asked, message)) = message else { return false };
-        let Ok(text) = serde_json::to_vec(&message) else { return false };
-        let answer = match door.call(text.into()).await {
-            Ok(answer) => serde_json::from_slice::<Signed>(&answer).ok(),
-            Err(error) => {
-                tracing::debug!(pool = %pool.name, activator = uid, %error, "an activator did not answer");
-                None
-            }
-        };
-        let Some(answer) = answer else { return false };
+        let Some(answer) = speak((pool, uid), door, &message).await else { return false };
         let mut pools = self.inner.pools.lock();
         let Some(entry) = pools.get_mut(pool) else { return false };
         match entry.state.hear(uid, asked, &answer, self.inner.clock.now()) {
@@ -336,4 +349,14 @@ impl Activations {
         }
         true
     }
+}
+
+/// Says something to an activator; what it answers, if it does.
+async fn speak((pool, uid): (&PoolRef, &str), door: &mut dyn Link, message: &Signed) -> Option<Signed> {
+    let text = serde_json::to_vec(message).ok()?;
+    let answered = door.call(text.into()).await;
+    let answer = answered.inspect_err(|error| {
+        tracing::debug!(pool = %pool.name, activator = uid, %error, "an activator did not answer");
+    });
+    serde_json::from_slice(&answer.ok()?).ok()
 }

@@ -189,7 +189,7 @@ async fn offer_plan(pool: &ValidPool, replicas: u32, ctx: &Context) -> Result<Ar
     let plan = Arc::new(next.doc.clone());
     let need = activate::need(&pool.spec);
     if need == Need::Zero || !ctx.activations.is_without(&reference) {
-        ctx.activations.offer(&reference, keys.clone(), term, need);
+        ctx.activations.offer(&reference, &pool.uid, (keys.clone(), term), need);
     }
     ctx.exchange.offer(&reference, Offer { keys, term, plan, stored_divisor: divisor });
     let record = record(next, &policies);

@@ -6,6 +6,7 @@ use corral_crds::OllamaPool;
 use corral_crds::api_keys::NO_SECRET;
 use corral_crds::condition::{ConditionType, NewCondition, Reason, set_condition};
 use corral_crds::merge::bounds;
+use corral_crds::pool::ScalingMode;
 use corral_crds::status::{EffectiveLimit, LimitState, LimitStatus, OllamaPoolStatus};
 use corral_wire::{Mode, OffGpu};
 use k8s_openapi::api::apps::v1::{Deployment, DeploymentStatus};
@@ -174,8 +175,15 @@ fn readiness(facts: &Facts<'_>, was_ready: bool) -> (bool, Reason, String) {
         return (false, Reason::InvalidSpec, message);
     }
     if is_complete(deployment, &status, size, was_ready) {
-        let reason = if asked == 0 { Reason::ScaledToZero } else { Reason::Ready };
-        return (true, reason, counted);
+        return match (asked, facts.size.mode) {
+            (0, ScalingMode::Builtin) => (true, Reason::ScaledToZero, counted),
+            (0, _) => (
+                true,
+                Reason::Stopped,
+                format!("spec.replicas is 0: nobody is served{}", unheeded(facts.record)),
+            ),
+            _ => (true, Reason::Ready, counted),
+        };
     }
     let (reason, why) = obstacle(facts, &status).unwrap_or_else(|| {
         let updated = status.updated_replicas.unwrap_or(0) >= asked && status.replicas.unwrap_or(0) <= asked;

@@ -44,7 +44,7 @@ const TOGETHER: Duration = Duration::from_millis(100);
 pub fn look(ctx: &Context, pool: &ValidPool, seen: &OllamaPool, pods: &[Arc<Pod>]) -> Look {
     let _turn = ctx.scalings.turn.lock();
     let (reference, started) = (pool.reference(), ctx.clock.now());
-    let activators = ctx.activations.look(&reference, backends::is_served(pods));
+    let activators = ctx.activations.look(&reference, &pool.uid, backends::is_served(pods));
     let facts = Facts {
         activators: activators.clone().unwrap_or_default(),
         pool,
@@ -173,7 +173,8 @@ impl<W: Fn(ObjectRef<GuardedPool>)> Eyes<W> {
     fn let_be(&self, guarded: &GuardedPool, pods: &[Arc<Pod>]) {
         let (pool, ctx) = (of(guarded), &self.ctx);
         ctx.exchange.retire(&pool, BTreeSet::new());
-        if ctx.activations.look(&pool, backends::is_served(pods)).is_none() {
+        let uid = guarded.meta().uid.as_deref().unwrap_or_default();
+        if ctx.activations.look(&pool, uid, backends::is_served(pods)).is_none() {
             return;
         }
         let (backends, left) = backends::of(pods, &ctx.exchange.heard(&pool), None, self.present());

@@ -33,6 +33,9 @@ use crate::proxy::upstream::Upstream;
 
 /// How often is looked whether a pod that was set aside can be had again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
+/// An activator that shuts down and hears of nobody for so long is one that nobody asks for pods for: who leads after a leader
+/// that was lost is heard sooner.
+const ABANDONED: Nanos = Nanos::from_secs(30);
 /// When to come back where the operator has not said how long a start takes.
 const UNKNOWN_START: Nanos = Nanos::from_secs(30);
 /// The same where a pod is there, or was to be there by now.
@@ -56,6 +59,10 @@ struct State {
     start_by: Option<Nanos>,
     /// No pod is asked for.
     stopped: bool,
+    /// When the operator last said anything.
+    told: Nanos,
+    /// This shuts down, and nobody says anything any more.
+    abandoned: bool,
 }
 
 /// The way to a pod, by its UID.
@@ -95,7 +102,8 @@ pub(super) enum Turn {
 impl Hold {
     pub(super) fn new(settings: HoldSettings, clock: Clock) -> Arc<Self> {
         let (reading, line, pods) = (Line::new(), Line::new(), Pods::new());
-        let state = State { reading, line, pods, start_by: None, stopped: false };
+        let told = clock.now();
+        let state = State { reading, line, pods, start_by: None, stopped: false, told, abandoned: false };
         Arc::new(Self { settings, clock, state: Mutex::new(state), held: watch::Sender::new(0) })
     }
 
@@ -185,6 +193,7 @@ impl Hold {
         let mut state = self.state.lock();
         state.start_by = (duty.start_left_ms > 0).then(|| now.plus(Nanos::from_millis(duty.start_left_ms)));
         state.stopped = duty.stopped;
+        (state.told, state.abandoned) = (now, false);
         state.pods.take(&duty.backends, now, |backend, known| match known {
             Some(way) if way.address() == backend.address => Arc::clone(way),
             _ => ways.to(backend.address),
@@ -231,12 +240,15 @@ impl Hold {
         self.tell(&state);
     }
 
-    /// Looks for pods that can be had again, until it is dropped.
-    pub(super) async fn watch(&self) {
+    /// Looks for pods that can be had again, and whether somebody still asks for some while this shuts down, until it is
+    /// dropped.
+    pub(super) async fn watch(&self, drains: impl Fn() -> bool) {
         loop {
             sleep(LOOK_INTERVAL).await;
+            let now = self.clock.now();
             let mut state = self.state.lock();
-            state.dispatch(self.clock.now());
+            state.abandoned = drains() && now.since(state.told) >= ABANDONED;
+            state.dispatch(now);
             self.tell(&state);
         }
     }
@@ -262,14 +274,17 @@ impl State {
 
     /// Whether a pod is there, or may come.
     fn open(&self, now: Nanos) -> Result<(), Why> {
-        if self.stopped && self.pods.ready(now) == 0 { Err(Why::Stopped) } else { Ok(()) }
+        match () {
+            () if self.pods.ready(now) > 0 => Ok(()),
+            () if self.stopped => Err(Why::Stopped),
+            () if self.abandoned => Err(Why::Draining),
+            () => Ok(()),
+        }
     }
 
     fn not_held(&self, why: Why, settings: &HoldSettings, now: Nanos) -> NotHeld {
-        let (why, wait) = match self.open(now) {
-            Ok(()) => (why, Some(self.wait(now))),
-            Err(stopped) => (stopped, None),
-        };
+        let why = self.open(now).err().unwrap_or(why);
+        let wait = (why != Why::Stopped).then(|| self.wait(now));
         NotHeld { why, wait, max_hold: settings.max_hold.into(), max_body_bytes: settings.max_body_bytes }
     }
 

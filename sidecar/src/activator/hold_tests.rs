@@ -1,3 +1,5 @@
+use std::sync::atomic::{AtomicBool, Ordering};
+
 use corral_limiter::queue::{FlowKey, Priority};
 use corral_wire::{Backend, PoolRef};
 use tokio::time::{Instant, advance};
@@ -262,7 +264,7 @@ async fn a_pod_that_was_set_aside_is_tried_again_without_anybody_saying_so() {
     let Turn::Wait(ticket) = hold.again(visit) else { panic!("the pod is set aside") };
     let began = Instant::now();
     let watched = Arc::clone(&hold);
-    let watch = tokio::spawn(async move { watched.watch().await });
+    let watch = tokio::spawn(async move { watched.watch(|| false).await });
     ticket.seat().await.unwrap();
     let waited = Instant::now() - began;
     assert!((2000..=2400).contains(&waited.as_millis()), "{waited:?}");
@@ -281,4 +283,27 @@ async fn whoever_asks_for_pods_hears_of_the_first_that_is_held() {
     hold.above(0).await;
     let more = timeout_at(Instant::now() + Duration::from_secs(1), hold.above(1)).await;
     assert!(more.is_err(), "one is not more than one");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_waits_where_this_shuts_down_is_answered_once_nobody_asks_for_pods_any_more() {
+    let (hold, drains) = (hold(), Arc::new(AtomicBool::new(false)));
+    let (watched, flag) = (Arc::clone(&hold), Arc::clone(&drains));
+    let watch = tokio::spawn(async move { watched.watch(|| flag.load(Ordering::Relaxed)).await });
+    hold.obey(&duty(&[], 60_000), &ways());
+    let waits = tokio::spawn(ticket(&hold, 1).seat());
+    advance(Duration::from_mins(2)).await;
+    sleep(Duration::from_secs(1)).await;
+    assert!(!waits.is_finished(), "an operator may be away for a while");
+    hold.obey(&duty(&[], 60_000), &ways());
+    drains.store(true, Ordering::Relaxed);
+    sleep(Duration::from_secs(29)).await;
+    assert!(!waits.is_finished(), "another may lead soon");
+    sleep(Duration::from_secs(2)).await;
+    let NotHeld { why, wait, .. } = waits.await.unwrap().map(drop).unwrap_err();
+    assert_eq!((why, wait.is_some()), (Why::Draining, true));
+    assert_eq!(refused(&hold, ask(2)).why, Why::Draining);
+    hold.obey(&duty(&[], 60_000), &ways());
+    ticket(&hold, 3);
+    watch.abort();
 }

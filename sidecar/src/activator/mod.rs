@@ -115,6 +115,6 @@ impl Host for Activator {
     }
 
     async fn watch(self: Arc<Self>) {
-        tokio::join!(self.hold.watch(), probe::watch(&self));
+        tokio::join!(self.hold.watch(|| self.core.health.draining()), probe::watch(&self));
     }
 }

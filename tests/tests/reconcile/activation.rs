@@ -446,6 +446,11 @@ async fn a_sleeping_pool_of_which_somebody_asks_for_pods_holds_on_until_one_serv
     cluster.until(40, |cluster| activators_asked(cluster) == 0).await;
 }
 
+/// What each activator has obeyed last.
+fn obeyed(cluster: &Cluster) -> [Position; 2] {
+    ACTIVATORS.map(|ip| cluster.world.sidecars.1.lock()[&ip.parse::<IpAddr>().unwrap()].obeyed)
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_sleeping_pool_that_is_deleted_has_nobody_wait_for_a_pod() {
     let mut cluster = asleep().await;
@@ -453,23 +458,26 @@ async fn a_sleeping_pool_that_is_deleted_has_nobody_wait_for_a_pod() {
     cluster.world.remove("corral.dev", "ollamapools", POOL);
     cluster.pass(8).await;
     assert!(ACTIVATORS.iter().all(|ip| told(&cluster, ip).stopped), "they hear that no pod comes");
-    // One that came just before they heard, and one that speaks for long.
-    hold(&cluster, ACTIVATORS[1], 1);
+    let last = obeyed(&cluster);
     cluster.pass(60).await;
-    let last = cluster.world.sidecars.1.lock()[&ACTIVATORS[1].parse::<IpAddr>().unwrap()].obeyed;
-    hold(&cluster, ACTIVATORS[1], 0);
-    cluster.pass(60).await;
-    let after = cluster.world.sidecars.1.lock()[&ACTIVATORS[1].parse::<IpAddr>().unwrap()].obeyed;
-    assert!(after > last, "who still holds something is spoken to");
-    cluster.pass(60).await;
-    let silent = cluster.world.sidecars.1.lock()[&ACTIVATORS[1].parse::<IpAddr>().unwrap()].obeyed;
-    assert_eq!(after, silent, "and then nobody is");
-    end_activators(&cluster);
+    assert_eq!(obeyed(&cluster), last, "and nothing after that");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_pool_that_is_made_anew_at_once_has_other_activators_and_those_of_the_last_one_let_go() {
+    let mut cluster = asleep().await;
+    hold(&cluster, ACTIVATORS[1], 6);
+    cluster.world.remove("corral.dev", "ollamapools", POOL);
+    cluster.world.remove("", "secrets", "chat-key");
     cluster.world.put_pool(POOL, &to_zero());
     cluster.pass(5).await;
+    assert!(ACTIVATORS.iter().all(|ip| told(&cluster, ip).stopped), "with the key that they know");
+    let held = cluster.status()["autoscaling"]["numbers"]["queued"].clone();
+    assert_eq!(held, 0, "who waited for the last one is no work for this one");
+    end_activators(&cluster);
     start_activators(&cluster);
     cluster.pass(5).await;
-    assert!(ACTIVATORS.iter().all(|ip| !told(&cluster, ip).stopped), "another of the same name is another");
+    assert!(ACTIVATORS.iter().all(|ip| !told(&cluster, ip).stopped));
 }
 
 #[tokio::test(start_paused = true)]

@@ -292,7 +292,7 @@ async fn in_mode_external_the_spec_decides_and_who_goes_finishes_first() {
     cluster.world.put_pool(POOL, &spec);
     cluster.until(5, |cluster| cluster.asked() == 0).await;
     cluster.pass(5).await;
-    assert_eq!(cluster.condition("Ready"), ("True".into(), "ScaledToZero".into()));
+    assert_eq!(cluster.condition("Ready"), ("True".into(), "Stopped".into()));
     assert!(cluster.priced().is_empty());
 }
 
