@@ -33,8 +33,22 @@ use state::{Activators, Call};
 const AGAIN: Duration = Duration::from_secs(1);
 /// For so long is tried to tell an activator that its pool is gone.
 const FAREWELL: Duration = Duration::from_secs(30);
+/// For so long neither a pod nor an activator came in place of those that end: Kubernetes makes none any more, as in a
+/// namespace that is being deleted, where a pool is not gone before its pods are.
+const LEFT_ALONE: Duration = Duration::from_secs(10);
 /// From one answer to the next call, so that a crowd that comes one by one is heard of a few times only.
 const BETWEEN: Duration = Duration::from_millis(20);
+
+/// What there is of a pool's pods.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Outlook {
+    /// One is ready.
+    Served,
+    /// One may be ready some time.
+    Coming,
+    /// None is, but for those that end.
+    Nobody,
+}
 
 /// What is known of the activators of a pool.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
@@ -57,6 +71,10 @@ struct Entry {
     lack: Option<String>,
     news: watch::Sender<()>,
     callers: HashMap<String, (IpAddr, [AbortHandle; 2])>,
+    /// All of them end.
+    end: bool,
+    /// Since when they do, and no pod is there either.
+    left_since: Option<Duration>,
     /// The UID of the pool: one of the same name that was made anew has other activators, and other keys.
     pool: String,
 }
@@ -81,6 +99,19 @@ impl Entry {
     fn part(&mut self, now: Duration) -> Part {
         let holds = self.state.held(now).requests > 0;
         self.stand.part((self.need, holds), now)
+    }
+
+    /// Whether no pod comes: what is held is answered then, and nothing more is held.
+    fn is_hopeless(&self, now: Duration) -> bool {
+        self.need == Need::Nothing
+            || self.left_since.is_some_and(|since| now.saturating_sub(since) >= LEFT_ALONE)
+    }
+
+    /// Tells at once whether a pod comes, where that has changed.
+    fn tell_whether_one_comes(&mut self, now: Duration) {
+        if self.state.stop(self.is_hopeless(now)) {
+            self.news.send_replace(());
+        }
     }
 
     /// Takes that no pod comes beside these: what is held is answered now, for nobody else would.
@@ -133,13 +164,13 @@ impl Activations {
             lack: None,
             news: watch::Sender::new(()),
             callers: HashMap::new(),
+            end: false,
+            left_since: None,
             pool: uid.to_owned(),
         });
         entry.state.take_keys(keys, term);
         entry.need = need;
-        if entry.state.stop(need == Need::Nothing) {
-            entry.news.send_replace(());
-        }
+        entry.tell_whether_one_comes(self.inner.clock.now());
     }
 
     /// Sets which activators a pool has, and why none of them holds what comes where none does; one that ends still holds what it
@@ -151,6 +182,7 @@ impl Activations {
             activators.iter().filter_map(|sight| Some((sight, sight.ip?))).collect();
         entry.state.take(running.iter().map(|(sight, _)| (sight.uid.as_str(), sight.takes_traffic())));
         entry.lack = Some(lack);
+        entry.end = !activators.is_empty() && activators.iter().all(|sight| sight.terminating);
         self.recast(pool, entry, &running);
     }
 
@@ -168,12 +200,15 @@ impl Activations {
         }
     }
 
-    /// Takes whether a pod of a pool, which has this UID, is ready; what is known of its activators, none where it has none.
-    pub fn look(&self, pool: &PoolRef, uid: &str, is_served: bool) -> Option<Seen> {
+    /// Takes what there is of the pods of a pool, which has this UID; what is known of its activators, none where it has none.
+    pub fn look(&self, pool: &PoolRef, uid: &str, pods: Outlook) -> Option<Seen> {
         let now = self.inner.clock.now();
         let mut pools = self.inner.pools.lock();
         let entry = pools.get_mut(pool).filter(|entry| entry.pool == uid)?;
-        entry.stand.look(is_served, now);
+        entry.stand.look(pods == Outlook::Served, now);
+        let is_left = entry.end && pods == Outlook::Nobody;
+        entry.left_since = is_left.then(|| entry.left_since.unwrap_or(now));
+        entry.tell_whether_one_comes(now);
         let Entry { state, stand, lack, .. } = entry;
         let can_hold = state.can_hold(now);
         Some(Seen {

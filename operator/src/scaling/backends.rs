@@ -8,18 +8,27 @@ use corral_wire::{Backend, ports};
 use k8s_openapi::api::core::v1::Pod;
 
 use super::moment::Present;
+use crate::activation::Outlook;
 use crate::pool::observe::is_ready;
 
 /// The longest that is told of a start which nobody knows the end of.
 const LONGEST: Duration = Duration::from_mins(10);
 
-/// Whether a pod answers.
-pub fn is_served(pods: &[Arc<Pod>]) -> bool {
-    ready(pods).next().is_some()
+/// Whether a pod answers, or may some time.
+pub fn outlook(pods: &[Arc<Pod>]) -> Outlook {
+    match () {
+        () if ready(pods).next().is_some() => Outlook::Served,
+        () if staying(pods).next().is_some() => Outlook::Coming,
+        () => Outlook::Nobody,
+    }
 }
 
 fn ready(pods: &[Arc<Pod>]) -> impl Iterator<Item = &Arc<Pod>> {
-    pods.iter().filter(|pod| is_ready(pod) && pod.metadata.deletion_timestamp.is_none())
+    staying(pods).filter(|pod| is_ready(pod))
+}
+
+fn staying(pods: &[Arc<Pod>]) -> impl Iterator<Item = &Arc<Pod>> {
+    pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none())
 }
 
 /// The pods that answer, and how long until the first does; none where one does, or where nothing could be decided.
@@ -55,8 +64,7 @@ fn backend(pod: &Pod, heard: &[(String, Heard)]) -> Option<Backend> {
 /// or has no room, may take as long as it has so far.
 fn start_left(pods: &[Arc<Pod>], decision: &Decision, present: Present) -> Duration {
     let whole = Duration::try_from_secs_f64(decision.numbers.startup_seconds).unwrap_or_default();
-    let starting = pods.iter().filter(|pod| pod.metadata.deletion_timestamp.is_none());
-    let begun = starting.filter_map(|pod| pod.metadata.creation_timestamp.as_ref());
+    let begun = staying(pods).filter_map(|pod| pod.metadata.creation_timestamp.as_ref());
     let first = begun.map(|time| present.moment_of(time)).min();
     let gone = first.map_or(Duration::ZERO, |first| present.moment().saturating_sub(first));
     let has_no_room =

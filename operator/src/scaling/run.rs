@@ -44,7 +44,7 @@ const TOGETHER: Duration = Duration::from_millis(100);
 pub fn look(ctx: &Context, pool: &ValidPool, seen: &OllamaPool, pods: &[Arc<Pod>]) -> Look {
     let _turn = ctx.scalings.turn.lock();
     let (reference, started) = (pool.reference(), ctx.clock.now());
-    let activators = ctx.activations.look(&reference, &pool.uid, backends::is_served(pods));
+    let activators = ctx.activations.look(&reference, &pool.uid, backends::outlook(pods));
     let facts = Facts {
         activators: activators.clone().unwrap_or_default(),
         pool,
@@ -174,7 +174,7 @@ impl<W: Fn(ObjectRef<GuardedPool>)> Eyes<W> {
         let (pool, ctx) = (of(guarded), &self.ctx);
         ctx.exchange.retire(&pool, BTreeSet::new());
         let uid = guarded.meta().uid.as_deref().unwrap_or_default();
-        if ctx.activations.look(&pool, uid, backends::is_served(pods)).is_none() {
+        if ctx.activations.look(&pool, uid, backends::outlook(pods)).is_none() {
             return;
         }
         let (backends, left) = backends::of(pods, &ctx.exchange.heard(&pool), None, self.present());

@@ -480,6 +480,27 @@ async fn a_pool_that_is_made_anew_at_once_has_other_activators_and_those_of_the_
     assert!(ACTIVATORS.iter().all(|ip| !told(&cluster, ip).stopped));
 }
 
+/// Has an activator end, which takes its time.
+fn delete_activator(cluster: &Cluster, number: usize) {
+    let mut pod = cluster.world.api.find("", "pods", NS, &format!("{POOL}-activator-{number}")).unwrap();
+    pod["metadata"]["deletionTimestamp"] = json!("2026-07-06T06:00:00Z");
+    cluster.world.api.put(&pod, "pods");
+}
+
+#[tokio::test(start_paused = true)]
+async fn where_kubernetes_makes_neither_pods_nor_activators_any_more_nobody_waits_for_them() {
+    let mut cluster = asleep().await;
+    cluster.controller = false;
+    hold(&cluster, ACTIVATORS[1], 3);
+    delete_activator(&cluster, 0);
+    cluster.pass(30).await;
+    assert!(!told(&cluster, ACTIVATORS[1]).stopped, "one of them stays");
+    delete_activator(&cluster, 1);
+    cluster.watch(8, |cluster| assert!(!told(cluster, ACTIVATORS[1]).stopped, "another may come")).await;
+    cluster.pass(6).await;
+    assert!(ACTIVATORS.iter().all(|ip| told(&cluster, ip).stopped));
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_pool_that_is_being_deleted_and_kept_by_a_finalizer_has_nobody_wait_either() {
     let mut cluster = asleep().await;

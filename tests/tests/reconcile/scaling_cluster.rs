@@ -461,8 +461,10 @@ impl Cluster {
         let live = self.pods.iter().filter(|pod| pod.dying.is_none());
         let ready = live.clone().filter(|pod| pod.ready).count();
         let count = live.count();
+        let conditions = object["status"].get("conditions").cloned().unwrap_or_else(|| json!([]));
         object["status"] = json!({"observedGeneration": object["metadata"]["generation"], "replicas": count,
-            "updatedReplicas": if self.rolling { 0 } else { count }, "readyReplicas": ready, "availableReplicas": ready});
+            "updatedReplicas": if self.rolling { 0 } else { count }, "readyReplicas": ready, "availableReplicas": ready,
+            "conditions": conditions});
         self.world.api.put(&object, "deployments");
     }
 }
