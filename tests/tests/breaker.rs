@@ -55,7 +55,8 @@ async fn five_failures_open_it_and_one_trial_after_its_time_closes_it() {
     assert!(shows(&sidecar, "open").await);
     let refused = ask(&sidecar.client(), "tinyz").await;
     assert_eq!(refused.status, UNAVAILABLE);
-    assert!((1..=7).contains(&refused.header("retry-after").parse::<u32>().unwrap()));
+    // 5 s ± 20 %, and up to a fifth of jitter.
+    assert!((1..=8).contains(&refused.header("retry-after").parse::<u32>().unwrap()));
     assert_eq!(refused.header("connection"), "close", "its client is to find another pod");
     assert_eq!(ollama.record().inferences().len(), 5, "Ollama is left alone");
 
@@ -77,8 +78,8 @@ async fn a_trial_that_fails_opens_it_again_for_longer() {
     fail(&ollama, &sidecar, 1).await;
     let refused = ask(&sidecar.client(), "tinyz").await;
     assert!(
-        (7..=14).contains(&refused.header("retry-after").parse::<u32>().unwrap()),
-        "10 s ± 20 %, and jitter"
+        (7..=15).contains(&refused.header("retry-after").parse::<u32>().unwrap()),
+        "10 s ± 20 %, and up to a fifth of jitter"
     );
     assert_eq!(ollama.record().inferences().len(), 6);
 }

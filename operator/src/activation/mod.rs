@@ -19,7 +19,7 @@ use futures::channel::mpsc::UnboundedReceiver;
 use parking_lot::Mutex;
 use tokio::sync::watch;
 use tokio::task::AbortHandle;
-use tokio::time::sleep;
+use tokio::time::{sleep, timeout};
 
 use crate::clock::{SharedClock, jittered};
 use crate::exchange::peer::PodSight;
@@ -33,9 +33,12 @@ use state::{Activators, Call};
 const AGAIN: Duration = Duration::from_secs(1);
 /// For so long is tried to tell an activator that its pool is gone.
 const FAREWELL: Duration = Duration::from_secs(30);
+/// The longest that it takes to say so once.
+const BRIEFLY: Duration = Duration::from_secs(5);
 /// For so long neither a pod nor an activator came in place of those that end: Kubernetes makes none any more, as in a
-/// namespace that is being deleted, where a pool is not gone before its pods are.
-const LEFT_ALONE: Duration = Duration::from_secs(10);
+/// namespace that is being deleted, where a pool is not gone before its pods are. Longer than its controllers are away when
+/// others of them take over.
+const LEFT_ALONE: Duration = Duration::from_secs(30);
 /// From one answer to the next call, so that a crowd that comes one by one is heard of a few times only.
 const BETWEEN: Duration = Duration::from_millis(20);
 
@@ -176,6 +179,7 @@ impl Activations {
     /// Sets which activators a pool has, and why none of them holds what comes where none does; one that ends still holds what it
     /// holds. A pool that nothing was offered for has none.
     pub fn take(&self, pool: &PoolRef, activators: &[PodSight], lack: String) {
+        let now = self.inner.clock.now();
         let mut pools = self.inner.pools.lock();
         let Some(entry) = pools.get_mut(pool) else { return };
         let running: Vec<(&PodSight, IpAddr)> =
@@ -183,6 +187,10 @@ impl Activations {
         entry.state.take(running.iter().map(|(sight, _)| (sight.uid.as_str(), sight.takes_traffic())));
         entry.lack = Some(lack);
         entry.end = !activators.is_empty() && activators.iter().all(|sight| sight.terminating);
+        if !entry.end {
+            entry.left_since = None;
+            entry.tell_whether_one_comes(now);
+        }
         self.recast(pool, entry, &running);
     }
 
@@ -204,7 +212,10 @@ impl Activations {
     pub fn look(&self, pool: &PoolRef, uid: &str, pods: Outlook) -> Option<Seen> {
         let now = self.inner.clock.now();
         let mut pools = self.inner.pools.lock();
-        let entry = pools.get_mut(pool).filter(|entry| entry.pool == uid)?;
+        if pools.get(pool).is_some_and(|entry| entry.pool != uid) {
+            self.bid_farewell(pool, pools.remove(pool));
+        }
+        let entry = pools.get_mut(pool)?;
         entry.stand.look(pods == Outlook::Served, now);
         let is_left = entry.end && pods == Outlook::Nobody;
         entry.left_since = is_left.then(|| entry.left_since.unwrap_or(now));
@@ -303,7 +314,8 @@ impl Activations {
         while self.inner.lease.is_held() && self.inner.clock.now() < until {
             let now = self.inner.clock.now();
             let Some((asked, message)) = state.lock().message(&uid, Call::Tell, now) else { return };
-            if let Some(answer) = speak((&pool, &uid), door.as_mut(), &message).await {
+            let said = timeout(BRIEFLY, speak((&pool, &uid), door.as_mut(), &message)).await;
+            if let Ok(Some(answer)) = said {
                 let heard = state.lock().hear(&uid, asked, &answer, now);
                 if heard.is_ok() && answer.position == asked {
                     return;

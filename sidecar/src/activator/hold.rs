@@ -33,9 +33,9 @@ use crate::proxy::upstream::Upstream;
 
 /// How often is looked whether a pod that was set aside can be had again.
 const LOOK_INTERVAL: Duration = Duration::from_millis(200);
-/// An activator that shuts down and hears of nobody for so long is one that nobody asks for pods for: who leads after a leader
-/// that was lost is heard sooner.
-const ABANDONED: Nanos = Nanos::from_secs(30);
+/// An activator that has shut down for so long, and heard of nobody meanwhile, is one that nobody asks for pods for: who leads
+/// after a leader that was lost is heard sooner, and a call that is lost on its way is made anew sooner.
+const ABANDONED: Nanos = Nanos::from_secs(60);
 /// When to come back where the operator has not said how long a start takes.
 const UNKNOWN_START: Nanos = Nanos::from_secs(30);
 /// The same where a pod is there, or was to be there by now.
@@ -59,10 +59,10 @@ struct State {
     start_by: Option<Nanos>,
     /// No pod is asked for.
     stopped: bool,
-    /// When the operator last said anything.
-    told: Nanos,
-    /// This shuts down, and nobody says anything any more.
-    abandoned: bool,
+    /// When the operator last said anything; none before it has.
+    told: Option<Nanos>,
+    /// Since when this shuts down.
+    drains: Option<Nanos>,
 }
 
 /// The way to a pod, by its UID.
@@ -102,8 +102,7 @@ pub(super) enum Turn {
 impl Hold {
     pub(super) fn new(settings: HoldSettings, clock: Clock) -> Arc<Self> {
         let (reading, line, pods) = (Line::new(), Line::new(), Pods::new());
-        let told = clock.now();
-        let state = State { reading, line, pods, start_by: None, stopped: false, told, abandoned: false };
+        let state = State { reading, line, pods, start_by: None, stopped: false, told: None, drains: None };
         Arc::new(Self { settings, clock, state: Mutex::new(state), held: watch::Sender::new(0) })
     }
 
@@ -193,7 +192,7 @@ impl Hold {
         let mut state = self.state.lock();
         state.start_by = (duty.start_left_ms > 0).then(|| now.plus(Nanos::from_millis(duty.start_left_ms)));
         state.stopped = duty.stopped;
-        (state.told, state.abandoned) = (now, false);
+        state.told = Some(now);
         state.pods.take(&duty.backends, now, |backend, known| match known {
             Some(way) if way.address() == backend.address => Arc::clone(way),
             _ => ways.to(backend.address),
@@ -247,7 +246,7 @@ impl Hold {
             sleep(LOOK_INTERVAL).await;
             let now = self.clock.now();
             let mut state = self.state.lock();
-            state.abandoned = drains() && now.since(state.told) >= ABANDONED;
+            state.drains = drains().then(|| state.drains.unwrap_or(now));
             state.dispatch(now);
             self.tell(&state);
         }
@@ -277,9 +276,14 @@ impl State {
         match () {
             () if self.pods.ready(now) > 0 => Ok(()),
             () if self.stopped => Err(Why::Stopped),
-            () if self.abandoned => Err(Why::Draining),
+            () if self.is_abandoned(now) => Err(Why::Draining),
             () => Ok(()),
         }
+    }
+
+    fn is_abandoned(&self, now: Nanos) -> bool {
+        let last = self.drains.map(|drains| self.told.map_or(drains, |told| told.max(drains)));
+        last.is_some_and(|last| now.since(last) >= ABANDONED)
     }
 
     fn not_held(&self, why: Why, settings: &HoldSettings, now: Nanos) -> NotHeld {

@@ -295,9 +295,10 @@ async fn who_waits_where_this_shuts_down_is_answered_once_nobody_asks_for_pods_a
     advance(Duration::from_mins(2)).await;
     sleep(Duration::from_secs(1)).await;
     assert!(!waits.is_finished(), "an operator may be away for a while");
-    hold.obey(&duty(&[], 60_000), &ways());
     drains.store(true, Ordering::Relaxed);
-    sleep(Duration::from_secs(29)).await;
+    sleep(Duration::from_secs(50)).await;
+    hold.obey(&duty(&[], 60_000), &ways());
+    sleep(Duration::from_secs(59)).await;
     assert!(!waits.is_finished(), "another may lead soon");
     sleep(Duration::from_secs(2)).await;
     let NotHeld { why, wait, .. } = waits.await.unwrap().map(drop).unwrap_err();

@@ -468,10 +468,11 @@ async fn a_pool_that_is_made_anew_at_once_has_other_activators_and_those_of_the_
     let mut cluster = asleep().await;
     hold(&cluster, ACTIVATORS[1], 6);
     cluster.world.remove("corral.dev", "ollamapools", POOL);
-    cluster.world.remove("", "secrets", "chat-key");
     cluster.world.put_pool(POOL, &to_zero());
     cluster.pass(5).await;
     assert!(ACTIVATORS.iter().all(|ip| told(&cluster, ip).stopped), "with the key that they know");
+    cluster.world.remove("", "secrets", "chat-key");
+    cluster.pass(30).await;
     let held = cluster.status()["autoscaling"]["numbers"]["queued"].clone();
     assert_eq!(held, 0, "who waited for the last one is no work for this one");
     end_activators(&cluster);
@@ -496,9 +497,12 @@ async fn where_kubernetes_makes_neither_pods_nor_activators_any_more_nobody_wait
     cluster.pass(30).await;
     assert!(!told(&cluster, ACTIVATORS[1]).stopped, "one of them stays");
     delete_activator(&cluster, 1);
-    cluster.watch(8, |cluster| assert!(!told(cluster, ACTIVATORS[1]).stopped, "another may come")).await;
+    cluster.watch(28, |cluster| assert!(!told(cluster, ACTIVATORS[1]).stopped, "another may come")).await;
     cluster.pass(6).await;
     assert!(ACTIVATORS.iter().all(|ip| told(&cluster, ip).stopped));
+    start_activators(&cluster);
+    cluster.pass(2).await;
+    assert!(ACTIVATORS.iter().all(|ip| !told(&cluster, ip).stopped), "they came after all");
 }
 
 #[tokio::test(start_paused = true)]
