@@ -25,7 +25,9 @@ use crate::names::{APPLIED, MANAGER};
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// It exists, and is another's.
-    #[error("{kind} {name} exists and belongs to {owner}: it is left alone")]
+    #[error(
+        "{kind} {name} exists and belongs to {owner}: it is left alone; delete it, or give the pool another name"
+    )]
     Foreign {
         /// Its kind.
         kind: String,
@@ -252,7 +254,7 @@ pub fn check_owner<K: Kind>(live: &K, owner: &str) -> Result<(), ApplyError> {
         kind: K::kind(&()).into_owned(),
         name: live.meta().name.clone().unwrap_or_default(),
         owner: controller.map_or_else(
-            || "nobody that Corral knows".to_owned(),
+            || "nobody, as what an orphaning deletion leaves".to_owned(),
             |reference| format!("{} {}", reference.kind, reference.name),
         ),
     })

@@ -40,12 +40,20 @@ impl Scene {
     pub fn who_say_they_lead(&self) -> Result<Vec<String>> {
         let mut names = Vec::new();
         for pod in self.operators()? {
-            let metrics = self.metrics(pod.port(PORT)?)?;
-            if reading(&metrics, "corral_operator_leader")? > 0 {
+            if self.says_it_leads(&pod)? {
                 names.push(pod.name);
             }
         }
         Ok(names)
+    }
+
+    /// One that has lost its Lease ends and is started anew, which takes tens of seconds where it ended before.
+    fn says_it_leads(&self, pod: &PoolPod) -> Result<bool> {
+        let port = pod.port(PORT)?;
+        let metrics = self.until(&format!("{} answers", pod.name), || {
+            Ok(self.metrics(port).map_err(|error| format!("{error:#}")))
+        })?;
+        Ok(reading(&metrics, "corral_operator_leader")? > 0)
     }
 
     /// The process of an operator's pod.

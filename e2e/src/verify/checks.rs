@@ -136,6 +136,8 @@ pub fn dependencies(context: &Context) -> Result<Tally> {
     let folder = context.cache.entry(&id, check_deny, |folder| {
         long_step("building cargo-deny", "5 to 10 min the first time", || install_deny(folder))
     })?;
+    // A build brings the crates of its own platform only, and these are looked at for all.
+    cargo(context, &["fetch", "--quiet", "--locked"]).run()?;
     let deny = Cmd::new(folder.join("bin/cargo-deny"))
         .args(["--offline", "--workspace", "check", "bans", "licenses", "sources"])
         .dir(&context.settings.repository)

@@ -39,7 +39,10 @@ async fn an_object_of_somebody_else_is_left_alone() {
     let before = world.api.put(&theirs, "services");
     world.put_pool("chat", &pool_spec(1));
     world.settle().await;
-    assert_eq!(world.ready("chat"), ("False".into(), "NameConflict".into()));
+    let (status, reason, message) = world.condition("ollamapools", "chat", "Ready");
+    assert_eq!((status.as_str(), reason.as_str()), ("False", "NameConflict"));
+    let says = ["Service chat exists", "delete it, or give the pool another name"];
+    assert!(says.iter().all(|part| message.contains(part)), "{message}");
     assert_eq!(world.api.find("", "services", NS, "chat").unwrap(), before);
     assert!(world.deployment("chat").is_none());
 }
