@@ -6,7 +6,7 @@ use std::time::Duration;
 
 pub(crate) use corral_scaler::Preset;
 use corral_scaler::{
-    Config, Decision, Heard, Limited, Observation, Phase, PodSeen, Scaler, Scarce, Shortage, Sizing,
+    Config, Decision, Heard, Holder, Limited, Observation, Phase, PodSeen, Scaler, Scarce, Shortage, Sizing,
     VICTIM_COST,
 };
 
@@ -40,7 +40,7 @@ impl Ours {
     }
 
     pub(crate) fn sleeping_after(mut self, idle: Duration) -> Self {
-        (self.config.min, self.config.to_zero, self.config.held_at_zero) = (0, Some(idle), true);
+        (self.config.min, self.config.to_zero, self.config.holder) = (0, Some(idle), Holder::Heard);
         self
     }
 

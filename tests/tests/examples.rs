@@ -7,7 +7,7 @@ use std::time::Duration;
 use corral_crds::manifest::{self, Spec};
 use corral_crds::pool::{Day, OllamaPoolSpec};
 use corral_operator::scaling::settings;
-use corral_scaler::{Heard, Observation, Phase, PodSeen, Scaler};
+use corral_scaler::{Heard, Holder, Observation, Phase, PodSeen, Scaler};
 use corral_tests::client::{Answer, Client};
 use corral_tests::ollama::{Arrival, Pace, ScriptedOllama, Settings};
 use corral_tests::sidecar::{Running, Sidecar};
@@ -396,7 +396,8 @@ fn busy_pod(per_minute: u64, now: Duration) -> PodSeen {
 fn three_quarters_of_the_slots_time_are_planned_for() {
     let spec = pool("autoscaling.yaml");
     let autoscaling = spec.autoscaling.as_ref().unwrap();
-    let config = settings::of_builtin(&spec, autoscaling, autoscaling.bounds(|_| false).unwrap(), false);
+    let config =
+        settings::of_builtin(&spec, autoscaling, autoscaling.bounds(|_| false).unwrap(), Holder::Nobody);
     for (per_minute, pods) in [(1, 1), (10, 1), (30, 2), (90, 4), (600, 4)] {
         let mut scaler = Scaler::new(Duration::ZERO);
         let desired = (0..=300).map(|look| {

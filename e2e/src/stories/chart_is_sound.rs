@@ -11,19 +11,21 @@ use crate::machine::command::{Cmd, Output};
 /// The Kubernetes that templates are made for where no cluster is asked.
 const KUBERNETES: &str = "1.34.4";
 /// Values that a user may well try.
-const GOOD: [&[&str]; 6] = [
+const GOOD: [&[&str]; 7] = [
     &[],
     &["--set-json", "watchNamespaces=[\"*\"]"],
     &["--set-json", "watchNamespaces=[\"team-a\",\"team-b\"]"],
     &["--set", "crds.enabled=false,aggregatedRoles.enabled=false,replicas=2,log.format=text"],
     &["--set", "keda.enabled=true,keda.port=9191"],
+    &["--set", "keda.enabled=true,keda.namespace=keda"],
     &["--set", "image.digest=sha256:aaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaaa"],
 ];
 /// Values that must not be taken in silence, and a word of what is said of them.
-const BAD: [(&[&str], &str); 6] = [
+const BAD: [(&[&str], &str); 7] = [
     (&["--set", "replica=2"], "replica"),
     (&["--set", "replicas=0"], "replicas"),
     (&["--set", "keda.enabled=true,keda.port=8080"], "port"),
+    (&["--set", "keda.enabled=true,keda.namespace=Keda"], "namespace"),
     (&["--set", "log.format=xml"], "format"),
     (&["--set-json", "watchNamespaces=[\"*\",\"team-a\"]"], "stands alone"),
     (&["--set", "serviceAccount.create=false"], "serviceAccount.name"),

@@ -23,8 +23,20 @@ pub struct Config {
     pub trend: bool,
     /// Without a request for so long the pool goes to zero; none: it never has fewer than one pod.
     pub to_zero: Option<Duration>,
-    /// Whether something holds the requests that come while no pod is there. Without it a pool never goes to zero.
-    pub held_at_zero: bool,
+    /// Who holds the requests that come while no pod is there. A pool goes to zero only with somebody who is heard.
+    pub holder: Holder,
+}
+
+/// Who holds the requests that come while no pod is there.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Holder {
+    /// Somebody who was heard lately.
+    Heard,
+    /// Somebody of whom nothing was heard lately, and who may hold them all the same.
+    Unheard,
+    /// Nobody: they are refused.
+    #[default]
+    Nobody,
 }
 
 /// By what a pool is sized.
@@ -107,7 +119,7 @@ impl Default for Config {
             drain_timeout: Duration::from_mins(10),
             trend: false,
             to_zero: None,
-            held_at_zero: false,
+            holder: Holder::Nobody,
         }
     }
 }

@@ -3,7 +3,7 @@
 use std::time::Duration;
 
 use crate::reports::Reports;
-use crate::{Config, Held};
+use crate::{Config, Held, Holder};
 
 /// A pool that was woken does not go back to zero for so long after its first pod is ready.
 const STAY: Duration = Duration::from_mins(1);
@@ -13,6 +13,8 @@ const WAIT_FOR_READY: Duration = Duration::from_mins(15);
 /// A pool that sleeps is not woken sooner for want of anybody who says that it holds what comes: a new operator has not
 /// heard of them yet.
 const UNHEARD: Duration = Duration::from_mins(1);
+/// The same where nobody is there who could: whoever asks is refused, and only who comes in another's place is worth a wait.
+const UNHELD: Duration = Duration::from_secs(10);
 
 /// Whether a pool sleeps, and what keeps it awake.
 #[derive(Debug, Clone)]
@@ -25,15 +27,26 @@ pub(crate) struct Idle {
     ready: Option<Duration>,
     /// How much had come to be held.
     arrivals: Option<u64>,
-    /// When somebody last held what comes.
-    holds: Duration,
+    /// When somebody who was heard last held what comes.
+    heard: Duration,
+    /// When somebody last did, or may have.
+    held: Duration,
     /// It would sleep, and nobody has been there for long who would hold what comes.
     lacks: bool,
 }
 
 impl Idle {
     pub(crate) fn new(now: Duration, sleeps: bool) -> Self {
-        Self { sleeps, active: now, woken: now, ready: None, arrivals: None, holds: now, lacks: false }
+        Self {
+            sleeps,
+            active: now,
+            woken: now,
+            ready: None,
+            arrivals: None,
+            heard: now,
+            held: now,
+            lacks: false,
+        }
     }
 
     pub(crate) fn sleeps(&self) -> bool {
@@ -71,17 +84,21 @@ impl Idle {
     /// Puts a pool of one pod to sleep if it has been idle for long enough; whether it sleeps.
     pub(crate) fn rest(&mut self, config: &Config, may: bool, now: Duration) -> bool {
         let since = |at: Duration| now.saturating_sub(at);
-        self.holds = if config.held_at_zero { now } else { self.holds };
-        let is_unheard = since(self.holds) >= UNHEARD;
+        let is_heard = config.holder == Holder::Heard;
+        self.heard = if is_heard { now } else { self.heard };
+        self.held = if config.holder == Holder::Nobody { self.held } else { now };
+        let is_unheld = since(self.heard) >= UNHEARD || since(self.held) >= UNHELD;
         let Some(after) = config.to_zero.filter(|_| config.min == 0) else {
             (self.sleeps, self.lacks) = (false, false);
             return false;
         };
+        let is_idle = since(self.active) >= after;
+        self.lacks = is_unheld && is_idle && (may || self.lacks);
+        if self.sleeps && is_unheld {
+            (self.sleeps, self.woken, self.ready) = (false, now, None);
+        }
         let has_stayed = self.ready.map_or(since(self.woken) >= WAIT_FOR_READY, |ready| since(ready) >= STAY);
-        let is_idle = has_stayed && since(self.active) >= after;
-        self.lacks = is_unheard && is_idle && (may || self.lacks);
-        let is_held = config.held_at_zero || (self.sleeps && !is_unheard);
-        self.sleeps = is_held && (self.sleeps || (may && is_idle));
+        self.sleeps |= is_heard && may && is_idle && has_stayed;
         self.sleeps
     }
 }
@@ -99,7 +116,7 @@ mod tests {
     }
 
     fn config() -> Config {
-        Config { min: 0, to_zero: Some(at(600)), held_at_zero: true, ..Config::default() }
+        Config { min: 0, to_zero: Some(at(600)), holder: Holder::Heard, ..Config::default() }
     }
 
     /// Looks at a pool with one pod, or none.
@@ -174,7 +191,7 @@ mod tests {
 
     #[test]
     fn a_new_operator_lets_a_pool_sleep_until_it_may_have_heard_who_holds_its_requests() {
-        let unheard = Config { held_at_zero: false, ..config() };
+        let unheard = Config { holder: Holder::Unheard, ..config() };
         let mut idle = Idle::new(at(0), true);
         assert!(idle.rest(&unheard, true, at(59)));
         assert!(idle.rest(&config(), true, at(70)));
@@ -184,8 +201,24 @@ mod tests {
     }
 
     #[test]
+    fn a_pool_that_sleeps_is_woken_sooner_where_nobody_is_there_to_hold_its_requests() {
+        let nobody = Config { holder: Holder::Nobody, ..config() };
+        let unheard = Config { holder: Holder::Unheard, ..config() };
+        let mut idle = Idle::new(at(0), true);
+        assert!(idle.rest(&nobody, true, at(9)));
+        assert!(idle.rest(&unheard, true, at(12)), "another has come in its place");
+        assert!(idle.rest(&nobody, true, at(21)));
+        assert!(!idle.rest(&nobody, true, at(22)));
+        assert!(!idle.rest(&unheard, true, at(23)), "it is awake");
+        assert!(!idle.rest(&config(), true, at(800)), "its pod is on its way");
+        look(&mut idle, NOBODY, Some(0), 810);
+        assert!(!idle.rest(&config(), true, at(869)));
+        assert!(idle.rest(&config(), true, at(870)));
+    }
+
+    #[test]
     fn it_is_told_that_nobody_holds_requests_once_that_is_what_keeps_a_pool_awake() {
-        let unheard = Config { held_at_zero: false, ..config() };
+        let unheard = Config { holder: Holder::Unheard, ..config() };
         let mut idle = Idle::new(at(0), false);
         let mut lacks = |config: &Config, in_flight, may, now| {
             look(&mut idle, NOBODY, Some(in_flight), now);
@@ -208,7 +241,7 @@ mod tests {
     #[test]
     fn without_anybody_who_holds_requests_no_pool_sleeps() {
         let mut idle = Idle::new(at(0), false);
-        assert!(!idle.rest(&Config { held_at_zero: false, ..config() }, true, at(9000)));
+        assert!(!idle.rest(&Config { holder: Holder::Nobody, ..config() }, true, at(9000)));
         assert!(!idle.rest(&Config { to_zero: None, ..config() }, true, at(9000)));
         assert!(!idle.rest(&Config { min: 1, ..config() }, true, at(9000)));
     }

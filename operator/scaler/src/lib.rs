@@ -51,7 +51,7 @@ mod timeline;
 mod trend;
 mod victims;
 
-pub use config::{Config, Down, Preset, Sizing};
+pub use config::{Config, Down, Holder, Preset, Sizing};
 pub use decision::{Decision, Limited, Numbers, Reason, VICTIM_COST};
 pub use observation::{Heard, Held, Observation, Phase, PodSeen, Scarce, Shortage};
 pub use order::deletion_order;

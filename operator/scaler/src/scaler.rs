@@ -10,7 +10,7 @@ use crate::shrink::{Ask, Orders, Shrink};
 use crate::size::{Needs, Size};
 use crate::startup::Startup;
 use crate::timeline::Timeline;
-use crate::{Config, Decision, Limited, Observation, Reason, Scarce};
+use crate::{Config, Decision, Holder, Limited, Observation, Reason, Scarce};
 
 /// After so long without a look what was needed meanwhile is not known, or the clock has jumped.
 const GAP: Duration = STABLE;
@@ -110,7 +110,7 @@ impl Scaler {
 
 /// Whether too little is known to go down: too many are silent, or nobody is there to tell.
 fn is_blind(config: &Config, seen: &Observation, reports: &Reports) -> bool {
-    let nobody_tells = reports.telling == 0 && seen.replicas > 0 && !config.held_at_zero;
+    let nobody_tells = reports.telling == 0 && seen.replicas > 0 && config.holder != Holder::Heard;
     !reports.suffice() || nobody_tells
 }
 

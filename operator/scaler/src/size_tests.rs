@@ -1,6 +1,6 @@
 use super::*;
 use crate::reports::Reports;
-use crate::{Down, Held, Observation};
+use crate::{Down, Held, Holder, Observation};
 
 fn at(seconds: u64) -> Duration {
     Duration::from_secs(seconds)
@@ -175,7 +175,7 @@ fn pods_that_find_no_place_are_not_asked_for_without_end() {
 
 /// A pool that may sleep, and nothing in it.
 fn sleepy() -> Config {
-    Config { to_zero: Some(at(600)), held_at_zero: true, ..config(0, 9) }
+    Config { to_zero: Some(at(600)), holder: Holder::Heard, ..config(0, 9) }
 }
 
 fn look(size: &mut Size, held: Held, second: u64) {

@@ -13,7 +13,7 @@ use std::net::IpAddr;
 use std::sync::Arc;
 use std::time::Duration;
 
-use corral_scaler::Held;
+use corral_scaler::{Held, Holder};
 use corral_wire::{Backend, PoolKeys, PoolRef, Signed};
 use futures::channel::mpsc::UnboundedReceiver;
 use parking_lot::Mutex;
@@ -58,8 +58,8 @@ pub enum Outlook {
 pub struct Seen {
     /// What they hold.
     pub held: Held,
-    /// Whether they would hold what comes, so that the pool may go to zero.
-    pub can_hold: bool,
+    /// Who of them would hold what comes.
+    pub holder: Holder,
     /// Why they would not, where they would not, as far as their pods show it.
     pub lack: Option<String>,
     /// Whether they stand in the Service, so that its last pod may be told to go.
@@ -221,11 +221,11 @@ impl Activations {
         entry.left_since = is_left.then(|| entry.left_since.unwrap_or(now));
         entry.tell_whether_one_comes(now);
         let Entry { state, stand, lack, .. } = entry;
-        let can_hold = state.can_hold(now);
+        let holder = state.holder(now);
         Some(Seen {
             held: state.held(now),
-            can_hold,
-            lack: lack.clone().filter(|_| !can_hold),
+            holder,
+            lack: lack.clone().filter(|_| holder != Holder::Heard),
             stands: stand.stands(|uid| state.is_heard(uid, now), now),
         })
     }

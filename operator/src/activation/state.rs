@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::time::Duration;
 
-use corral_scaler::Held;
+use corral_scaler::{Held, Holder};
 use corral_wire::activation::MAX_BACKENDS;
 use corral_wire::{Backend, Duty, Holding, PoolKeys, PoolRef, Position, Signed, VerifyError};
 
@@ -227,9 +227,13 @@ impl Activators {
         held
     }
 
-    /// Whether they would hold what comes: one to which traffic may be brought was heard lately.
-    pub fn can_hold(&self, now: Duration) -> bool {
-        self.all.values().any(|activator| activator.is_ready && activator.fresh(now).is_some())
+    /// Who of them would hold what comes: only to one that is ready it is brought.
+    pub fn holder(&self, now: Duration) -> Holder {
+        let mut ready = self.all.values().filter(|activator| activator.is_ready).peekable();
+        if ready.peek().is_none() {
+            return Holder::Nobody;
+        }
+        if ready.any(|activator| activator.fresh(now).is_some()) { Holder::Heard } else { Holder::Unheard }
     }
 
     /// Whether one of them was heard lately.
@@ -306,7 +310,7 @@ mod tests {
     fn what_is_held_is_that_of_all_that_were_heard_lately_and_arrivals_only_grow() {
         let mut all = two();
         say(&mut all, "a", Call::Listen, &holding(7, 3, 30), 0);
-        assert!(all.can_hold(at(0)));
+        assert_eq!(all.holder(at(0)), Holder::Heard);
         say(&mut all, "b", Call::Listen, &holding(8, 5, 50), 0);
         let held = all.held(at(0));
         assert_eq!((held.requests, held.arrivals, held.oldest_wait_ms), (8, 8, 500));
@@ -315,7 +319,7 @@ mod tests {
         let (_, stirs) = say(&mut all, "a", Call::Listen, &holding(9, 0, 0), 21);
         assert_eq!((all.held(at(21)).arrivals, stirs), (12, false), "it began anew, and holds nothing");
         assert_eq!(all.held(at(31)).requests, 0, "the other one is silent");
-        assert!(!all.can_hold(at(60)));
+        assert_eq!(all.holder(at(60)), Holder::Unheard);
         all.take([("b", true)].into_iter());
         assert_eq!(all.held(at(61)).arrivals, 12, "nor is what came forgotten with the one it came to");
     }
@@ -336,14 +340,20 @@ mod tests {
     }
 
     #[test]
-    fn they_can_hold_what_comes_once_one_was_heard_to_which_it_is_brought() {
+    fn they_hold_what_comes_once_one_was_heard_to_which_it_is_brought() {
         let mut all = two();
-        assert!(!all.can_hold(at(0)), "nobody was heard");
+        assert_eq!(all.holder(at(0)), Holder::Unheard);
         say(&mut all, "a", Call::Listen, &holding(7, 0, 0), 40);
-        assert!(all.can_hold(at(69)) && !all.can_hold(at(70)));
+        assert_eq!([all.holder(at(69)), all.holder(at(70))], [Holder::Heard, Holder::Unheard]);
         say(&mut all, "a", Call::Listen, &holding(7, 0, 0), 71);
         all.take([("a", false), ("b", true)].into_iter());
-        assert!(!all.can_hold(at(72)), "who is heard is not ready, and who is ready is not heard");
+        assert_eq!(
+            all.holder(at(72)),
+            Holder::Unheard,
+            "who is heard is not ready, and who is ready is not heard"
+        );
+        all.take([("a", false)].into_iter());
+        assert_eq!(all.holder(at(72)), Holder::Nobody, "to nobody it is brought");
     }
 
     #[test]

@@ -3,7 +3,7 @@
 
 use corral_crds::bounds::MAX_REPLICAS;
 use corral_crds::pool::{Autoscaling, OllamaPoolSpec};
-use corral_scaler::{Observation, Scaler};
+use corral_scaler::{Holder, Observation, Scaler};
 
 use super::moment::Present;
 use super::settings;
@@ -31,7 +31,7 @@ impl Advice {
     ) {
         let core = self.core.get_or_insert_with(|| Scaler::new(present.moment()));
         let bounds = settings::bounds(&bounded(autoscaling), present.wall);
-        let config = settings::of_builtin(spec, autoscaling, bounds, false);
+        let config = settings::of_builtin(spec, autoscaling, bounds, Holder::Nobody);
         self.desired = Some(core.decide(&config, seen, present.moment()).desired);
     }
 }

@@ -274,7 +274,7 @@ impl Scaling {
             self.core = None;
             return left_alone(&seen, rival);
         }
-        let config = settings::of_builtin(spec, autoscaling, bounds, facts.activators.can_hold);
+        let config = settings::of_builtin(spec, autoscaling, bounds, facts.activators.holder);
         let decision = self.core(ScalingMode::Builtin, facts).decide(&config, &seen, present.moment());
         let decision = self.unless_unseen(within_room(decision, &seen, present));
         let decision = if facts.activators.stands { decision } else { with_the_last(decision, &seen) };

@@ -6,7 +6,7 @@ use corral_crds::pool::{
     Autoscaling, Day, OllamaPoolSpec, Prediction, ScaleToZero, ScalingMetric, ScalingMode, Schedule,
 };
 use corral_crds::valid::{Problem, check_zones};
-use corral_scaler::{Config, Down, Preset, Sizing};
+use corral_scaler::{Config, Down, Holder, Preset, Sizing};
 use k8s_openapi::jiff::Timestamp;
 use k8s_openapi::jiff::civil::Weekday;
 use k8s_openapi::jiff::tz::TimeZone;
@@ -65,7 +65,7 @@ pub fn of_builtin(
     spec: &OllamaPoolSpec,
     autoscaling: &Autoscaling,
     (min, max): (u32, u32),
-    is_held: bool,
+    holder: Holder,
 ) -> Config {
     let down = &autoscaling.scale_down;
     Config {
@@ -82,13 +82,13 @@ pub fn of_builtin(
         drain_timeout: seconds(spec.drain.timeout_seconds),
         trend: autoscaling.prediction == Prediction::Trend,
         to_zero: autoscaling.scale_to_zero.as_ref().map(|zero| seconds(zero.idle_after_seconds)),
-        held_at_zero: is_held,
+        holder,
     }
 }
 
 /// What it goes by where `pods` were asked for by name: only who goes is left to find.
 pub fn of_fixed(spec: &OllamaPoolSpec, pods: u32) -> Config {
-    let own = of_builtin(spec, &Autoscaling::default(), (pods, pods), false);
+    let own = of_builtin(spec, &Autoscaling::default(), (pods, pods), Holder::Nobody);
     Config { down: Down { window: Duration::ZERO, max_percent: 100, period: seconds(1) }, ..own }
 }
 
@@ -175,7 +175,8 @@ mod tests {
             "scaleDown": {"windowSeconds": 60, "maxPercent": 10, "periodSeconds": 20}}}))
         .unwrap();
         let autoscaling = spec.autoscaling.as_ref().unwrap();
-        let config = of_builtin(&spec, autoscaling, bounds(autoscaling, Timestamp::UNIX_EPOCH), false);
+        let config =
+            of_builtin(&spec, autoscaling, bounds(autoscaling, Timestamp::UNIX_EPOCH), Holder::Nobody);
         assert_eq!((config.min, config.max, config.slots_per_pod), (2, 9, 4));
         assert_eq!(config.sizing, Sizing::Work { utilization_percent: 50, preset: Preset::Fast });
         assert_eq!((config.expected_service, config.drain_timeout), (seconds(7), seconds(90)));

@@ -3,8 +3,8 @@
 use std::time::Duration;
 
 use corral_scaler::{
-    Config, Decision, Down, Heard, Held, Observation, Phase, PodSeen, Preset, Scaler, Scarce, Shortage,
-    Sizing, VICTIM_COST,
+    Config, Decision, Down, Heard, Held, Holder, Observation, Phase, PodSeen, Preset, Scaler, Scarce,
+    Shortage, Sizing, VICTIM_COST,
 };
 use corral_wire::{Counters, Gauges};
 use proptest::prelude::*;
@@ -44,7 +44,7 @@ fn config() -> impl Strategy<Value = Config> {
         period,
     });
     let times = (time(), time(), prop::option::of(time()));
-    (small(), small(), sizing(), small(), down, times, any::<(bool, bool)>()).prop_map(
+    (small(), small(), sizing(), small(), down, times, (any::<bool>(), holder())).prop_map(
         |(min, max, sizing, slots_per_pod, down, (expected_service, drain_timeout, to_zero), flags)| Config {
             min: min.min(max),
             max,
@@ -55,9 +55,13 @@ fn config() -> impl Strategy<Value = Config> {
             drain_timeout,
             trend: flags.0,
             to_zero,
-            held_at_zero: flags.1,
+            holder: flags.1,
         },
     )
+}
+
+fn holder() -> impl Strategy<Value = Holder> {
+    prop_oneof![Just(Holder::Heard), Just(Holder::Unheard), Just(Holder::Nobody)]
 }
 
 fn heard() -> impl Strategy<Value = Heard> {

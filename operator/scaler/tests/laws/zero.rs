@@ -1,11 +1,11 @@
 //! To zero and back.
 
-use corral_scaler::{Config, Held, Reason};
+use corral_scaler::{Config, Held, Holder, Reason};
 
 use crate::world::{World, at};
 
 fn sleepy() -> Config {
-    Config { to_zero: Some(at(600)), held_at_zero: true, ..World::by_work(0, 20) }
+    Config { to_zero: Some(at(600)), holder: Holder::Heard, ..World::by_work(0, 20) }
 }
 
 #[test]
@@ -92,7 +92,7 @@ fn any_number_of_lists_is_no_second_pod_and_no_load() {
 
 #[test]
 fn without_an_activator_the_last_pod_stays() {
-    let mut world = World::new(Config { held_at_zero: false, ..sleepy() }, 2);
+    let mut world = World::new(Config { holder: Holder::Unheard, ..sleepy() }, 2);
     world.run(7200, 0.0);
     assert_eq!((world.decision.desired, world.live()), (1, 1));
 }
