@@ -13,7 +13,8 @@ const WAIT_FOR_READY: Duration = Duration::from_mins(15);
 /// A pool that sleeps is not woken sooner for want of anybody who says that it holds what comes: a new operator has not
 /// heard of them yet.
 const UNHEARD: Duration = Duration::from_mins(1);
-/// The same where nobody is there who could: whoever asks is refused, and only who comes in another's place is worth a wait.
+/// The same where somebody was there and nobody is any more: whoever asks is refused, and only who comes in another's place is
+/// worth a wait.
 const UNHELD: Duration = Duration::from_secs(10);
 
 /// Whether a pool sleeps, and what keeps it awake.
@@ -29,8 +30,8 @@ pub(crate) struct Idle {
     arrivals: Option<u64>,
     /// When somebody who was heard last held what comes.
     heard: Duration,
-    /// When somebody last did, or may have.
-    held: Duration,
+    /// When somebody last did, or may have; none before the first.
+    held: Option<Duration>,
     /// It would sleep, and nobody has been there for long who would hold what comes.
     lacks: bool,
 }
@@ -44,7 +45,7 @@ impl Idle {
             ready: None,
             arrivals: None,
             heard: now,
-            held: now,
+            held: None,
             lacks: false,
         }
     }
@@ -86,8 +87,8 @@ impl Idle {
         let since = |at: Duration| now.saturating_sub(at);
         let is_heard = config.holder == Holder::Heard;
         self.heard = if is_heard { now } else { self.heard };
-        self.held = if config.holder == Holder::Nobody { self.held } else { now };
-        let is_unheld = since(self.heard) >= UNHEARD || since(self.held) >= UNHELD;
+        self.held = if config.holder == Holder::Nobody { self.held } else { Some(now) };
+        let is_unheld = since(self.heard) >= UNHEARD || self.held.is_some_and(|held| since(held) >= UNHELD);
         let Some(after) = config.to_zero.filter(|_| config.min == 0) else {
             (self.sleeps, self.lacks) = (false, false);
             return false;
@@ -205,8 +206,8 @@ mod tests {
         let nobody = Config { holder: Holder::Nobody, ..config() };
         let unheard = Config { holder: Holder::Unheard, ..config() };
         let mut idle = Idle::new(at(0), true);
-        assert!(idle.rest(&nobody, true, at(9)));
-        assert!(idle.rest(&unheard, true, at(12)), "another has come in its place");
+        assert!(idle.rest(&nobody, true, at(11)), "the first is on its way");
+        assert!(idle.rest(&unheard, true, at(12)));
         assert!(idle.rest(&nobody, true, at(21)));
         assert!(!idle.rest(&nobody, true, at(22)));
         assert!(!idle.rest(&unheard, true, at(23)), "it is awake");
