@@ -55,6 +55,8 @@ pub enum Reason {
     IdleToZero,
     /// From zero: something came.
     FromZero,
+    /// From zero: whoever held what comes is gone.
+    NoActivator,
     /// Fewer would do by what is known, and too little is.
     Frozen,
     /// Fewer would do, once the rollout is complete.
@@ -80,6 +82,7 @@ impl Reason {
             Self::ScaleDown => "ScaleDown",
             Self::IdleToZero => "IdleToZero",
             Self::FromZero => "FromZero",
+            Self::NoActivator => "NoActivator",
             Self::Frozen => "Frozen",
             Self::RolloutInProgress => "RolloutInProgress",
             Self::Restart => "Restart",

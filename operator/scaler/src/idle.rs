@@ -34,6 +34,8 @@ pub(crate) struct Idle {
     held: Option<Duration>,
     /// It would sleep, and nobody has been there for long who would hold what comes.
     lacks: bool,
+    /// It was woken for want of them, and nothing has come since.
+    lost: bool,
 }
 
 impl Idle {
@@ -47,6 +49,7 @@ impl Idle {
             heard: now,
             held: None,
             lacks: false,
+            lost: false,
         }
     }
 
@@ -60,11 +63,16 @@ impl Idle {
         self.lacks
     }
 
+    /// Whether it was for want of them that it was woken.
+    pub(crate) fn is_lost(&self) -> bool {
+        self.lost
+    }
+
     /// Takes what there is to do; `are_used` says whether a request came to a pod: whatever would wake a pool that sleeps
     /// also keeps it awake, or it would go to zero and back for ever.
     pub(crate) fn look(&mut self, held: &Held, reports: &Reports, are_used: bool, now: Duration) {
         if are_used || self.has_come(held) || held.requests > 0 || !reports.are_idle() {
-            self.active = now;
+            (self.active, self.lost) = (now, false);
             if self.sleeps {
                 (self.sleeps, self.woken, self.ready) = (false, now, None);
             }
@@ -90,14 +98,15 @@ impl Idle {
         self.held = if config.holder == Holder::Nobody { self.held } else { Some(now) };
         let is_unheld = since(self.heard) >= UNHEARD || self.held.is_some_and(|held| since(held) >= UNHELD);
         let Some(after) = config.to_zero.filter(|_| config.min == 0) else {
-            (self.sleeps, self.lacks) = (false, false);
+            (self.sleeps, self.lacks, self.lost) = (false, false, false);
             return false;
         };
-        let is_idle = since(self.active) >= after;
-        self.lacks = is_unheld && is_idle && (may || self.lacks);
+        self.lost &= is_unheld;
         if self.sleeps && is_unheld {
-            (self.sleeps, self.woken, self.ready) = (false, now, None);
+            (self.sleeps, self.woken, self.ready, self.lost) = (false, now, None, true);
         }
+        let is_idle = since(self.active) >= after;
+        self.lacks = self.lost || (is_unheld && is_idle && (may || self.lacks));
         let has_stayed = self.ready.map_or(since(self.woken) >= WAIT_FOR_READY, |ready| since(ready) >= STAY);
         self.sleeps |= is_heard && may && is_idle && has_stayed;
         self.sleeps
@@ -209,8 +218,11 @@ mod tests {
         assert!(idle.rest(&nobody, true, at(11)), "the first is on its way");
         assert!(idle.rest(&unheard, true, at(12)));
         assert!(idle.rest(&nobody, true, at(21)));
+        assert!(!idle.lacks() && !idle.is_lost());
         assert!(!idle.rest(&nobody, true, at(22)));
+        assert!(idle.lacks() && idle.is_lost());
         assert!(!idle.rest(&unheard, true, at(23)), "it is awake");
+        assert!(!idle.lacks() && !idle.is_lost(), "somebody may be there");
         assert!(!idle.rest(&config(), true, at(800)), "its pod is on its way");
         look(&mut idle, NOBODY, Some(0), 810);
         assert!(!idle.rest(&config(), true, at(869)));

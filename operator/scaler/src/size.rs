@@ -151,7 +151,7 @@ impl Size {
     /// The reason of a change is what led to it, or the bounds where they alone have it so.
     fn reason(&self, current: u32, (size, reason): (u32, Reason)) -> Reason {
         if current == 0 && self.desired > 0 {
-            return Reason::FromZero;
+            return if self.idle.is_lost() { Reason::NoActivator } else { Reason::FromZero };
         }
         if self.desired == size && size != current {
             return reason;

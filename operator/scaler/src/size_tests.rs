@@ -205,6 +205,16 @@ fn what_is_held_wakes_it_to_as_many_as_it_needs() {
 }
 
 #[test]
+fn it_is_told_that_a_pool_wakes_for_want_of_whoever_held_what_comes() {
+    let mut size = pool(0);
+    assert_eq!(decide(&mut size, &sleepy(), &need(0), 1000), (0, Reason::Steady));
+    let nobody = Config { holder: Holder::Nobody, ..sleepy() };
+    assert_eq!(decide(&mut size, &nobody, &need(0), 1009), (0, Reason::Steady));
+    assert_eq!(decide(&mut size, &nobody, &need(0), 1010), (1, Reason::NoActivator));
+    assert_eq!(decide(&mut size, &nobody, &need(0), 1011), (1, Reason::Steady));
+}
+
+#[test]
 fn a_pool_that_may_not_sleep_has_a_pod() {
     let mut size = pool(0);
     assert_eq!(decide(&mut size, &config(0, 9), &need(0), 1000), (1, Reason::FromZero));

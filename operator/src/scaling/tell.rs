@@ -14,6 +14,9 @@ pub fn sentence(why: Why, numbers: &Numbers) -> String {
     if why == Why::IdleToZero {
         return "nobody has asked for as long as scaleToZero.idleAfterSeconds says".to_owned();
     }
+    if why == Why::NoActivator {
+        return "the activators, which held what comes at zero, are gone".to_owned();
+    }
     let Numbers { rate, service_seconds, backlog, .. } = numbers;
     let wait = if *backlog == 1 { "waits" } else { "wait" };
     format!("{rate:.1} requests/s of {} s each, {backlog} {wait}", digits(*service_seconds))

@@ -315,6 +315,8 @@ async fn a_pool_that_sleeps_and_loses_its_activators_wakes_and_says_why_without_
         })
         .await;
     assert!(seen.last() == Some(&no_activator()) && seen.len() <= 2, "{seen:?}");
+    let woken = "from 0 to 1: the activators, which held what comes at zero, are gone";
+    assert_eq!(cluster.notes(&["ScaledUp"]), [woken]);
 }
 
 #[tokio::test(start_paused = true)]
