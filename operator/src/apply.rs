@@ -25,9 +25,7 @@ use crate::names::{APPLIED, MANAGER};
 #[derive(Debug, thiserror::Error)]
 pub enum ApplyError {
     /// It exists, and is another's.
-    #[error(
-        "{kind} {name} exists and belongs to {owner}: it is left alone; delete it, or give the pool another name"
-    )]
+    #[error("{kind} {name} exists and belongs to {owner}: it is left alone; {remedy}")]
     Foreign {
         /// Its kind.
         kind: String,
@@ -35,6 +33,8 @@ pub enum ApplyError {
         name: String,
         /// Whose it is.
         owner: String,
+        /// What to do.
+        remedy: &'static str,
     },
     /// What it would belong to is gone.
     #[error("{0} is gone, or being deleted: nothing is made for it")]
@@ -250,13 +250,16 @@ pub fn check_owner<K: Kind>(live: &K, owner: &str) -> Result<(), ApplyError> {
     if controller.is_some_and(|reference| reference.uid == owner) {
         return Ok(());
     }
+    let (owner, remedy) = match controller {
+        Some(other) => (format!("{} {}", other.kind, other.name), "give the pool another name"),
+        // Made by hand, or what an orphaning deletion left.
+        None => ("nobody".to_owned(), "delete it if nothing needs it, or give the pool another name"),
+    };
     Err(ApplyError::Foreign {
         kind: K::kind(&()).into_owned(),
         name: live.meta().name.clone().unwrap_or_default(),
-        owner: controller.map_or_else(
-            || "nobody, as what an orphaning deletion leaves".to_owned(),
-            |reference| format!("{} {}", reference.kind, reference.name),
-        ),
+        owner,
+        remedy,
     })
 }
 

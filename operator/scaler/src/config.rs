@@ -27,16 +27,16 @@ pub struct Config {
     pub holder: Holder,
 }
 
-/// Who holds the requests that come while no pod is there.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+/// Who holds the requests that come while no pod is there, the best last.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Holder {
-    /// Somebody who was heard lately.
-    Heard,
-    /// Somebody of whom nothing was heard lately, and who may hold them all the same.
-    Unheard,
-    /// Nobody: they are refused.
+    /// Nobody that is known.
     #[default]
     Nobody,
+    /// Somebody may: one that is ready was not heard lately, or one that is heard is not ready.
+    Unheard,
+    /// Somebody who was heard lately.
+    Heard,
 }
 
 /// By what a pool is sized.

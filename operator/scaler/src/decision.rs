@@ -55,7 +55,7 @@ pub enum Reason {
     IdleToZero,
     /// From zero: something came.
     FromZero,
-    /// From zero: whoever held what comes is gone.
+    /// From zero: nobody is known to hold what comes.
     NoActivator,
     /// Fewer would do by what is known, and too little is.
     Frozen,

@@ -10,12 +10,15 @@ const STAY: Duration = Duration::from_mins(1);
 /// How long a pod that was asked for is waited for, though nobody waits for it any more.
 const WAIT_FOR_READY: Duration = Duration::from_mins(15);
 
-/// A pool that sleeps is not woken sooner for want of anybody who says that it holds what comes: a new operator has not
-/// heard of them yet.
+/// A pool that sleeps is woken after so long in which nobody was heard who holds what comes: a new operator has yet to hear
+/// of them, and the first ones have yet to start.
 const UNHEARD: Duration = Duration::from_mins(1);
-/// The same where somebody was there and nobody is any more: whoever asks is refused, and only who comes in another's place is
-/// worth a wait.
+/// It is woken after so long without anybody where somebody was there before: who asks meanwhile is refused, and those that
+/// come in the place of others are there within seconds.
 const UNHELD: Duration = Duration::from_secs(10);
+/// A pool sleeps only where somebody has held what comes for so long without a break: activators that come and go are no
+/// reason to let a pod go that would be asked for again.
+const STEADY: Duration = Duration::from_mins(1);
 
 /// Whether a pool sleeps, and what keeps it awake.
 #[derive(Debug, Clone)]
@@ -30,6 +33,8 @@ pub(crate) struct Idle {
     arrivals: Option<u64>,
     /// When somebody who was heard last held what comes.
     heard: Duration,
+    /// Since when somebody has, without a break.
+    heard_since: Option<Duration>,
     /// When somebody last did, or may have; none before the first.
     held: Option<Duration>,
     /// It would sleep, and nobody has been there for long who would hold what comes.
@@ -47,6 +52,7 @@ impl Idle {
             ready: None,
             arrivals: None,
             heard: now,
+            heard_since: None,
             held: None,
             lacks: false,
             lost: false,
@@ -71,8 +77,10 @@ impl Idle {
     /// Takes what there is to do; `are_used` says whether a request came to a pod: whatever would wake a pool that sleeps
     /// also keeps it awake, or it would go to zero and back for ever.
     pub(crate) fn look(&mut self, held: &Held, reports: &Reports, are_used: bool, now: Duration) {
-        if are_used || self.has_come(held) || held.requests > 0 || !reports.are_idle() {
-            (self.active, self.lost) = (now, false);
+        let has_come = self.has_come(held) || are_used || held.requests > 0;
+        self.lost &= !has_come;
+        if has_come || !reports.are_idle() {
+            self.active = now;
             if self.sleeps {
                 (self.sleeps, self.woken, self.ready) = (false, now, None);
             }
@@ -93,9 +101,7 @@ impl Idle {
     /// Puts a pool of one pod to sleep if it has been idle for long enough; whether it sleeps.
     pub(crate) fn rest(&mut self, config: &Config, may: bool, now: Duration) -> bool {
         let since = |at: Duration| now.saturating_sub(at);
-        let is_heard = config.holder == Holder::Heard;
-        self.heard = if is_heard { now } else { self.heard };
-        self.held = if config.holder == Holder::Nobody { self.held } else { Some(now) };
+        self.take(config.holder, now);
         let is_unheld = since(self.heard) >= UNHEARD || self.held.is_some_and(|held| since(held) >= UNHELD);
         let Some(after) = config.to_zero.filter(|_| config.min == 0) else {
             (self.sleeps, self.lacks, self.lost) = (false, false, false);
@@ -108,8 +114,24 @@ impl Idle {
         let is_idle = since(self.active) >= after;
         self.lacks = self.lost || (is_unheld && is_idle && (may || self.lacks));
         let has_stayed = self.ready.map_or(since(self.woken) >= WAIT_FOR_READY, |ready| since(ready) >= STAY);
-        self.sleeps |= is_heard && may && is_idle && has_stayed;
+        let is_held = self.heard_since.is_some_and(|from| since(from) >= STEADY);
+        self.sleeps |= is_held && may && is_idle && has_stayed;
         self.sleeps
+    }
+
+    /// Takes who holds what comes.
+    fn take(&mut self, holder: Holder, now: Duration) {
+        let is_heard = holder == Holder::Heard;
+        self.heard_since = is_heard.then(|| self.heard_since.unwrap_or(now));
+        self.heard = if is_heard { now } else { self.heard };
+        self.held = if holder == Holder::Nobody { self.held } else { Some(now) };
+    }
+
+    /// Goes on after a time in which nobody looked: it is not known who held what came in it.
+    pub(crate) fn resume(&mut self, now: Duration) {
+        self.heard = now;
+        self.held = self.held.map(|_| now);
+        self.heard_since = None;
     }
 }
 
@@ -145,6 +167,7 @@ mod tests {
     fn a_pool_sleeps_once_it_has_been_idle_for_long_enough() {
         let mut idle = Idle::new(at(0), false);
         look(&mut idle, NOBODY, Some(1), 100);
+        assert!(!idle.rest(&config(), true, at(100)));
         look(&mut idle, NOBODY, Some(0), 699);
         assert!(!idle.rest(&config(), true, at(699)));
         assert!(!idle.rest(&config(), false, at(700)), "more than one pod is left");
@@ -169,6 +192,31 @@ mod tests {
     }
 
     #[test]
+    fn who_comes_and_goes_lets_no_pool_sleep() {
+        let mut idle = Idle::new(at(0), false);
+        let unheard = Config { holder: Holder::Unheard, ..config() };
+        let mut rests = |config: &Config, now| {
+            look(&mut idle, NOBODY, Some(0), now);
+            idle.rest(config, true, at(now))
+        };
+        assert!(!rests(&config(), 550));
+        assert!(!rests(&unheard, 600));
+        assert!(!rests(&config(), 601));
+        assert!(!rests(&config(), 660));
+        assert!(rests(&config(), 661), "a minute without a break");
+    }
+
+    #[test]
+    fn a_time_in_which_nobody_looked_wakes_no_pool() {
+        let nobody = Config { holder: Holder::Nobody, ..config() };
+        let mut idle = Idle::new(at(0), true);
+        assert!(idle.rest(&config(), true, at(1)));
+        idle.resume(at(900));
+        assert!(idle.rest(&nobody, true, at(909)));
+        assert!(!idle.rest(&nobody, true, at(910)));
+    }
+
+    #[test]
     fn a_pool_that_was_woken_stays_until_a_pod_is_ready_and_a_minute_longer() {
         let quick = Config { to_zero: Some(at(10)), ..config() };
         let mut idle = Idle::new(at(0), true);
@@ -186,6 +234,7 @@ mod tests {
         let mut idle = Idle::new(at(0), true);
         look(&mut idle, NOBODY, None, 0);
         look(&mut idle, Held { arrivals: 1, ..NOBODY }, None, 1);
+        assert!(!idle.rest(&config(), true, at(1)));
         assert!(!idle.rest(&config(), true, at(900)));
         assert!(idle.rest(&config(), true, at(901)));
     }

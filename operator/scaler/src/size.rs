@@ -71,6 +71,7 @@ impl Size {
     pub(crate) fn resume(&mut self, replicas: u32, now: Duration) {
         self.desired = self.desired.max(replicas);
         self.since = now;
+        self.idle.resume(now);
         self.lasting.forget();
         self.descent.begin(now, self.desired);
     }

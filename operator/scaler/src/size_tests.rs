@@ -188,9 +188,9 @@ fn look(size: &mut Size, held: Held, second: u64) {
 fn an_idle_pool_goes_to_one_in_steps_and_then_to_zero() {
     let mut size = pool(2);
     assert_eq!(decide(&mut size, &sleepy(), &need(0), 1000), (1, Reason::ScaleDown));
-    assert_eq!(decide(&mut size, &sleepy(), &need(0), 1002), (1, Reason::Steady));
-    assert_eq!(decide(&mut size, &sleepy(), &need(0), 1032), (0, Reason::IdleToZero));
-    assert_eq!(decide(&mut size, &sleepy(), &need(3), 1034), (0, Reason::Steady), "what is left of a rate");
+    assert_eq!(decide(&mut size, &sleepy(), &need(0), 1059), (1, Reason::Steady));
+    assert_eq!(decide(&mut size, &sleepy(), &need(0), 1060), (0, Reason::IdleToZero));
+    assert_eq!(decide(&mut size, &sleepy(), &need(3), 1062), (0, Reason::Steady), "what is left of a rate");
 }
 
 #[test]

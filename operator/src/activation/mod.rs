@@ -27,7 +27,7 @@ use crate::exchange::transport::{Link, Transport};
 use crate::lease::Lease;
 use crate::listeners::Listeners;
 use stand::{Need, Part, Stand};
-use state::{Activators, Call};
+use state::{Activators, Call, Standing};
 
 /// After a call that failed.
 const AGAIN: Duration = Duration::from_secs(1);
@@ -184,7 +184,7 @@ impl Activations {
         let Some(entry) = pools.get_mut(pool) else { return };
         let running: Vec<(&PodSight, IpAddr)> =
             activators.iter().filter_map(|sight| Some((sight, sight.ip?))).collect();
-        entry.state.take(running.iter().map(|(sight, _)| (sight.uid.as_str(), sight.takes_traffic())));
+        entry.state.take(running.iter().map(|(sight, _)| (sight.uid.as_str(), standing(sight))));
         entry.lack = Some(lack);
         entry.end = !activators.is_empty() && activators.iter().all(|sight| sight.terminating);
         if !entry.end {
@@ -406,4 +406,12 @@ async fn speak((pool, uid): (&PoolRef, &str), door: &mut dyn Link, message: &Sig
         tracing::debug!(pool = %pool.name, activator = uid, %error, "an activator did not answer");
     });
     serde_json::from_slice(&answer.ok()?).ok()
+}
+
+fn standing(sight: &PodSight) -> Standing {
+    match sight {
+        _ if sight.terminating => Standing::Ends,
+        _ if sight.takes_traffic() => Standing::Ready,
+        _ => Standing::Unready,
+    }
 }

@@ -25,6 +25,18 @@ pub enum Call {
     Tell,
 }
 
+/// How Kubernetes has an activator.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Standing {
+    /// New traffic may be brought to it.
+    Ready,
+    /// It may be some time.
+    #[default]
+    Unready,
+    /// It is at its end.
+    Ends,
+}
+
 /// The activators of one pool.
 #[derive(Debug)]
 pub struct Activators {
@@ -52,8 +64,7 @@ struct Activator {
     heard: Option<(Duration, Holding)>,
     /// What it held does not count any more, for it is silent.
     is_lost: bool,
-    /// New traffic may be brought to it.
-    is_ready: bool,
+    standing: Standing,
 }
 
 impl Activator {
@@ -96,12 +107,12 @@ impl Activators {
         (self.keys, self.term) = (keys, term);
     }
 
-    /// Takes those that exist now, and whether each of them is ready.
-    pub fn take<'a>(&mut self, activators: impl Iterator<Item = (&'a str, bool)>) {
+    /// Takes those that exist now, and how Kubernetes has each of them.
+    pub fn take<'a>(&mut self, activators: impl Iterator<Item = (&'a str, Standing)>) {
         let mut before = std::mem::take(&mut self.all);
         self.all = activators
-            .map(|(uid, is_ready)| {
-                (uid.to_owned(), Activator { is_ready, ..before.remove(uid).unwrap_or_default() })
+            .map(|(uid, standing)| {
+                (uid.to_owned(), Activator { standing, ..before.remove(uid).unwrap_or_default() })
             })
             .collect();
         if before.values().any(Activator::holds) {
@@ -227,13 +238,15 @@ impl Activators {
         held
     }
 
-    /// Who of them would hold what comes: only to one that is ready it is brought.
+    /// Who of them would hold what comes. It is brought only to one that is ready; one that is heard and is not ready, as
+    /// where the word of its kubelet does not come through, may soon be.
     pub fn holder(&self, now: Duration) -> Holder {
-        let mut ready = self.all.values().filter(|activator| activator.is_ready).peekable();
-        if ready.peek().is_none() {
-            return Holder::Nobody;
-        }
-        if ready.any(|activator| activator.fresh(now).is_some()) { Holder::Heard } else { Holder::Unheard }
+        let one = |activator: &Activator| match (activator.standing, activator.fresh(now).is_some()) {
+            (Standing::Ready, true) => Holder::Heard,
+            (Standing::Ready, false) | (Standing::Unready, true) => Holder::Unheard,
+            (Standing::Unready, false) | (Standing::Ends, _) => Holder::Nobody,
+        };
+        self.all.values().map(one).max().unwrap_or_default()
     }
 
     /// Whether one of them was heard lately.
@@ -248,6 +261,7 @@ fn millis(length: Duration) -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use super::Standing::{Ends, Ready, Unready};
     use super::*;
 
     fn keys() -> PoolKeys {
@@ -260,7 +274,7 @@ mod tests {
 
     fn two() -> Activators {
         let mut all = Activators::new(pool(), keys(), 3);
-        all.take([("a", true), ("b", true)].into_iter());
+        all.take([("a", Ready), ("b", Ready)].into_iter());
         all
     }
 
@@ -320,7 +334,7 @@ mod tests {
         assert_eq!((all.held(at(21)).arrivals, stirs), (12, false), "it began anew, and holds nothing");
         assert_eq!(all.held(at(31)).requests, 0, "the other one is silent");
         assert_eq!(all.holder(at(60)), Holder::Unheard);
-        all.take([("b", true)].into_iter());
+        all.take([("b", Ready)].into_iter());
         assert_eq!(all.held(at(61)).arrivals, 12, "nor is what came forgotten with the one it came to");
     }
 
@@ -346,14 +360,16 @@ mod tests {
         say(&mut all, "a", Call::Listen, &holding(7, 0, 0), 40);
         assert_eq!([all.holder(at(69)), all.holder(at(70))], [Holder::Heard, Holder::Unheard]);
         say(&mut all, "a", Call::Listen, &holding(7, 0, 0), 71);
-        all.take([("a", false), ("b", true)].into_iter());
+        all.take([("a", Unready), ("b", Ready)].into_iter());
         assert_eq!(
             all.holder(at(72)),
             Holder::Unheard,
             "who is heard is not ready, and who is ready is not heard"
         );
-        all.take([("a", false)].into_iter());
-        assert_eq!(all.holder(at(72)), Holder::Nobody, "to nobody it is brought");
+        all.take([("a", Unready)].into_iter());
+        assert_eq!(all.holder(at(72)), Holder::Unheard, "it may soon be ready again");
+        all.take([("a", Ends)].into_iter());
+        assert_eq!(all.holder(at(72)), Holder::Nobody);
     }
 
     #[test]
@@ -375,7 +391,7 @@ mod tests {
         let found = all.held(at(42));
         assert_eq!(found.requests, 20);
         assert_ne!(found.epoch, silent.epoch, "and back: those twenty came long ago");
-        all.take([("b", true)].into_iter());
+        all.take([("b", Ready)].into_iter());
         assert_ne!(all.held(at(43)).epoch, found.epoch, "it is gone");
     }
 
@@ -396,7 +412,7 @@ mod tests {
         let place = |all: &mut Activators| all.message("a", Call::Tell, at(0)).unwrap().0;
         let places = [place(&mut all), place(&mut all)];
         all.take_keys(keys(), 4);
-        all.take([("a", true)].into_iter());
+        all.take([("a", Ready)].into_iter());
         let after = place(&mut all);
         assert!(places[0] < places[1] && places[1] < after, "{places:?} {after:?}");
         assert!(all.message("b", Call::Tell, at(0)).is_none(), "it is gone");

@@ -59,8 +59,8 @@ const fn day(weekday: Weekday) -> Day {
     }
 }
 
-/// What the core goes by for a pool that scales itself, between these bounds; `is_held` says whether what comes at zero
-/// is held.
+/// What the core goes by for a pool that scales itself, between these bounds; `holder` is who holds what comes at
+/// zero.
 pub fn of_builtin(
     spec: &OllamaPoolSpec,
     autoscaling: &Autoscaling,

@@ -15,7 +15,7 @@ pub fn sentence(why: Why, numbers: &Numbers) -> String {
         return "nobody has asked for as long as scaleToZero.idleAfterSeconds says".to_owned();
     }
     if why == Why::NoActivator {
-        return "the activators, which held what comes at zero, are gone".to_owned();
+        return "no activator is ready and heard, to hold what comes at zero".to_owned();
     }
     let Numbers { rate, service_seconds, backlog, .. } = numbers;
     let wait = if *backlog == 1 { "waits" } else { "wait" };
@@ -38,7 +38,7 @@ pub fn no_activator(pool: &str, lack: Option<&str>) -> String {
     let why = lack.map_or_else(String::new, |lack| format!(": {lack}"));
     let deployment = names::activator(pool);
     format!(
-        "the last pod stays: no activator of Deployment {deployment} is ready and heard, to hold what comes{why}"
+        "the pool does not sleep: no activator of Deployment {deployment} is ready and heard, to hold what comes{why}"
     )
 }
 

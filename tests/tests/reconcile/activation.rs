@@ -224,6 +224,7 @@ async fn a_pool_whose_activators_say_nothing_keeps_a_pod() {
         "{message}"
     );
     start_activators(&cluster);
+    cluster.watch(60, |cluster| assert_eq!(cluster.asked(), 1, "they may be gone again")).await;
     cluster.until(30, |cluster| cluster.asked() == 0).await;
     assert_eq!(limited(&cluster).0, within_range());
     assert_eq!(cluster.notes(&["NoActivator"]).len(), 1);
@@ -315,7 +316,7 @@ async fn a_pool_that_sleeps_and_loses_its_activators_wakes_and_says_why_without_
         })
         .await;
     assert!(seen.last() == Some(&no_activator()) && seen.len() <= 2, "{seen:?}");
-    let woken = "from 0 to 1: the activators, which held what comes at zero, are gone";
+    let woken = "from 0 to 1: no activator is ready and heard, to hold what comes at zero";
     assert_eq!(cluster.notes(&["ScaledUp"]), [woken]);
 }
 

@@ -41,7 +41,7 @@ async fn an_object_of_somebody_else_is_left_alone() {
     world.settle().await;
     let (status, reason, message) = world.condition("ollamapools", "chat", "Ready");
     assert_eq!((status.as_str(), reason.as_str()), ("False", "NameConflict"));
-    let says = ["Service chat exists", "delete it, or give the pool another name"];
+    let says = ["Service chat exists and belongs to nobody", "delete it if nothing needs it"];
     assert!(says.iter().all(|part| message.contains(part)), "{message}");
     assert_eq!(world.api.find("", "services", NS, "chat").unwrap(), before);
     assert!(world.deployment("chat").is_none());
